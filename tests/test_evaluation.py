@@ -1,0 +1,209 @@
+"""The record of an evaluation: its numbers against separate computations, and what it says where it cannot measure."""
+
+import json
+import urllib.error
+from pathlib import Path
+
+import pytest
+import skimage.io
+import torch
+from test_metrics import write_backbone, write_inception_weights
+
+import vistok.evaluation
+from vistok.data import eval_batches, open_dataset, to_float
+from vistok.evaluation import evaluate
+from vistok.tokenizer import TokenizerOutput, VisualTokenizer
+
+KEYS = """psnr ssim ssim_uniform7 lpips_alex lpips_vgg rfid usage usage_queue perplexity entropy_bits bits_per_pixel
+num_images images_per_second unavailable dataset provenance"""
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Empty download and cache folders, and no network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network in this test")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("VISTOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder dataset: 20 test images of 16x16 pixels."""
+    folder = tmp_path / "images" / "test"
+    folder.mkdir(parents=True)
+    (tmp_path / "images" / "train").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(20):
+        pixels = torch.randint(0, 256, (4, 4, 3), generator=generator, dtype=torch.uint8)
+        pixels = pixels.repeat_interleave(4, 0).repeat_interleave(4, 1)
+        skimage.io.imsave(folder / f"{number:02d}.png", pixels.numpy(), check_contrast=False)
+        skimage.io.imsave(tmp_path / "images" / "train" / f"{number:02d}.png", pixels.numpy(), check_contrast=False)
+    return tmp_path / "images"
+
+
+def toy(image_size: int = 16) -> VisualTokenizer:
+    torch.manual_seed(0)
+    return VisualTokenizer(
+        network_options={"hidden_dim": 8, "num_res_blocks": 1},
+        quantizer_options={"codebook_size": 16, "codebook_dim": 4},
+        image_size=image_size,
+    )
+
+
+class Levels(torch.nn.Module):
+    """A stand-in for a tokenizer of two codebooks, which reconstructs beyond [-1, 1]."""
+
+    class Quantizer(torch.nn.Module):
+        codebook_sizes = (4, 16)
+
+    image_size, downsample_factor = 16, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1.5))
+        self.quantizer = self.Quantizer()
+
+    def forward(self, images: torch.Tensor) -> TokenizerOutput:
+        first = torch.arange(len(images) * 4).reshape(-1, 2, 2) % 2
+        second = torch.arange(len(images) * 16).reshape(-1, 4, 4) % 16
+        return TokenizerOutput(images * self.scale, (first, second), images, images, {})
+
+
+def test_the_record_holds_what_was_measured(photographs: Path) -> None:
+    tokenizer = toy().train()
+    record = evaluate(tokenizer, "folder", data_root=photographs, batch_size=8, device="cpu", progress=False)
+    assert all(module.training for module in tokenizer.modules())
+
+    tokenizer.eval()
+    dataset = open_dataset("folder", "test", 16, data_root=photographs)
+    with torch.no_grad():
+        images = torch.cat([to_float(batch) for batch in eval_batches(dataset, 5)])
+        output = tokenizer(images)
+    mse = ((images - output.reconstruction.clamp(-1, 1)) / 2).square().mean((1, 2, 3))
+    counts = torch.bincount(output.indices.flatten(), minlength=16).double()
+    shares = counts[counts > 0] / counts.sum()
+    assert record.psnr == pytest.approx(float((-10 * mse.log10()).mean()), abs=1e-4)
+    assert record.usage == len(shares) / 16 == record.usage_queue
+    assert record.perplexity == pytest.approx(float((-shares * shares.log()).sum().exp()))
+    assert record.bits_per_pixel == 16 * 4 / 256
+    assert record.num_images == 20
+    assert record["psnr"] == record.psnr
+    with pytest.raises(KeyError, match="no 'fid'"):
+        record["fid"]
+
+    read = json.loads(record.to_json())
+    assert set(KEYS.split()) <= set(read)
+    assert read["dataset"]["name"] == "folder"
+    assert read["provenance"]["versions"]["torch-fidelity"]
+    assert str(photographs) not in record.to_json()
+    seconds = record.seconds
+    assert seconds["network"] > 0
+    assert sum(seconds[part] for part in ("network", "data", "metrics")) == pytest.approx(seconds["total"], abs=0.01)
+
+
+def test_what_cannot_be_measured_is_null_with_the_reason(photographs: Path) -> None:
+    record = json.loads(evaluate(toy(), "folder", data_root=photographs, progress=False).to_json())
+    assert record["rfid"] is None
+    assert record["lpips_alex"] is None
+    assert "no network in this test" in record["unavailable"]["rfid"]
+    assert "rfid_weights=FILE" in record["unavailable"]["rfid"]
+    assert "AlexNet (230 MB)" in record["unavailable"]["lpips_alex"]
+    assert "VGG16 (530 MB)" in record["unavailable"]["lpips_vgg"]
+    assert set(record["unavailable"]) == {"rfid", "lpips_alex", "lpips_vgg"}
+    assert record["ssim"] is not None
+
+
+def test_choices_are_recorded(photographs: Path) -> None:
+    record = evaluate(
+        toy(), "folder", data_root=photographs, max_images=3, batch_size=2, rfid=False, lpips="off", progress=False
+    )
+    assert record.num_images == 3
+    assert record.settings["max_images"] == 3
+    assert record.dataset["num_images"] == 20
+    assert record.unavailable["rfid"] == "Not asked for (rfid=False)."
+    assert record.unavailable["lpips_vgg"] == "Not asked for (lpips='off')."
+    one = evaluate(toy(), "folder", data_root=photographs, max_images=1, lpips="off", progress=False)
+    assert "at least 2" in one.unavailable["rfid"]
+
+
+def test_rfid_and_lpips_with_weights(photographs: Path, tmp_path: Path) -> None:
+    weights = write_inception_weights(tmp_path / "inception.pth")
+    write_backbone("alex", tmp_path)
+    with pytest.warns(UserWarning, match="biased upward"):
+        record = evaluate(
+            toy(32), "folder", data_root=photographs, rfid_weights=weights, lpips=tmp_path, max_images=4, progress=False
+        )
+    assert record.rfid > 0
+    assert record.lpips_alex > 0
+    assert set(record.unavailable) == {"lpips_vgg"}
+    assert "4 images is biased upward" in record.notes["rfid"]
+    assert set(record.settings["weights_sha256"]) == {"lpips_alex", "rfid"}
+    assert str(tmp_path) not in record.to_json()
+
+
+def test_several_codebooks_are_reported_each_and_as_their_mean(photographs: Path) -> None:
+    record = evaluate(Levels(), "folder", data_root=photographs, device="cpu", lpips="off", rfid=False, progress=False)
+    assert [codebook["usage"] for codebook in record.codebooks] == [0.5, 1]
+    assert [codebook["codebook_size"] for codebook in record.codebooks] == [4, 16]
+    assert record.usage == 0.75
+    assert record.perplexity == pytest.approx((2 + 16) / 2)
+    assert record.bits_per_pixel == (4 * 2 + 16 * 4) / 256
+    assert record.psnr > 10  # clamped
+
+
+def test_a_perfect_reconstruction_is_no_number_for_json(photographs: Path) -> None:
+    tokenizer = Levels()
+    with torch.no_grad():
+        tokenizer.scale.fill_(1)
+    record = evaluate(tokenizer, "folder", data_root=photographs, device="cpu", lpips="off", rfid=False, progress=False)
+    assert record.psnr is None
+    assert "equals its reconstruction" in record.unavailable["psnr"]
+    assert record.ssim == pytest.approx(1)
+    assert json.loads(record.to_json())["psnr"] is None
+
+
+def test_small_images_leave_out_what_needs_larger_ones(photographs: Path) -> None:
+    tokenizer = toy(8)
+    record = evaluate(tokenizer, "folder", data_root=photographs, lpips="off", rfid=False, progress=False)
+    assert record.ssim is None
+    assert record.unavailable["ssim"] == "Images are 8 pixels, but it needs at least 11."
+    assert record.ssim_uniform7 is not None
+
+
+def test_it_computes_in_float32_whatever_is_on_outside(photographs: Path) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    expected = evaluate(toy(), "folder", **options)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert evaluate(toy(), "folder", **options).psnr == expected.psnr
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"image_size": 18}, "image_size is 18, but must be a multiple of the tokenizer's downsample factor 4; 16 is"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"max_images": 0}, "max_images is 0"),
+        ({"lpips": "if-presnt"}, "lpips is 'if-presnt', but must be 'if-present', 'download', 'off' or a folder"),
+        ({"rfid": False, "rfid_weights": "some.pth"}, "rfid_weights is given, but rfid is False"),
+        ({"split": "tset"}, "tset"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_read(
+    options: dict, sentence: str, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vistok.evaluation, "eval_batches", lambda *_, **__: pytest.fail("images were read"))
+    with pytest.raises(ValueError, match=sentence):
+        evaluate(toy(), "folder", **({"data_root": photographs} | options))
+    with pytest.raises(FileNotFoundError, match="rfid_weights is 'nothing.pth', but there is no such file"):
+        evaluate(toy(), "folder", data_root=photographs, rfid_weights="nothing.pth")

@@ -1,0 +1,448 @@
+"""Every metric against an independent computation: scikit-image, piqa, torchmetrics, torch-fidelity, numpy."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import urllib.error
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import piqa
+import pytest
+import skimage.io
+import skimage.metrics
+import torch
+import torchmetrics.functional.image.lpips as torchmetrics_lpips
+import torchvision
+from torch import Tensor
+from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+from vistok import metrics
+from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7, Unavailable, frechet_distance
+
+
+def write_inception_weights(path: Path) -> Path:
+    """Write seeded, He-initialised Inception weights; torch's default initialisation makes every FID about 1e-14."""
+    extractor = inception.FeatureExtractorInceptionV3
+    with (
+        mock.patch.object(inception, "load_state_dict_from_url", return_value={}),
+        mock.patch.object(extractor, "load_state_dict"),
+        torch.random.fork_rng(devices=[]),
+    ):
+        torch.manual_seed(0)
+        network = extractor("inception-v3-compat", ["2048"])
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def write_backbone(net: str, folder: Path) -> Path:
+    """Write a seeded backbone under torchvision's file name; of VGG16 the convolutions only, as LPIPS uses no others."""
+    name = metrics.BACKBONES[net][1].rpartition("/")[2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if net == "alex":
+            state = torchvision.models.alexnet(weights=None).state_dict()
+        else:
+            layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+            state = {f"features.{name}": tensor for name, tensor in layers.state_dict().items()}
+    torch.save(state, folder / name)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inception_weights(tmp_path_factory.mktemp("weights") / "inception.pth")
+
+
+@pytest.fixture
+def no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty PyTorch download folder, and no network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network in this test")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def pictures(num_images: int, size: int, noise: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return smooth random images in [0, 1], some flat and some saturated, and noisy copies."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(num_images, 3, 5, 5, generator=generator) * 1.4 - 0.2
+    images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+    return images, (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+def channels_last_numpy(images: Tensor) -> list[np.ndarray]:
+    return list(images.permute(0, 2, 3, 1).double().numpy())
+
+
+def fed(metric: torch.nn.Module, images: Tensor, reconstructions: Tensor, batch_size: int = 3) -> Tensor:
+    for x, y in zip(images.split(batch_size), reconstructions.split(batch_size), strict=True):
+        metric.update(x, y)
+    return metric.compute()
+
+
+def test_psnr_is_that_of_scikit_image() -> None:
+    images, reconstructions = pictures(7, 24)
+    pairs = zip(channels_last_numpy(images), channels_last_numpy(reconstructions), strict=True)
+    expected = np.mean([skimage.metrics.peak_signal_noise_ratio(x, y, data_range=1) for x, y in pairs])
+    measured = fed(PSNR(), images, reconstructions)
+    assert measured.dtype == torch.float64
+    assert float(measured) == pytest.approx(expected, abs=1e-5)
+    assert fed(PSNR(), images, images) == float("inf")
+
+
+def scikit_ssim(images: Tensor, reconstructions: Tensor, **options: object) -> float:
+    pairs = zip(channels_last_numpy(images), channels_last_numpy(reconstructions), strict=True)
+    similarity = skimage.metrics.structural_similarity
+    return float(np.mean([similarity(x, y, channel_axis=2, data_range=1, **options) for x, y in pairs]))
+
+
+GAUSSIAN = {"win_size": 11, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+
+
+# 300 pixels: each image computed alone, for the cache.
+@pytest.mark.parametrize("size", [11, 32, 64, 300])
+def test_ssim_is_that_of_scikit_image_and_piqa(size: int) -> None:
+    images, reconstructions = pictures(3, size)
+    measured = float(fed(SSIM(), images, reconstructions, batch_size=2))
+    assert measured == pytest.approx(scikit_ssim(images, reconstructions, **GAUSSIAN), abs=1e-6)
+    # piqa's window, in float32, has a sum of 1 - 3e-8, which alone is some 5e-6 here.
+    assert measured == pytest.approx(float(piqa.SSIM()(images, reconstructions)), abs=2e-5)
+    assert float(fed(SSIM(), images, images)) == pytest.approx(1, abs=1e-6)
+
+
+def test_ssim_uniform7_is_scikit_images_default() -> None:
+    images, reconstructions = pictures(7, 24)
+    measured = float(fed(SSIMUniform7(), images, reconstructions))
+    assert measured == pytest.approx(scikit_ssim(images, reconstructions), abs=1e-6)
+    assert measured != pytest.approx(float(fed(SSIM(), images, reconstructions)), abs=1e-3)
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_is_that_of_torchmetrics(net: str, tmp_path: Path) -> None:
+    images, reconstructions = pictures(4, 40)
+    file = write_backbone(net, tmp_path)
+    before = torch.random.get_rng_state()
+    metric = LPIPS(net, weights=tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+    # The oracle is torchmetrics' own network as it builds it, given the same backbone by torchvision's name.
+    state = torch.load(file, weights_only=True)
+    layers = (
+        torchvision.models.alexnet().features
+        if net == "alex"
+        else torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    )
+    layers.load_state_dict({name[9:]: tensor for name, tensor in state.items() if name.startswith("features.")})
+    with mock.patch.object(torchmetrics_lpips, "_get_tv_model_features", return_value=layers):
+        expected = torchmetrics_lpips.learned_perceptual_image_patch_similarity(
+            images, reconstructions, net_type=net, normalize=True
+        )
+    assert float(fed(metric, images, reconstructions)) == pytest.approx(float(expected), rel=1e-4)
+    assert float(expected) > 1e-3
+
+
+def save_pngs(images: Tensor, folder: Path) -> str:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        torchvision.utils.save_image(image, folder / f"{number:04d}.png")
+    return str(folder)
+
+
+# In a process of its own with one thread for numpy: on busy cores its eigenvalues take a minute with two.
+TORCH_FIDELITY = """
+import json, sys, torch_fidelity
+images, reconstructions, weights = sys.argv[1:]
+print(json.dumps(torch_fidelity.calculate_metrics(
+    input1=images, input2=reconstructions, feature_extractor_weights_path=weights,
+    fid=True, cuda=False, cache=False, save_cpu_ram=True, verbose=False,
+)))
+"""
+
+
+def test_rfid_is_that_of_torch_fidelity_on_pngs(inception_weights: Path, tmp_path: Path) -> None:
+    images, reconstructions = pictures(24, 32)
+    arguments = [save_pngs(images, tmp_path / "images"), save_pngs(reconstructions, tmp_path / "reconstructions")]
+    oracle = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TORCH_FIDELITY, *arguments, str(inception_weights)],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    expected = json.loads(oracle.stdout.splitlines()[-1])["frechet_inception_distance"]
+    metric = RFID(inception_weights)
+    with pytest.warns(UserWarning, match="24 images is biased upward"):
+        measured = fed(metric, images, reconstructions, batch_size=16)
+    assert expected > 1
+    assert float(measured) == pytest.approx(expected, rel=1e-3)
+    assert "not the published ones" in metric.note
+
+
+class Projection(torch.nn.Module):
+    """Stands in for Inception where it is too slow: 8-bit images to 2048 features."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        pixels = images.flatten(1).float() / 255
+        weights = torch.randn(pixels.shape[1], 2048, generator=torch.Generator().manual_seed(0))
+        return (pixels @ weights,)
+
+
+def test_rfid_streams_merges_and_needs_two_images(inception_weights: Path) -> None:
+    images, reconstructions = pictures(12, 8)
+    metric = RFID(inception_weights)
+    metric.network = Projection()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="at least 2 images"):
+        metric.compute()
+    metric.update(images[:5], reconstructions[:5])
+    states = {name: getattr(metric, name).clone() for name in ("sums", "outer_sums", "num_images")}
+    metric.reset()
+    metric.update(images[5:], reconstructions[5:])
+    metric.merge_state(states)
+    statistics = []
+    for batch in (images, reconstructions):
+        features = Projection()(metrics._to_8_bit(batch))[0].double()
+        statistics += [features.mean(0), features.T.cov()]
+    with pytest.warns(UserWarning):
+        assert float(metric.compute()) == pytest.approx(float(frechet_distance(*statistics)), rel=1e-6)
+    # The 8-bit rounding counts: truncated pixels give another distance.
+    metric.reset()
+    with pytest.warns(UserWarning):
+        truncated = fed(metric, images, reconstructions.mul(255).floor().div(255))
+    assert float(truncated) != pytest.approx(float(frechet_distance(*statistics)), rel=1e-3)
+
+
+def test_8_bit_images_are_those_that_save_image_writes(tmp_path: Path) -> None:
+    images = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+    torchvision.utils.save_image(images[0], tmp_path / "image.png")
+    written = skimage.io.imread(tmp_path / "image.png")
+    assert torch.equal(metrics._to_8_bit(images)[0], torch.from_numpy(written).permute(2, 0, 1))
+    exact = torch.arange(256, dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 16, 16)
+    assert torch.equal(metrics._to_8_bit((exact / 127.5 - 1 + 1) / 2), exact)
+
+
+@pytest.mark.parametrize(("num_samples", "num_features"), [(200, 30), (10, 30)])
+def test_frechet_distance_is_that_of_matrix_square_roots(num_samples: int, num_features: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(num_samples, num_features, dtype=torch.float64, generator=generator)
+    y = 1.3 * x + 0.2 + torch.randn(x.shape, dtype=torch.float64, generator=generator)
+    mean1, mean2, covariance1, covariance2 = x.mean(0), y.mean(0), x.T.cov(), y.T.cov()
+    values, vectors = np.linalg.eigh(covariance1.numpy())
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    trace_of_root = np.sqrt(np.linalg.eigvalsh(root @ covariance2.numpy() @ root).clip(0)).sum()
+    expected = (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * trace_of_root
+    measured = frechet_distance(mean1, covariance1, mean2, covariance2)
+    assert float(measured) == pytest.approx(float(expected), rel=1e-6)
+    assert float(frechet_distance(mean1, covariance1, mean1, covariance1)) == pytest.approx(0, abs=1e-6)
+    nothing = torch.zeros_like(covariance1)
+    assert float(frechet_distance(mean1, nothing, mean1 + 1, nothing)) == pytest.approx(num_features)
+
+
+def usage_by_numpy(indices: np.ndarray, codebook_size: int, queue_size: int) -> dict[str, float]:
+    _, counts = np.unique(indices, return_counts=True)
+    shares = counts / counts.sum()
+    return {
+        "usage": len(counts) / codebook_size,
+        "usage_queue": len(np.unique(indices[-queue_size:])) / codebook_size,
+        "perplexity": np.exp(-(shares * np.log(shares)).sum()),
+        "entropy_bits": -(shares * np.log2(shares)).sum(),
+    }
+
+
+@pytest.mark.parametrize("num_batches", [1, 3, 4, 9])
+def test_usage_is_that_of_numpy(num_batches: int) -> None:
+    rng = np.random.default_rng(num_batches)
+    # Batches of 32 tokens and a queue of 100: it is shorter, and then longer, than what was seen, and cuts through a batch.
+    batches = [rng.geometric(0.05, size=(2, 4, 4)).clip(max=50) - 1 for _ in range(num_batches)]
+    metric = CodebookUsage(60, queue_size=100)
+    for batch in batches:
+        metric.update(torch.from_numpy(batch))
+    expected = usage_by_numpy(np.concatenate([b.ravel() for b in batches]), 60, 100)
+    assert {name: float(value) for name, value in metric.compute().items()} == pytest.approx(expected)
+    assert metric.counts.sum() == 32 * num_batches
+
+
+def test_the_queue_holds_exactly_the_last_indices() -> None:
+    metric = CodebookUsage(4)
+    metric.update(torch.tensor([3]))
+    metric.update(torch.zeros(65_535, dtype=torch.int64))
+    assert metric.compute()["usage_queue"] == 0.5
+    metric.update(torch.tensor([0]))
+    assert metric.compute()["usage_queue"] == 0.25
+    assert metric.compute()["usage"] == 0.5
+
+
+def test_forward_and_reset_of_usage() -> None:
+    metric = CodebookUsage(4, queue_size=2)
+    assert metric(torch.tensor([0, 1, 2]))["usage"] == 0.75
+    assert metric(torch.tensor([3]))["usage"] == 0.25  # of this batch
+    assert metric.compute()["usage"] == 1
+    assert metric.compute()["usage_queue"] == 0.5
+    metric.reset()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="at least one index"):
+        metric.compute()
+
+
+def test_states_of_two_metrics_add_up() -> None:
+    images, reconstructions = pictures(6, 16)
+    for make in (PSNR, SSIM, SSIMUniform7):
+        whole, first, second = make(), make(), make()
+        whole.update(images, reconstructions)
+        first.update(images[:2], reconstructions[:2])
+        second.update(images[2:], reconstructions[2:])
+        first.merge_state(second)
+        assert float(first.compute()) == pytest.approx(float(whole.compute()), rel=1e-7)
+
+
+TWO_PROCESSES = """
+import sys, torch
+from vistok.metrics import PSNR, CodebookUsage
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+generator = torch.Generator().manual_seed(0)
+images, reconstructions = torch.rand(2, 8, 3, 16, 16, generator=generator)
+indices = torch.randint(0, 40, (8, 4, 4), generator=generator)
+usage, psnr = CodebookUsage(50, queue_size=64), PSNR()
+for start in (0, 4):  # batches of four, two a process
+    mine = slice(start + 2 * rank, start + 2 * rank + 2)
+    usage.update(indices[mine])
+    psnr.update(images[mine], reconstructions[mine])
+together = [*(float(v) for v in usage.compute().values()), float(psnr.compute())]
+alone = CodebookUsage(50, queue_size=64, sync_on_compute=False), PSNR(sync_on_compute=False)
+alone[0].update(indices)
+alone[1].update(images, reconstructions)
+expected = [*(float(v) for v in alone[0].compute().values()), float(alone[1].compute())]
+assert torch.allclose(torch.tensor(together), torch.tensor(expected)), (together, expected)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "store")] for rank in (0, 1)]
+    processes = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+        for command in commands
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+
+
+def test_metrics_work_in_and_out_of_inference_mode() -> None:
+    images, reconstructions = pictures(2, 16)
+    metric, usage = SSIM(), CodebookUsage(4)
+    with torch.inference_mode():
+        metric.update(images, reconstructions)
+        usage.update(torch.tensor([0, 1]))
+    metric.update(images, reconstructions)
+    usage.update(torch.tensor([1]))
+    assert metric.num_images == 4
+    assert usage.compute()["usage"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("images", "reconstructions", "sentence"),
+    [
+        (torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 8), "must have one shape"),
+        (torch.rand(2, 1, 16, 16), torch.rand(2, 1, 16, 16), r"must be float \[B, 3, H, W\]"),
+        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "torch.uint8"),
+        (torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16), r"Images have values from -.* in \[0, 1\]"),
+        (torch.rand(2, 3, 16, 16), torch.full((2, 3, 16, 16), torch.nan), "Reconstructions have values from nan"),
+        (torch.rand(2, 3, 9, 16), torch.rand(2, 3, 9, 16), "9x16 pixels, but must be at least 11x11"),
+    ],
+)
+def test_wrong_images_are_refused(images: Tensor, reconstructions: Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        SSIM().update(images, reconstructions)
+
+
+@pytest.mark.parametrize("index", [-1, 5])
+def test_wrong_indices_are_refused(index: int) -> None:
+    metric = CodebookUsage(5)
+    with pytest.raises(ValueError, match=f"Index {index} is outside the codebook of 5 codes; indices are 0 to 4"):
+        metric.update(torch.tensor([[0, index]]))
+    with pytest.raises(ValueError, match=r"torch\.int32, but must be torch\.int64"):
+        metric.update(torch.tensor([0], dtype=torch.int32))
+    with pytest.raises(ValueError, match="codebook_size is 0"):
+        CodebookUsage(0)
+
+
+def test_metrics_without_weights_say_what_helps(no_downloads: Path) -> None:
+    with pytest.raises(
+        Unavailable, match=r"InceptionV3 \(91 MB\) could not be .*no network in this test.*rfid_weights="
+    ):
+        RFID()
+    with pytest.raises(Unavailable, match=r"AlexNet \(230 MB\) are not here, .*not asked for: .*lpips='download'"):
+        LPIPS("alex")
+    with pytest.raises(Unavailable, match=r"VGG16 \(530 MB\) could not be downloaded \(no network in this test\)"):
+        LPIPS("vgg", download=True)
+    assert not no_downloads.exists()
+
+
+def test_weights_given_or_downloaded_before_are_found(no_downloads: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no weights file"):
+        RFID(tmp_path / "nothing.pth")
+    with pytest.raises(Unavailable, match=r"AlexNet \(230 MB\) are not in the given folder"):
+        LPIPS("alex", weights=tmp_path)
+    no_downloads.mkdir(parents=True)
+    write_backbone("alex", no_downloads)
+    assert LPIPS("alex").weights_sha256 != "7be5be79"
+
+
+def test_wrong_weights_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"features.0.weight": torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match="does not hold torchvision's AlexNet"):
+        LPIPS("alex", weights=file)
+    with pytest.raises(ValueError, match="does not hold torch-fidelity's InceptionV3"):
+        RFID(file)
+    torch.save(torch.zeros(3), file)
+    with pytest.raises(ValueError, match="is not a PyTorch weights file"):
+        RFID(file)
+    file.write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match="is not a PyTorch weights file"):
+        RFID(file)
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("pwned",))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda thing, file: file.write_bytes(pickle.dumps(thing))])
+def test_weights_files_execute_nothing(save: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(Evil(), tmp_path / "evil.pth")
+    for make in (RFID, lambda file: LPIPS("alex", file)):
+        with pytest.raises(ValueError, match="is not a PyTorch weights file"):
+            make(tmp_path / "evil.pth")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_download_is_whole_and_checked_or_leaves_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "source.pth"
+    source.write_bytes(b"weights")
+    digest = metrics._sha256(source)
+    good, bad = tmp_path / "cache" / f"weights-{digest}.pth", tmp_path / "cache" / "weights-00000000.pth"
+    metrics._download(source.as_uri(), good)
+    assert good.read_bytes() == b"weights"
+    with pytest.raises(ValueError, match=f"what came has SHA-256 {digest}"):
+        metrics._download(source.as_uri(), bad)
+    assert list(good.parent.iterdir()) == [good]
+
+
+def test_metrics_without_images_say_so() -> None:
+    with (
+        pytest.warns(UserWarning, match="before the ``update``"),
+        pytest.raises(ValueError, match="at least one image"),
+    ):
+        PSNR().compute()

@@ -1,0 +1,12 @@
+"""vistok: discrete visual tokenizers in notebooks. Train, look inside the codebook, measure, compare."""
+
+from vistok import quantizers
+from vistok.config import TrainConfig
+from vistok.evaluation import evaluate
+
+from vistok.runs import Run
+from vistok.tokenizer import VisualTokenizer
+from vistok.training import Trainer
+
+__all__ = ["Run", "TrainConfig", "Trainer", "VisualTokenizer", "evaluate", "quantizers"]
+__version__ = "0.1.0"

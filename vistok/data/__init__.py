@@ -1,0 +1,12 @@
+"""Images for the tokenizers: datasets, splits, crops, the pixel cache, and batches in a reproducible order.
+
+dataset = open_dataset("photos", "train", image_size=64)
+for batch in train_batches(dataset, 64, seed=0, steps=100):   # uint8 [64, 3, 64, 64]
+    images = to_float(batch)                                  # float32 in [-1, 1]
+"""
+
+from vistok.data.datasets import ImageDataset
+from vistok.data.registry import DATASETS, open_dataset
+from vistok.data.sampling import eval_batches, to_float, train_batches
+
+__all__ = ["DATASETS", "ImageDataset", "eval_batches", "open_dataset", "to_float", "train_batches"]

@@ -1,0 +1,97 @@
+"""CelebA (Liu et al., arXiv:1411.7766) as people have it: the official release or the Kaggle mirror, zipped or not.
+
+Only the aligned images and the partition file are read; torchvision's loader wants all annotation files with the
+official checksums, which the mirror's files do not have.
+"""
+
+import re
+import zipfile
+from pathlib import Path
+
+from vistok.data.files import FolderFiles, ImageFiles, ZipFiles
+
+IMAGES = "img_align_celeba"
+PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv")
+SPLITS = {"0": "train", "1": "val", "2": "test"}
+HELP = (
+    "torchvision's automatic download of CelebA often fails on a Google Drive quota, so get it by hand: "
+    "img_align_celeba.zip and list_eval_partition.txt from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or the "
+    "mirror https://www.kaggle.com/datasets/jessicali9530/celeba-dataset, and put both (the zip may stay zipped) into"
+)
+
+_ENTRY = re.compile(rf"(?:{IMAGES}/){{0,2}}[0-9]+\.jpg")
+_MAX_ENTRY_BYTES = 16 * 2**20  # an aligned image has about 10 kB
+
+
+def celeba(root: Path, split: str) -> ImageFiles:
+    """Return the aligned images of a split, in the order of the partition file.
+
+    Raises:
+        ValueError: something is missing, or the partition file and the images disagree.
+    """
+    partition_path = next((root / name for name in PARTITIONS if (root / name).is_file()), None)
+    if partition_path is None:
+        raise ValueError(f"{root} holds neither {PARTITIONS[0]} nor {PARTITIONS[1]}. {HELP} {root}.")
+    partition = _read_partition(partition_path)
+    wanted = [name for name, name_split in partition.items() if name_split == split]
+    folder = next((p for p in (root / IMAGES / IMAGES, root / IMAGES) if p.is_dir()), None)
+    archive = root / f"{IMAGES}.zip"
+    if folder is not None:
+        present = {path.name for path in folder.iterdir() if path.suffix == ".jpg"}
+        _check_same(partition, present, partition_path, folder)
+        files: ImageFiles = FolderFiles(folder, wanted)
+    elif archive.is_file():
+        entries = _read_entries(archive)
+        _check_same(partition, set(entries), partition_path, archive)
+        files = ZipFiles(archive, [entries[name] for name in wanted])
+    else:
+        raise ValueError(f"{root} holds neither {IMAGES}/ nor {archive.name}. {HELP} {root}.")
+    if not wanted:
+        raise ValueError(f"{partition_path} has no image of the {split} split.")
+    return files
+
+
+def _read_partition(path: Path) -> dict[str, str]:
+    """Return the split of each image: lines "000001.jpg 0", with a comma and a header line in the mirror's file."""
+    partition = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        words = line.replace(",", " ").split()
+        if not words or (number == 1 and words[0] == "image_id"):
+            continue
+        if len(words) != 2 or words[1] not in SPLITS or words[0] in partition:
+            raise ValueError(
+                f'Line {number} of {path} is {line!r}, but must be a new image and 0, 1 or 2, like "000001.jpg 0".'
+            )
+        partition[words[0]] = SPLITS[words[1]]
+    return partition
+
+
+def _read_entries(archive: Path) -> dict[str, zipfile.ZipInfo]:
+    """Return the images of the zip by file name; nothing is unpacked, and no other name is trusted."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            infos = file.infolist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{archive} is no zip file, or its download was cut off: {error}.") from error
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        if info.is_dir() or not info.filename.endswith(".jpg"):
+            continue
+        name = info.filename.rpartition("/")[2]
+        if not _ENTRY.fullmatch(info.filename) or name in entries or info.file_size > _MAX_ENTRY_BYTES:
+            raise ValueError(
+                f"{archive} holds {info.filename!r} ({info.file_size} bytes), but images there are small and called "
+                f"{IMAGES}/000001.jpg, each once."
+            )
+        entries[name] = info
+    return entries
+
+
+def _check_same(partition: dict[str, str], present: set[str], partition_path: Path, images: Path) -> None:
+    missing, unlisted = sorted(partition.keys() - present), sorted(present - partition.keys())
+    if missing or unlisted:
+        example = f"{missing[0]} is missing" if missing else f"{unlisted[0]} is not listed"
+        raise ValueError(
+            f"{partition_path.name} lists {len(partition)} images and {images} holds {len(present)}: "
+            f"{len(missing)} missing, {len(unlisted)} not listed; for instance {example}."
+        )

@@ -1,0 +1,211 @@
+"""A dataset as the rest of the package sees it: numbered images, fetched as uint8 batches, augmented by given draws."""
+
+import abc
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vistok.data.cache import CODE_VERSION, open_pixel_cache
+from vistok.data.files import ImageFiles
+from vistok.data.transforms import Box, CenterSquare, Square, adm_random_crop, check_decodes
+
+FLIP_DRAW, TOP_DRAW, LEFT_DRAW, SIDE_DRAW = range(4)  # what each of a sample's random numbers decides
+
+
+class ImageDataset(abc.ABC):
+    """Numbered images of one split at one size.
+
+    Attributes:
+        name: of the dataset.
+        split: "train", "val" or "test".
+        image_size: pixels, height and width.
+        crop: "cached" or "adm", how training images are cropped at random; None: they are not.
+        names: the relative file name of each image.
+        left_out: relative names of the files that cannot be decoded, left out by on_bad_image="skip".
+        fingerprint: 12 hex digits of the images' names and sizes and of what picks them, the same on every machine.
+        preprocessing: one line on what becomes of a file.
+    """
+
+    preprocessing: str
+
+    def __init__(self, name: str, split: str, image_size: int, crop: str | None, square: Square, files: ImageFiles):
+        self.name, self.split, self.image_size, self.crop = name, split, image_size, crop
+        self._square, self._all_files = square, files
+        self.left_out: list[str] = []
+        self._rows: np.ndarray | None = None  # file of each image, where some files are left out
+        self._files = files
+
+    def _leave_out(self, unreadable: Iterable[tuple[int, str]], on_bad_image: str) -> None:
+        """Leave out the unreadable files, or raise, as `on_bad_image` says; then fix the names and the fingerprint."""
+        reasons = dict(unreadable)
+        if reasons and on_bad_image == "raise":
+            raise _refusal(next(iter(reasons.values())))
+        if reasons:
+            kept = [i for i in range(len(self._all_files)) if i not in reasons]
+            if not kept:
+                raise ValueError(f"None of the {len(reasons)} images can be used: {next(iter(reasons.values()))}.")
+            self.left_out = [self._all_files.names[i] for i in reasons]
+            self._rows = np.array(kept)
+            self._files = self._all_files.select(kept)
+        self.names = self._files.names
+        self.fingerprint = self._files.fingerprint(self.name, self.split)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's record says of its images; no path of the machine is in it."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "num_images": len(self),
+            "image_size": self.image_size,
+            "crop": self.crop,
+            "preprocessing": self.preprocessing,
+            "fingerprint": self.fingerprint,
+            "left_out": self.left_out,
+        }
+
+    def original(self, index: int) -> tuple[Image.Image, Box]:
+        """Return image `index` as its file has it, in RGB, and the box (left, top, right, bottom) used of it."""
+        image = self._files.image(index)
+        return image, self._square.box(index, *image.size)
+
+    def images(self, indices: np.ndarray, draws: np.ndarray | None = None) -> torch.Tensor:
+        """Fetch some images.
+
+        Args:
+            indices: int [b], each in [0, len(self)).
+            draws: float [b, 4], uniform in [0, 1): the randomness of each image's flip, top, left and short side
+                (`vistok.data.draws.uniform`); a flip draw below 1/2 flips. None: no augmentation, the centre crop.
+
+        Returns:
+            uint8 [b, 3, image_size, image_size], in the channels_last memory format.
+        """
+        pixels = self._crops(np.asarray(indices), draws)  # [b, S, S, 3]
+        if draws is not None:
+            flipped = np.flatnonzero(draws[:, FLIP_DRAW] < 0.5)
+            pixels[flipped] = _mirrored(pixels[flipped])
+        return _channels_first(pixels)
+
+    @abc.abstractmethod
+    def _crops(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Return uint8 [b, image_size, image_size, 3], cropped by `draws` or at the centre, not flipped."""
+
+
+class CachedImages(ImageDataset):
+    """Images whose squares lie in a pixel cache; where a square is larger than an image, crops move within it."""
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        image_size: int,
+        crop: str | None,
+        square: Square,
+        files: ImageFiles,
+        on_bad_image: str,
+    ) -> None:
+        """Open the dataset, building its pixel cache where there is none that fits."""
+        super().__init__(name, split, image_size, crop, square, files)
+        self.preprocessing = square.description + (
+            "" if crop is None else f", random crops of {image_size}x{image_size}"
+        )
+        try:
+            self._cache = open_pixel_cache(
+                _cache_name(name, split, square.size, files),
+                files.content_key(square.description, CODE_VERSION),
+                len(files),
+                square.size,
+                self._render,
+                keep_going=on_bad_image == "skip",
+            )
+        except ValueError as error:
+            raise _refusal(str(error)) from error
+        self._leave_out(self._cache.unreadable, on_bad_image)
+
+    def _render(self, index: int) -> np.ndarray:
+        image = self._all_files.image(index)
+        try:
+            return self._square.render(index, image)
+        except ValueError as error:
+            raise ValueError(f"The image {self._all_files.path(index)} {error}") from error
+
+    def _crops(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        pixels, size = self._cache.pixels, self.image_size
+        rows = indices if self._rows is None else self._rows[indices]
+        margin = pixels.shape[1] - size
+        if margin == 0:
+            return pixels[rows]  # [b, S, S, 3]
+        if draws is None:
+            tops = lefts = np.full(len(rows), margin // 2)
+        else:
+            tops, lefts = (draws[:, [TOP_DRAW, LEFT_DRAW]] * (margin + 1)).astype(np.int64).T
+        crops = np.empty((len(rows), size, size, 3), np.uint8)
+        for crop, row, top, left in zip(crops, rows, tops, lefts, strict=True):
+            crop[:] = pixels[row, top : top + size, left : left + size]
+        return crops
+
+
+class AdmImages(ImageDataset):
+    """Training images whose resize is drawn anew for each sample, so that nothing can be cached: ADM's random crop."""
+
+    def __init__(self, name: str, split: str, image_size: int, files: ImageFiles, on_bad_image: str) -> None:
+        """Open the dataset; on_bad_image="skip" decodes every file once, and remembers which cannot be."""
+        super().__init__(name, split, image_size, "adm", CenterSquare(image_size), files)
+        self.preprocessing = f"ADM random crop to {image_size}x{image_size}"
+        unreadable: list[tuple[int, str]] = []
+        if on_bad_image == "skip":
+            unreadable = open_pixel_cache(
+                _cache_name(name, split, 0, files),
+                files.content_key(CODE_VERSION),
+                len(files),
+                0,
+                self._check,
+                keep_going=True,
+            ).unreadable
+        self._leave_out(unreadable, on_bad_image)
+
+    def _check(self, index: int) -> None:
+        check_decodes(self._all_files.read(index), str(self._all_files.path(index)))
+
+    def _crops(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        crops = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        for place, index in enumerate(indices):
+            image = self._files.image(index)
+            crops[place] = (
+                self._square.render(index, image)
+                if draws is None
+                else adm_random_crop(image, self.image_size, draws[place, [TOP_DRAW, LEFT_DRAW, SIDE_DRAW]])
+            )
+        return crops
+
+
+def _refusal(reason: str) -> ValueError:
+    return ValueError(f'{reason}; on_bad_image="skip" leaves such files out and lists them.')
+
+
+def _channels_first(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # [b, S, S, 3] -> [b, 3, S, S], the same memory
+
+
+def _mirrored(pixels: np.ndarray) -> np.ndarray:
+    """Return uint8 [b, S, S, 3] flipped from left to right.
+
+    A channel at a time numpy is three times as fast as with whole pixels. Torch's flip is faster still on an idle
+    machine, but it wakes all computing threads, and on a busy machine waits for them for milliseconds.
+    """
+    mirrored = np.empty_like(pixels)
+    for channel in range(pixels.shape[3]):
+        mirrored[..., channel] = pixels[:, :, ::-1, channel]
+    return mirrored
+
+
+def _cache_name(name: str, split: str, size: int, files: ImageFiles) -> str:
+    """One cache for each place that images come from: a change there replaces it."""
+    place = zlib.crc32(str(files.location.resolve()).encode())
+    return f"{name}-{split}-{size}-{place:08x}"

@@ -1,0 +1,98 @@
+"""The datasets by name, and the one way to open them."""
+
+from pathlib import Path
+
+from vistok.config import nearest, resolve_path
+from vistok.data.celeba import HELP as CELEBA_HELP
+from vistok.data.celeba import celeba
+from vistok.data.datasets import AdmImages, CachedImages, ImageDataset
+from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
+from vistok.data.photos import photos
+from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare
+
+# Name -> how to get it, the beginning of a sentence that a folder's path ends; None: nothing to get.
+DATASETS: dict[str, str | None] = {
+    "photos": None,
+    "celeba": CELEBA_HELP,
+    "imagenet": "Get ILSVRC2012 from https://image-net.org and put its train/ and val/ into",
+    "imagenet-sample": "Get it by: git clone https://github.com/EliSchwartz/imagenet-sample-images",
+    "folder": "Put images, in subfolders or not, into",
+}
+_CROPS = ("cached", "adm")
+
+
+def open_dataset(
+    name: str,
+    split: str,
+    image_size: int,
+    *,
+    data_root: str | Path | None = None,
+    crop: str | None = None,
+    test_fraction: float | None = None,
+    on_bad_image: str = "raise",
+) -> ImageDataset:
+    """Open one split of a dataset at one size; its pixel cache is built where there is none that fits.
+
+    Args:
+        name: one of `DATASETS`.
+        split: "train" or "test"; celeba, and a folder with a `val/` beside its `test/`, also have "val".
+        image_size: pixels, height and width.
+        data_root: folder of the dataset, a relative one counted from the repository; None: `data/<name>` there.
+        crop: how training images of imagenet, imagenet-sample and folder are cropped: "cached", random crops of a
+            cached square 1.125 times the size, or "adm", ADM's random crop, decoded anew for each sample; None:
+            "cached". The test split is always ADM's centre crop.
+        test_fraction: share of the files of a folder without split subfolders that is its test split; None: 0.1.
+        on_bad_image: "raise" a ValueError naming a file that cannot be decoded, or "skip" and list such files.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: an argument is unknown or has no meaning for this dataset, or the files are not as they should be;
+            the sentence names what is wrong and the nearest that is right.
+    """
+    _check(name, image_size, crop, test_fraction, on_bad_image)
+    if name == "photos":
+        if data_root is not None:
+            raise ValueError(f"data_root is {str(data_root)!r}, but photos come with scikit-image; leave it None.")
+        _check_split(name, split, ("train", "test"))
+        return CachedImages(name, split, image_size, None, PhotoSquare(image_size), photos(split), on_bad_image)
+
+    root = resolve_path(f"data/{name}" if data_root is None else data_root)
+    if not root.is_dir():
+        raise ValueError(f"The folder of {name}, {root}, does not exist. {DATASETS[name]} {root}.")
+    if name == "celeba":
+        _check_split(name, split, ("train", "val", "test"))
+        return CachedImages(name, split, image_size, None, CelebASquare(image_size), celeba(root, split), on_bad_image)
+
+    _check_split(name, split, folder_splits(root) if name == "folder" else ("train", "test"))
+    if name == "folder":
+        files = folder(root, split, test_fraction)
+    else:
+        files = (imagenet if name == "imagenet" else imagenet_sample)(root, split)
+    if split != "train":
+        return CachedImages(name, split, image_size, None, CenterSquare(image_size), files, on_bad_image)
+    if crop == "adm":
+        return AdmImages(name, split, image_size, files, on_bad_image)
+    square = CenterSquare(round(CROP_MARGIN * image_size))
+    return CachedImages(name, split, image_size, "cached", square, files, on_bad_image)
+
+
+def _check(name: str, image_size: int, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:
+    if name not in DATASETS:
+        raise ValueError(f"There is no dataset {name!r}; {nearest(name, DATASETS)}")
+    if image_size < 1:
+        raise ValueError(f"image_size is {image_size}, but must be at least 1.")
+    if crop is not None and crop not in _CROPS:
+        raise ValueError(f"crop is {crop!r}; {nearest(crop, _CROPS)}")
+    if crop is not None and name in ("photos", "celeba"):
+        raise ValueError(f"crop is {crop!r}, but {name} has one crop only; leave it None.")
+    if test_fraction is not None and name != "folder":
+        raise ValueError(f"test_fraction is {test_fraction}, but the splits of {name} are fixed; leave it None.")
+    if on_bad_image not in ("raise", "skip"):
+        raise ValueError(f"on_bad_image is {on_bad_image!r}; {nearest(on_bad_image, ('raise', 'skip'))}")
+
+
+def _check_split(name: str, split: str, known: tuple[str, ...]) -> None:
+    if split not in known:
+        raise ValueError(f"{name} has no split {split!r}; {nearest(split, known)}")

@@ -1,0 +1,144 @@
+"""Batches: which image comes when, and how it is augmented, as a function of (seed, epoch, sample index) alone."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vistok.data.datasets import FLIP_DRAW, ImageDataset
+from vistok.data.draws import permutation, uniform
+
+
+def train_batches(
+    dataset: ImageDataset,
+    batch_size: int,
+    *,
+    seed: int,
+    start_step: int = 0,
+    steps: int,
+    flip: bool = True,
+    num_workers: int = 0,
+    rank: int = 0,
+    num_processes: int = 1,
+    pin_memory: bool = False,
+) -> Iterator[torch.Tensor]:
+    """Iterate over the training batches of steps `start_step` to `steps`.
+
+    Position p = step * batch_size + j of the stream is sample permutation(seed, epoch)[p mod N] of epoch p div N;
+    nothing is dropped between epochs. The stream is the same whatever the number of workers or processes and the first
+    step.
+
+    Args:
+        dataset: N images.
+        batch_size: images a step, over all processes; each takes its contiguous share.
+        seed: of order, crops and flips.
+        start_step: the first step, of a resumed run.
+        steps: the step to end before.
+        flip: mirror each image with probability 1/2.
+        num_workers: loading processes; 0: load here.
+        rank: this process, in [0, num_processes).
+        num_processes: that share the batch.
+        pin_memory: put the batches in pinned memory, for asynchronous copies to a GPU.
+
+    Returns:
+        An iterator over uint8 [batch_size / num_processes, 3, H, W], channels_last.
+
+    Raises:
+        ValueError: the dataset is smaller than a batch, or the batch cannot be shared evenly.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
+    if len(dataset) < batch_size:
+        raise ValueError(
+            f"The {dataset.split} split of {dataset.name} has {len(dataset)} images, fewer than one batch of "
+            f"{batch_size}; the largest batch_size is {len(dataset)}."
+        )
+    if batch_size % num_processes:
+        nearest_size = max(1, round(batch_size / num_processes)) * num_processes
+        raise ValueError(
+            f"batch_size {batch_size} cannot be shared evenly by {num_processes} processes; {nearest_size} can."
+        )
+    share = batch_size // num_processes
+    batches = _TrainBatches(dataset, batch_size, seed, flip, offset=rank * share, share=share)
+    return _load(batches, range(start_step, steps), num_workers, pin_memory)
+
+
+def eval_batches(
+    dataset: ImageDataset, batch_size: int, *, num_workers: int = 0, rank: int = 0, num_processes: int = 1
+) -> Iterator[torch.Tensor]:
+    """Iterate once over the images in order, without augmentation (centre crops); nothing is dropped or repeated.
+
+    Args:
+        dataset: N images.
+        batch_size: images a batch of this process; the last may have fewer.
+        num_workers: loading processes; 0: load here.
+        rank: this process, in [0, num_processes).
+        num_processes: each takes one contiguous part of the dataset; their parts differ by at most one image.
+
+    Returns:
+        An iterator over uint8 [b, 3, H, W], channels_last.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
+    first, last = (len(dataset) * r // num_processes for r in (rank, rank + 1))
+    batches = _EvalBatches(dataset, batch_size, first, last)
+    return _load(batches, range(len(batches)), num_workers, pin_memory=False)
+
+
+def to_float(images_uint8: torch.Tensor) -> torch.Tensor:
+    """Map uint8 images of any shape and device to float32 in [-1, 1]."""
+    return images_uint8.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+class _TrainBatches(Dataset):
+    """This process's share of each training step, by step."""
+
+    def __init__(self, dataset: ImageDataset, batch_size: int, seed: int, flip: bool, offset: int, share: int) -> None:
+        self.dataset, self.batch_size, self.seed, self.flip = dataset, batch_size, seed, flip
+        self.offset, self.share = offset, share
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        positions = step * self.batch_size + self.offset + np.arange(self.share)
+        epochs, places = np.divmod(positions, len(self.dataset))
+        indices = np.empty(self.share, np.int64)
+        draws = np.empty((self.share, 4))
+        for epoch in np.unique(epochs):  # two at the most
+            here = epochs == epoch
+            indices[here] = _order(self.seed, int(epoch), len(self.dataset))[places[here]]
+            draws[here] = uniform(self.seed, int(epoch), indices[here])
+        if not self.flip:
+            draws[:, FLIP_DRAW] = 1.0
+        return self.dataset.images(indices, draws)
+
+
+class _EvalBatches(Dataset):
+    """Images first to last in batches."""
+
+    def __init__(self, dataset: ImageDataset, batch_size: int, first: int, last: int) -> None:
+        self.dataset, self.batch_size, self.first, self.last = dataset, batch_size, first, last
+
+    def __len__(self) -> int:
+        return -(-(self.last - self.first) // self.batch_size)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        start = self.first + number * self.batch_size
+        return self.dataset.images(np.arange(start, min(start + self.batch_size, self.last)))
+
+
+@functools.lru_cache(maxsize=2)  # the epoch that ends in a batch and the one that begins there
+def _order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    return permutation(seed, epoch, num_samples)
+
+
+def _load(batches: Dataset, numbers: Sequence[int], num_workers: int, pin_memory: bool) -> Iterator[torch.Tensor]:
+    loader = DataLoader(
+        batches,
+        batch_size=None,  # an item is a batch
+        sampler=numbers,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or the loader would draw from, and so change, the global one
+    )
+    return iter(loader)

@@ -1,0 +1,182 @@
+"""From the bytes of an image file to the uint8 square that the network sees: decoding, crops, resizes.
+
+The crops are those of the published protocols: CelebA's 128x128 window (top 57, left 25), and ADM's centre and random
+crops (Dhariwal and Nichol, arXiv:2105.05233; `image_datasets.py` of guided-diffusion). Orientation tags are ignored, as
+those protocols ignore them.
+"""
+
+import abc
+import dataclasses
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from vistok.data.draws import uniform
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the original
+
+CELEBA_SIZE = (178, 218)  # width and height of an aligned CelebA image
+CELEBA_BOX = (25, 57, 25 + 128, 57 + 128)
+CROP_MARGIN = 1.125  # side of the cached square over the image size; random crops move within it
+ADM_MIN_CROP_FRACTION = 0.8
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decode an image file of any mode to 8-bit RGB.
+
+    Transparent pixels are laid over white, 16-bit values keep their high byte, CMYK and palettes are converted.
+
+    Args:
+        data: the whole file.
+        name: what an error calls it.
+
+    Returns:
+        A loaded image of mode RGB.
+
+    Raises:
+        ValueError: the file is no image, is damaged, or is larger than Pillow's decompression-bomb limit.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return _to_rgb(image)
+    except Exception as error:  # a damaged file raises whatever its format's parser meets first
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"The image {name} cannot be decoded: {reason}") from error
+
+
+def check_decodes(data: bytes, name: str) -> None:
+    """Raise ValueError where `decode` would; a JPEG is decoded at an eighth of its size, which is faster."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.draft("RGB", (1, 1))
+        image.load()
+        _to_rgb(image)
+    except Exception:
+        decode(data, name)  # the plain way decides, and words the error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode.startswith("I"):  # 16 bits a pixel; convert() would clip every value above 255
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.getbands()[-1] in ("A", "a") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+class Square(abc.ABC):
+    """A deterministic way from an original to a uint8 square: the part of the preprocessing that is cached."""
+
+    size: int  # pixels, height and width of the square
+
+    @property
+    @abc.abstractmethod
+    def description(self) -> str:
+        """One line that fixes what is computed: part of the cache's key and of a run's record."""
+
+    @abc.abstractmethod
+    def box(self, index: int, width: int, height: int) -> Box:
+        """Return which part of an original of `width` x `height` pixels the square shows."""
+
+    @abc.abstractmethod
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        """Return the square, uint8 [size, size, 3], of the RGB image `image`, number `index` of its dataset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterSquare(Square):
+    """ADM's centre crop: halve with a box filter while the short side is at least twice `size`, bicubic, crop."""
+
+    size: int
+
+    @property
+    def description(self) -> str:
+        return f"ADM centre crop to {self.size}x{self.size}"
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return left, top, left + side, top + side
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        image = resize_short_side(image, self.size)
+        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CelebASquare(Square):
+    """The 128x128 window at top 57, left 25 of the aligned 178x218 image, antialiased bilinear to `size`."""
+
+    size: int
+
+    @property
+    def description(self) -> str:
+        return f"CelebA crop 128x128 at top 57, left 25, bilinear to {self.size}x{self.size}"
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        return CELEBA_BOX
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        if image.size != CELEBA_SIZE:
+            raise ValueError(f"has {image.width}x{image.height} pixels, but an aligned CelebA image has 178x218")
+        return np.asarray(image.crop(CELEBA_BOX).resize((self.size, self.size), Image.Resampling.BILINEAR))
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoSquare(Square):
+    """A square window of a large photograph, antialiased bicubic to `size`.
+
+    Its side lies uniformly between `size` (where that fits) and the whole short side, its place uniformly over the
+    photograph; both are a function of the index alone.
+    """
+
+    size: int
+
+    @property
+    def description(self) -> str:
+        return f"window drawn by index, bicubic to {self.size}x{self.size}"
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        short = min(width, height)
+        smallest = min(self.size, short)
+        side_draw, top_draw, left_draw, _ = uniform(0, 0, np.array([index]))[0]
+        side = smallest + int(side_draw * (short - smallest + 1))
+        top, left = int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1))
+        return left, top, left + side, top + side
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        box = self.box(index, *image.size)
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+
+
+def resize_short_side(image: Image.Image, short: int) -> Image.Image:
+    """Return the image with `short` pixels on its short side: box-filtered halvings, then one bicubic step (ADM)."""
+    while min(image.size) >= 2 * short:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = short / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+
+
+def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> np.ndarray:
+    """Return ADM's random crop: a short side of `image_size` / 1.0 to / 0.8 pixels, then a window of it.
+
+    Args:
+        image: RGB.
+        image_size: pixels, height and width of the result.
+        draws: [3] in [0, 1): for the window's top and left and for the short side.
+
+    Returns:
+        uint8 [image_size, image_size, 3].
+    """
+    top_draw, left_draw, side_draw = draws
+    largest = math.ceil(image_size / ADM_MIN_CROP_FRACTION)
+    image = resize_short_side(image, image_size + int(side_draw * (largest - image_size + 1)))
+    top = int(top_draw * (image.height - image_size + 1))
+    left = int(left_draw * (image.width - image_size + 1))
+    return np.asarray(image.crop((left, top, left + image_size, top + image_size)))

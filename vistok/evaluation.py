@@ -1,0 +1,380 @@
+"""A tokenizer and a dataset to a record of metrics, in one streaming pass.
+
+The protocol: the test images in their order, without augmentation; reconstructions clamped to [-1, 1]; both mapped to
+[0, 1]; everything in float32 (no autocast, no TF32), sums in float64. A metric that cannot be measured is None in the
+record, with the reason beside it, and the others are measured all the same.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from tqdm.auto import tqdm
+
+from vistok.config import resolve_path
+from vistok.data import eval_batches, open_dataset, to_float
+from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7, Unavailable
+from vistok.runs import provenance
+from vistok.tokenizer import VisualTokenizer
+
+LPIPS_CHOICES = ("if-present", "download", "off")
+USAGES = ("usage", "usage_queue", "perplexity", "entropy_bits")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` found; `record["psnr"]` is `record.psnr`, and `to_json` is what `metrics.json` holds.
+
+    Attributes:
+        psnr: dB, mean over images.
+        ssim: mean over images, 11x11 Gaussian window.
+        ssim_uniform7: mean over images, 7x7 uniform window (scikit-image's default).
+        lpips_alex, lpips_vgg: mean over images.
+        rfid: Frechet distance between images and reconstructions.
+        usage, usage_queue: fractions of the codebook, over all indices and over the last 65,536; mean over codebooks.
+        perplexity: exp of the entropy of the codes; mean over codebooks.
+        entropy_bits: bits a token; mean over codebooks.
+        bits_per_pixel: sum over codebooks of tokens x log2 K, over pixels.
+        num_images: that were measured.
+        images_per_second: over the pass and the metrics, loading of weights aside.
+        unavailable: metric to the reason why it is None.
+        notes: metric to what must be said beside it, such as rFID's bias at few images.
+        codebooks: for each codebook its size, usage, usage_queue, perplexity and entropy_bits.
+        dataset: what was measured on.
+        settings: the choices made in calling `evaluate` that bear on the numbers.
+        seconds: of "network" (tokenizer, Inception, LPIPS), "data", "metrics" (the rest of them) and "total".
+        provenance: versions, commit, device, threads, and the day.
+        counts: for each codebook the tokens that chose each code, int64 [K]; for figures, not part of the record.
+    """
+
+    psnr: float | None
+    ssim: float | None
+    ssim_uniform7: float | None
+    lpips_alex: float | None
+    lpips_vgg: float | None
+    rfid: float | None
+    usage: float
+    usage_queue: float
+    perplexity: float
+    entropy_bits: float
+    bits_per_pixel: float
+    num_images: int
+    images_per_second: float
+    unavailable: dict[str, str]
+    notes: dict[str, str]
+    codebooks: list[dict[str, float]]
+    dataset: dict[str, Any]
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    provenance: dict[str, Any]
+    counts: list[Tensor] = dataclasses.field(repr=False, compare=False)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a value by its name; raises KeyError where there is none of that name."""
+        if key not in self.keys():
+            raise KeyError(f"An evaluation has no {key!r}; it has {', '.join(self.keys())}.")
+        return getattr(self, key)
+
+    def keys(self) -> list[str]:
+        """Return the names of all values, in the order of the record."""
+        return [field.name for field in dataclasses.fields(self) if field.name != "counts"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every value by name, fit for JSON."""
+        return {key: self[key] for key in self.keys()}
+
+    def to_json(self) -> str:
+        """Return the record as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+
+def evaluate(
+    tokenizer: VisualTokenizer,
+    dataset: str = "photos",
+    *,
+    data_root: str | Path | None = None,
+    split: str = "test",
+    image_size: int | None = None,
+    crop: str | None = None,
+    test_fraction: float | None = None,
+    on_bad_image: str = "raise",
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    num_workers: int = 0,
+    max_images: int | None = None,
+    rfid: bool = True,
+    rfid_weights: str | Path | None = None,
+    lpips: str | Path = "if-present",
+    progress: bool = True,
+) -> Evaluation:
+    """Measure a tokenizer on a split of a dataset.
+
+    The tokenizer is evaluated in eval mode, and left in the mode and on the device that it had. In a run of several
+    processes call this in one of them: nothing is shared.
+
+    Args:
+        tokenizer: what to measure.
+        dataset, data_root, split, crop, test_fraction, on_bad_image: as in `open_dataset`.
+        image_size: pixels, height and width; None: the tokenizer's.
+        batch_size: images a batch; changes speed and memory, and numbers only by rounding.
+        device: None: a GPU (CUDA, then Apple's) where there is one, or else the CPU.
+        num_workers: loading processes; 0: load in this one.
+        max_images: measure the first so many images only; None: all. The record says so.
+        rfid: whether to measure rFID, which takes most of the time.
+        rfid_weights: torch-fidelity's Inception weights file; None: already downloaded, or downloaded now (91 MB).
+        lpips: "if-present": where the backbones' weights are already downloaded; "download": download what is not;
+            "off"; or a folder that holds torchvision's weights files.
+        progress: show a bar with rate and remaining time.
+
+    Returns:
+        The record. A metric without weights or on too small images is None, the reason under `unavailable`.
+
+    Raises:
+        ValueError: an argument is out of range, or what `open_dataset` raises; before any image is read.
+        FileNotFoundError: `rfid_weights` or the folder `lpips` does not exist.
+    """
+    size = tokenizer.image_size if image_size is None else image_size
+    for name, value in (("image_size", size), ("batch_size", batch_size), ("max_images", max_images)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1.")
+    if size % tokenizer.downsample_factor:
+        nearest_size = max(1, round(size / tokenizer.downsample_factor)) * tokenizer.downsample_factor
+        raise ValueError(
+            f"image_size is {size}, but must be a multiple of the tokenizer's downsample factor "
+            f"{tokenizer.downsample_factor}; {nearest_size} is the nearest."
+        )
+    if lpips not in LPIPS_CHOICES and not resolve_path(lpips).is_dir():
+        raise ValueError(
+            f"lpips is {str(lpips)!r}, but must be {', '.join(map(repr, LPIPS_CHOICES))} or a folder that exists."
+        )
+    if rfid_weights is not None and not rfid:
+        raise ValueError("rfid_weights is given, but rfid is False; leave one of them out.")
+    if rfid_weights is not None and not resolve_path(rfid_weights).exists():
+        raise FileNotFoundError(f"rfid_weights is {str(rfid_weights)!r}, but there is no such file.")
+    device = _fastest_device() if device is None else torch.device(device)
+    opened = open_dataset(
+        dataset,
+        split,
+        size,
+        data_root=data_root,
+        crop=crop,
+        test_fraction=test_fraction,
+        on_bad_image=on_bad_image,
+    )
+    num_images = len(opened) if max_images is None else min(max_images, len(opened))
+    metrics, unavailable = _image_metrics(size, num_images, rfid, rfid_weights, lpips)
+    codebook_sizes = tokenizer.quantizer.codebook_sizes
+    usages = [CodebookUsage(codebook_size, sync_on_compute=False) for codebook_size in codebook_sizes]
+    for metric in (*metrics.values(), *usages):
+        _move(metric, device)
+    networks = [tokenizer, *(network for metric in metrics.values() for network in metric.children())]
+
+    start = time.perf_counter()
+    data_seconds = 0.0
+    with (
+        _in_eval_mode(tokenizer, device),
+        _exact_float32(device),
+        torch.inference_mode(),
+        _Stopwatch(networks, device) as stopwatch,
+        tqdm(total=num_images, desc=f"evaluating on {dataset}", unit=" images", disable=not progress) as bar,
+    ):
+        batches = iter(eval_batches(opened, batch_size, num_workers=num_workers))
+        num_done = 0
+        while num_done < num_images:
+            waiting_since = time.perf_counter()
+            images = to_float(next(batches)[: num_images - num_done].to(device, non_blocking=True))
+            images = images.contiguous(memory_format=torch.channels_last)  # [B, 3, H, W] in [-1, 1]
+            data_seconds += time.perf_counter() - waiting_since
+            output = tokenizer(images)
+            levels = output.indices if isinstance(output.indices, tuple) else (output.indices,)
+            for usage, indices in zip(usages, levels, strict=True):
+                usage.update(indices)
+            images, reconstructions = _to_unit(images), _to_unit(output.reconstruction)
+            for metric in metrics.values():
+                metric.update(images, reconstructions)
+            num_done += len(images)
+            bar.update(len(images))
+    values, notes = _computed(metrics, unavailable)
+    codebooks = [
+        {"codebook_size": codebook_size} | {name: float(value) for name, value in usage.compute().items()}
+        for codebook_size, usage in zip(codebook_sizes, usages, strict=True)
+    ]
+    bits = sum(
+        indices[0].numel() * math.log2(codebook_size)
+        for indices, codebook_size in zip(levels, codebook_sizes, strict=True)
+    )
+    total_seconds = time.perf_counter() - start
+    seconds = {
+        "network": stopwatch.seconds,
+        "data": data_seconds,
+        "metrics": total_seconds - stopwatch.seconds - data_seconds,
+        "total": total_seconds,
+    }
+    return Evaluation(
+        **values,
+        **{name: sum(codebook[name] for codebook in codebooks) / len(codebooks) for name in USAGES},
+        bits_per_pixel=bits / size**2,
+        num_images=num_images,
+        images_per_second=num_images / total_seconds,
+        unavailable=unavailable,
+        notes=notes,
+        codebooks=codebooks,
+        dataset=opened.record(),
+        settings={
+            "batch_size": batch_size,
+            "max_images": max_images,
+            "rfid": rfid,
+            "lpips": lpips if lpips in LPIPS_CHOICES else "folder",  # a record names no machine's folders
+            "weights_sha256": {n: m.weights_sha256 for n, m in metrics.items() if isinstance(m, LPIPS | RFID)},
+        },
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        provenance=provenance(device) | {"date": datetime.date.today().isoformat()},
+        counts=[usage.counts.cpu() for usage in usages],
+    )
+
+
+def _image_metrics(
+    size: int, num_images: int, rfid: bool, rfid_weights: str | Path | None, lpips: str | Path
+) -> tuple[dict[str, Metric], dict[str, str]]:
+    """Return the metrics of images that can be measured, and why the others cannot."""
+    lpips_options = {"download": lpips == "download", "weights": None if lpips in LPIPS_CHOICES else lpips}
+    makers = {
+        "psnr": PSNR,
+        "ssim": SSIM,
+        "ssim_uniform7": SSIMUniform7,
+        "lpips_alex": functools.partial(LPIPS, "alex", **lpips_options),
+        "lpips_vgg": functools.partial(LPIPS, "vgg", **lpips_options),
+        "rfid": functools.partial(RFID, rfid_weights),
+    }
+    unavailable = {}
+    if lpips == "off":
+        unavailable |= dict.fromkeys(("lpips_alex", "lpips_vgg"), "Not asked for (lpips='off').")
+    if not rfid:
+        unavailable["rfid"] = "Not asked for (rfid=False)."
+    elif num_images < 2:
+        unavailable["rfid"] = "One image has no covariance: rFID needs at least 2."
+    metrics = {}
+    for name in [name for name in makers if name not in unavailable]:
+        try:
+            # Only this process evaluates: nothing to add up over processes.
+            metric = makers[name](sync_on_compute=False)
+        except Unavailable as error:
+            unavailable[name] = str(error)
+            continue
+        if size < metric.smallest:
+            unavailable[name] = f"Images are {size} pixels, but it needs at least {metric.smallest}."
+        else:
+            metrics[name] = metric
+    return metrics, unavailable
+
+
+def _computed(
+    metrics: dict[str, Metric], unavailable: dict[str, str]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Return the value of each metric of images, None for one that is in `unavailable`, and what to say beside some."""
+    values: dict[str, float | None] = dict.fromkeys(unavailable)
+    notes = {}
+    for name, metric in metrics.items():
+        values[name] = float(metric.compute())
+        if not math.isfinite(values[name]):  # JSON has no infinity
+            unavailable[name] = f"The mean is {values[name]}: an image equals its reconstruction."
+            values[name] = None
+        if isinstance(metric, RFID) and metric.note:
+            notes[name] = metric.note
+    return values, notes
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    """Return float32 images in [0, 1] of images in [-1, 1], those beyond clamped."""
+    return images.float().clamp(-1, 1).add_(1).div_(2)
+
+
+def _fastest_device() -> torch.device:
+    """Return CUDA, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _move(metric: Metric, device: torch.device) -> None:
+    """Move a metric, its sums too unless the device has no float64."""
+    if device.type != "mps":
+        metric.to(device)
+    for network in metric.children():
+        network.to(device)
+
+
+@contextlib.contextmanager
+def _in_eval_mode(tokenizer: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put a tokenizer on a device and in eval mode, and back at the end."""
+    before = next(tokenizer.parameters()).device
+    modes = {module: module.training for module in tokenizer.modules()}
+    tokenizer.to(device).eval()
+    try:
+        yield
+    finally:
+        tokenizer.to(before)
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextlib.contextmanager
+def _exact_float32(device: torch.device) -> Iterator[None]:
+    """Compute in plain float32: no autocast from outside, and no TF32, which moves codes and Inception's features."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.autocast(device.type, enabled=False),
+            torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled,
+                benchmark=torch.backends.cudnn.benchmark,
+                deterministic=torch.backends.cudnn.deterministic,
+                allow_tf32=False,
+            ),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+class _Stopwatch:
+    """Adds up the seconds spent in the forward passes of some networks while it is entered."""
+
+    def __init__(self, networks: list[nn.Module], device: torch.device) -> None:
+        self.seconds = 0.0
+        self._networks = networks
+        self._device = device
+
+    def __enter__(self) -> Self:
+        self._handles = [network.register_forward_pre_hook(self._begin) for network in self._networks]
+        self._handles += [network.register_forward_hook(self._end) for network in self._networks]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, *_: object) -> None:
+        self._started = self._now()
+
+    def _end(self, *_: object) -> None:
+        self.seconds += self._now() - self._started
+
+    def _now(self) -> float:
+        """Return the time at which the device is done with what it was given."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter()

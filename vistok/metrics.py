@@ -1,0 +1,603 @@
+"""The metrics of the protocol, each a `torchmetrics.Metric`: `update` with batches, `compute` at the end.
+
+Every sum is float64 (counts are int64) and adds up over processes, so a metric over many batches, or over many processes,
+is the metric over all images at once; nothing is kept per image. Image metrics take float images in [0, 1].
+
+Sources: SSIM, Wang et al. 2004 (IEEE TIP 13(4)); LPIPS, Zhang et al., arXiv:1801.03924, in torchmetrics' implementation;
+FID, Heusel et al., arXiv:1706.08500, in torch-fidelity's, on pairs of an image and its reconstruction (rFID).
+
+Deviations:
+- The Frechet distance takes tr sqrt(S1 S2) from a symmetric matrix of full rank, not from the complex eigenvalues of
+  S1 S2: the same number, and stable where there are fewer images than features.
+- Weights are read with `weights_only=True`; torch-fidelity itself would unpickle any object in them.
+"""
+
+import hashlib
+import http.client
+import io
+import math
+import pickle
+import tempfile
+import urllib.request
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.linalg.lapack import dpstrf
+from torch import Tensor
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torchmetrics import Metric
+from torchmetrics.functional.image.lpips import _NoTrainLpips
+from tqdm.auto import tqdm
+
+from vistok.config import resolve_path
+
+DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
+NUM_FEATURES = 2048  # of Inception's last pooling
+UNBIASED_FID_IMAGES = 10_000  # below this FID's bias, which falls as 1/N, is larger than differences people report
+
+
+# Of each LPIPS backbone: its name, torchvision's weights, and the smallest image that leaves something after its pooling.
+BACKBONES = {
+    "alex": ("AlexNet (230 MB)", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", 31),
+    "vgg": ("VGG16 (530 MB)", "https://download.pytorch.org/models/vgg16-397923af.pth", 16),
+}
+
+
+class Unavailable(RuntimeError):
+    """A metric cannot be measured here, because its weights are not; the message says why and what helps."""
+
+
+class PSNR(Metric):
+    """Mean over images of each image's peak signal-to-noise ratio in dB, data range 1: -10 log10 MSE.
+
+    An image equal to its reconstruction has an infinite ratio, and so has then the mean.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    smallest = 1  # pixels, height and width of an image
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        _add_mean_states(self)
+
+    def update(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            images: float [B, 3, H, W] in [0, 1].
+            reconstructions: the same.
+
+        Raises:
+            ValueError: shape, type or range are others.
+        """
+        _check_images(images, reconstructions, self.smallest)
+        mse = (images.float() - reconstructions.float()).square().mean(dim=(1, 2, 3))  # [B]
+        _add_values(self, -10 * mse.to(self.total.device).double().log10())
+
+    def compute(self) -> Tensor:
+        """Return the mean, float64, in dB."""
+        return _mean(self)
+
+
+class SSIM(Metric):
+    """Mean over images of the structural similarity: 11x11 Gaussian window of sigma 1.5, K1 .01, K2 .03, data range 1.
+
+    Only where the whole window lies in the image (valid region), mean over channels. As `piqa.SSIM`, and as scikit-image
+    with `gaussian_weights=True, use_sample_covariance=False`.
+
+    Source: Wang et al. 2004, equation 13.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    smallest = 11  # pixels, height and width of an image
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        _add_mean_states(self)
+        offsets = torch.arange(-5, 6, dtype=torch.float64)
+        window = torch.exp(-offsets.square() / (2 * 1.5**2))
+        self._window = (window / window.sum()).tolist()
+
+    def update(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            images: float [B, 3, H, W] in [0, 1], height and width of at least 11 pixels.
+            reconstructions: the same.
+
+        Raises:
+            ValueError: shape, type or range are others.
+        """
+        _check_images(images, reconstructions, self.smallest)
+        _add_values(self, _ssim(images.float(), reconstructions.float(), self._window))
+
+    def compute(self) -> Tensor:
+        """Return the mean, float64, at most 1."""
+        return _mean(self)
+
+
+class SSIMUniform7(Metric):
+    """Mean over images of the structural similarity as scikit-image computes it by default, for tables that used that.
+
+    7x7 uniform window, sample covariance (N/(N-1)), K1 .01, K2 .03, data range 1, valid region, mean over channels.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    smallest = 7  # pixels, height and width of an image
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        _add_mean_states(self)
+        self._window = [1 / 7] * 7
+
+    def update(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            images: float [B, 3, H, W] in [0, 1], height and width of at least 7 pixels.
+            reconstructions: the same.
+
+        Raises:
+            ValueError: shape, type or range are others.
+        """
+        _check_images(images, reconstructions, self.smallest)
+        values = _ssim(images.float(), reconstructions.float(), self._window, covariance_scale=49 / 48)
+        _add_values(self, values)
+
+    def compute(self) -> Tensor:
+        """Return the mean, float64, at most 1."""
+        return _mean(self)
+
+
+class LPIPS(Metric):
+    """Mean over images of the learned perceptual distance, lin heads v0.1, images mapped to [-1, 1].
+
+    The heads come with torchmetrics. The backbone's weights are large, so they are downloaded only where asked for.
+
+    Args:
+        net: "alex" (AlexNet) or "vgg" (VGG16).
+        weights: torchvision's weights file of the backbone, or a folder that holds it; None: PyTorch's download folder.
+        download: download the weights where they are not in PyTorch's download folder.
+
+    Attributes:
+        smallest: pixels, the least height and width of an image.
+        weights_sha256: first eight hex digits of the weights file's SHA-256, which a published file's name ends in.
+
+    Raises:
+        Unavailable: there are no weights; the message says what, how large, from where and where to put it.
+        FileNotFoundError: `weights` does not exist.
+        ValueError: `net` is another name, or the file is not that backbone's.
+
+    Source: arXiv:1801.03924, section 3; `torchmetrics.functional.image.lpips`.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+
+    def __init__(
+        self, net: str = "alex", weights: str | Path | None = None, download: bool = False, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)
+        if net not in BACKBONES:
+            raise ValueError(f"net is {net!r}, but must be 'alex' or 'vgg'.")
+        title, url, self.smallest = BACKBONES[net]
+        path = _find_weights(weights, url, title, download, options="lpips='download' or lpips=FOLDER")
+        self.weights_sha256 = _sha256(path)
+        state = _load_state(path)
+        with torch.random.fork_rng(devices=[]):  # building a network draws from the generator; a metric must not
+            self.network = _NoTrainLpips(net=net, pnet_rand=True)
+        try:
+            # torchmetrics cuts torchvision's `features` into slices, and keeps their numbers: slice1.0 is features.0.
+            self.network.net.load_state_dict(
+                {name: state["features." + name.partition(".")[2]] for name in self.network.net.state_dict()}
+            )
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} does not hold torchvision's {title}: {_first_line(error)}.") from error
+        self.network.to(memory_format=torch.channels_last)
+        _add_mean_states(self)
+
+    def update(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            images: float [B, 3, H, W] in [0, 1], height and width of at least 31 pixels (AlexNet) or 16 (VGG16).
+            reconstructions: the same.
+
+        Raises:
+            ValueError: shape, type or range are others.
+        """
+        _check_images(images, reconstructions, self.smallest)
+        _add_values(self, self.network(images.float() * 2 - 1, reconstructions.float() * 2 - 1).flatten())
+
+    def compute(self) -> Tensor:
+        """Return the mean, float64, at least 0."""
+        return _mean(self)
+
+
+class RFID(Metric):
+    """Frechet distance between images and their reconstructions in torch-fidelity's InceptionV3 (2048 features).
+
+    Images become 8-bit as torchvision's `save_image` rounds them, so the distance is that of
+    `torch_fidelity.calculate_metrics(fid=True)` on the same images saved as PNG. Sums and outer products of features are
+    kept, not the features. FID is biased at small N, upward: `compute` warns below 10,000 images.
+
+    Args:
+        weights: torch-fidelity's Inception weights file; None: PyTorch's download folder, or else a download of 91 MB.
+
+    Attributes:
+        weights_sha256: first eight hex digits of the weights file's SHA-256, which the published file's name ends in.
+
+    Raises:
+        Unavailable: there are no weights and they cannot be downloaded; the message says why and what helps.
+        FileNotFoundError: `weights` does not exist.
+        ValueError: the file is not that network's.
+
+    Source: arXiv:1706.08500, equation 6; `torch_fidelity.metric_fid`.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    smallest = 1  # pixels, height and width of an image
+
+    def __init__(self, weights: str | Path | None = None, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        path = _find_weights(
+            weights, URL_INCEPTION_V3, "InceptionV3 (91 MB)", download=True, options="rfid_weights=FILE"
+        )
+        self.weights_sha256 = _sha256(path)
+        # torch-fidelity unpickles whatever its file holds: it is handed a copy of the tensors alone.
+        tensors = io.BytesIO()
+        torch.save(_load_state(path), tensors)
+        tensors.seek(0)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                network = FeatureExtractorInceptionV3(
+                    "inception-v3-compat", [str(NUM_FEATURES)], feature_extractor_weights_path=tensors
+                )
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not hold torch-fidelity's InceptionV3: {_first_line(error)}.") from error
+        self.network = network.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
+        # Row 0 is of the images, row 1 of the reconstructions.
+        self.add_state("sums", torch.zeros(2, NUM_FEATURES, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(
+            "outer_sums",
+            torch.zeros(2, NUM_FEATURES, NUM_FEATURES, dtype=torch.float64),
+            dist_reduce_fx="sum",
+        )
+        self.add_state("num_images", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            images: float [B, 3, H, W] in [0, 1].
+            reconstructions: the same.
+
+        Raises:
+            ValueError: shape, type or range are others.
+        """
+        _check_images(images, reconstructions, self.smallest)
+        for side, batch in enumerate((images, reconstructions)):
+            pixels = _to_8_bit(batch).contiguous(memory_format=torch.channels_last)
+            (features,) = self.network(pixels)  # [B, 2048] float32
+            features = features.to(self.sums.device).double()
+            self.sums[side] += features.sum(dim=0)
+            self.outer_sums[side].addmm_(features.T, features)
+        self.num_images += len(images)
+
+    def compute(self) -> Tensor:
+        """Return the distance, float64, at least 0.
+
+        Raises:
+            ValueError: fewer than two images were given: they have no covariance.
+        """
+        num_images = int(self.num_images)
+        if num_images < 2:
+            raise ValueError(f"rFID needs at least 2 images, but was given {num_images}.")
+        if self.note:
+            warnings.warn(self.note, stacklevel=2)
+        means = self.sums / num_images  # [2, 2048]
+        outer_means = means.unsqueeze(2) * means.unsqueeze(1)  # [2, 2048, 2048]
+        covariances = (self.outer_sums - num_images * outer_means) / (num_images - 1)
+        return frechet_distance(means[0], covariances[0], means[1], covariances[1])
+
+    @property
+    def note(self) -> str | None:
+        """What to print beside the number: why it does not compare with published ones, or None where it does."""
+        num_images, reasons = int(self.num_images), []
+        if num_images < UNBIASED_FID_IMAGES:
+            reasons.append(
+                f"rFID over {num_images:,} images is biased upward: it compares only with rFID over the same images, and "
+                f"published numbers use at least {UNBIASED_FID_IMAGES:,}."
+            )
+        if not Path(URL_INCEPTION_V3).stem.endswith(self.weights_sha256):
+            reasons.append("These Inception weights are not the published ones: it compares with no published rFID.")
+        return " ".join(reasons) or None
+
+
+def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
+    """Return the Frechet distance of two Gaussians: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
+
+    With S = R R^T, the eigenvalues of S1 S2 are the squared singular values of R1^T R2; so the trace of the root is the sum
+    of these. R has as many columns as S has directions with variance: the others add no square roots of rounding errors,
+    and a few images cost little. Computed on the CPU.
+
+    Args:
+        mean1: float64 [D].
+        covariance1: float64 [D, D].
+        mean2: float64 [D].
+        covariance2: float64 [D, D].
+
+    Returns:
+        float64, at least 0 up to rounding.
+
+    Source: arXiv:1706.08500, equation 6.
+    """
+    mean1, covariance1, mean2, covariance2 = (t.cpu() for t in (mean1, covariance1, mean2, covariance2))
+    product = _root(covariance1).T @ _root(covariance2)  # [rank 1, rank 2]
+    gram = product @ product.T if product.shape[0] < product.shape[1] else product.T @ product
+    trace_of_root = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()  # svdvals would be four times as slow
+    return (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * trace_of_root
+
+
+class CodebookUsage(Metric):
+    """How much of one codebook is used, in four numbers, from the indices of any number of batches.
+
+    - usage: distinct codes over all indices / K
+    - usage_queue: distinct codes among the last `queue_size` indices / K
+    - perplexity: exp of the entropy of the histogram of codes
+    - entropy_bits: that entropy, in bits a token
+
+    `counts`, int64 [K], is that histogram. For the queue no queue is kept, only how long ago each code was last seen: a code
+    is in the queue if that is less than `queue_size`. So an update costs a few passes over the batch's indices and over K,
+    and no wait for the device. Over P processes "the last" is the last `queue_size` / P of each, which is the same where
+    batches are dealt out to processes in turn.
+
+    Args:
+        codebook_size: K, at least 1.
+        queue_size: number of indices, at least 1; 65,536 is the protocol's.
+
+    Raises:
+        ValueError: an argument is below 1.
+    """
+
+    full_state_update = True  # ages count on from batch to batch
+
+    def __init__(self, codebook_size: int, queue_size: int = 65_536, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        for name, value in (("codebook_size", codebook_size), ("queue_size", queue_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, but must be at least 1.")
+        self.codebook_size = codebook_size
+        self.queue_size = queue_size
+        zeros = torch.zeros(codebook_size, dtype=torch.int64)
+        self.add_state("counts", zeros, dist_reduce_fx="sum")
+        self.add_state("ages", zeros + queue_size, dist_reduce_fx="min")  # indices seen since each code's last
+        self.add_state("num_outside", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("num_processes", torch.tensor(1, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, indices: Tensor) -> None:
+        """Add indices, in their order.
+
+        Args:
+            indices: int64, any shape, in [0, K).
+
+        Raises:
+            ValueError: the type is another; or an index is outside [0, K), which on another device than the CPU is said by
+                `compute`, for asking here would make every training step wait.
+        """
+        if indices.dtype != torch.int64:
+            raise ValueError(f"Indices are {indices.dtype}, but must be torch.int64.")
+        indices = indices.detach().to(self.counts.device).flatten()  # [N]
+        outside = (indices < 0) | (indices >= self.codebook_size)
+        if indices.device.type == "cpu" and outside.any():
+            raise ValueError(
+                f"Index {indices[outside][0]} is outside the codebook of {self.codebook_size} codes; "
+                f"indices are 0 to {self.codebook_size - 1}."
+            )
+        self.num_outside += outside.sum()
+        indices = indices.clamp(0, self.codebook_size - 1)
+        self.counts.scatter_add_(0, indices, torch.ones_like(indices))
+        self.ages += indices.numel()
+        newest_last = torch.arange(indices.numel() - 1, -1, -1, device=indices.device)
+        self.ages.scatter_reduce_(0, indices, newest_last, "amin")
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return usage and usage_queue as fractions, perplexity and entropy_bits, each float64 on the CPU.
+
+        Raises:
+            ValueError: no index was given, or one outside [0, K).
+        """
+        if self.num_outside:
+            raise ValueError(
+                f"{int(self.num_outside)} indices were outside the codebook of {self.codebook_size} codes; "
+                f"indices are 0 to {self.codebook_size - 1}."
+            )
+        counts = self.counts.cpu().double()
+        if counts.sum() == 0:
+            raise ValueError("Codebook usage needs at least one index, but was given none.")
+        in_queue = self.ages.cpu() < max(1, self.queue_size // int(self.num_processes))
+        entropy = torch.special.entr(counts / counts.sum()).sum()  # nats
+        return {
+            "usage": (counts > 0).double().mean(),
+            "usage_queue": in_queue.double().mean(),
+            "perplexity": entropy.exp(),
+            "entropy_bits": entropy / math.log(2),
+        }
+
+
+def _add_mean_states(metric: Metric) -> None:
+    """Give a metric the two sums of a mean over images."""
+    metric.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+    metric.add_state("num_images", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+
+def _add_values(metric: Metric, values: Tensor) -> None:
+    """Add one value an image, [B]; moved before it is widened, for Apple's GPUs have no float64."""
+    metric.total += values.to(metric.total.device).double().sum()
+    metric.num_images += len(values)
+
+
+def _mean(metric: Metric) -> Tensor:
+    """Return the mean of all values added."""
+    if metric.num_images == 0:
+        raise ValueError(f"{type(metric).__name__} needs at least one image, but was given none.")
+    return metric.total / metric.num_images
+
+
+def _check_images(images: Tensor, reconstructions: Tensor, smallest: int) -> None:
+    """Raise ValueError unless both are float [B, 3, H, W] in [0, 1], of one shape and at least `smallest` pixels."""
+    if images.shape != reconstructions.shape:
+        raise ValueError(
+            f"Images are {list(images.shape)}, but their reconstructions {list(reconstructions.shape)}: "
+            "both must have one shape."
+        )
+    for name, batch in (("Images", images), ("Reconstructions", reconstructions)):
+        if batch.ndim != 4 or batch.shape[1] != 3 or len(batch) == 0 or not batch.is_floating_point():
+            raise ValueError(
+                f"{name} are {batch.dtype} {list(batch.shape)}, but must be float [B, 3, H, W], B above 0."
+            )
+        if min(batch.shape[2:]) < smallest:
+            raise ValueError(
+                f"{name} are {batch.shape[2]}x{batch.shape[3]} pixels, but must be at least {smallest}x{smallest}."
+            )
+        low, high = batch.aminmax()
+        if not (low >= 0 and high <= 1):  # so written that NaN fails
+            raise ValueError(f"{name} have values from {low:.4g} to {high:.4g}, but must be in [0, 1].")
+
+
+def _to_8_bit(images: Tensor) -> Tensor:
+    """Return uint8 images of float images in [0, 1], rounded as torchvision's `save_image` does."""
+    return images.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def _ssim(images: Tensor, reconstructions: Tensor, window: list[float], covariance_scale: float = 1.0) -> Tensor:
+    """Return each image's structural similarity, float32 [B].
+
+    The window is separable, so a local mean is a weighted sum of shifted rows, then of shifted columns. Plain sums keep
+    float32 exact to rounding on every device, where convolutions and matrix products may drop to fewer bits.
+
+    Args:
+        images: float32 [B, C, H, W] in [0, 1].
+        reconstructions: the same.
+        window: weights along one axis, sum 1.
+        covariance_scale: factor on local variances and covariances.
+
+    Source: Wang et al. 2004, equation 13.
+    """
+    # On a CPU a few images at a time, so that their maps stay in the cache: twice as fast.
+    num_together = max(1, 2**16 // images[0, 0].numel()) if images.device.type == "cpu" else len(images)
+    chunks = zip(images.split(num_together), reconstructions.split(num_together), strict=True)
+    return torch.cat([_ssim_together(x, y, window, covariance_scale) for x, y in chunks])
+
+
+def _ssim_together(images: Tensor, reconstructions: Tensor, window: list[float], covariance_scale: float) -> Tensor:
+    """Return what `_ssim` does, all images in one go."""
+    c1, c2 = 0.01**2, 0.03**2
+    # Variances do not depend on the origin, and rounding is least with the origin amid the values.
+    x, y = images - 0.5, reconstructions - 0.5
+    maps = torch.stack([x, y, x * x + y * y, x * y])  # [4, B, C, H, W]: only the sum of the two variances is needed
+    mean_x, mean_y, squares, products = _local_means(_local_means(maps, window, dim=-2), window, dim=-1)
+    covariance = covariance_scale * (products - mean_x * mean_y)
+    variances = covariance_scale * (squares - mean_x.square() - mean_y.square())
+    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x.square() + mean_y.square() + c1) * (variances + c2)
+    return similarity.mean(dim=(1, 2, 3))  # [B, C, H - n + 1, W - n + 1] -> [B]
+
+
+def _local_means(maps: Tensor, window: list[float], dim: int) -> Tensor:
+    """Return means weighted by `window` along `dim`, where the whole window fits: n weights leave n - 1 fewer places."""
+    length = maps.shape[dim] - len(window) + 1
+    means = maps.narrow(dim, 0, length) * window[0]
+    for offset, weight in enumerate(window[1:], start=1):
+        means.add_(maps.narrow(dim, offset, length), alpha=weight)
+    return means
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Return R [D, rank] with R R^T the covariance [D, D]: a pivoted Cholesky factorisation, which stops at the rank."""
+    factor, pivots, rank, _ = dpstrf(covariance.cpu().numpy(), lower=1)
+    root = np.empty((len(factor), rank))
+    root[pivots - 1] = np.tril(factor)[:, :rank]  # LAPACK counts from 1
+    return torch.from_numpy(root)
+
+
+def _find_weights(given: str | Path | None, url: str, what: str, download: bool, options: str) -> Path:
+    """Return the path of a weights file: the one given, one already downloaded, or one downloaded now.
+
+    Args:
+        given: the file, a folder that holds it, or None.
+        url: where it is published; its last part is the file's name and ends in eight hex digits of the SHA-256.
+        what: what the weights are, and their size, for messages.
+        download: whether to download what is not there.
+        options: how the reader of a message asks `evaluate` for the weights.
+    """
+    name = url.rpartition("/")[2]
+    if given is not None:
+        path = resolve_path(given)
+        if not path.exists():
+            raise FileNotFoundError(f"There is no weights file {path}; it should be a copy of {url}.")
+        if path.is_file():
+            return path
+        if not (path / name).is_file():
+            raise Unavailable(f"The weights of {what} are not in the given folder: put {url} into it.")
+        return path / name
+    cached = Path(torch.hub.get_dir()).expanduser() / "checkpoints" / name
+    if cached.is_file():
+        return cached
+    # The message goes into records, which name nobody's home.
+    shown = f"~/{cached.relative_to(Path.home())}" if cached.is_relative_to(Path.home()) else cached
+    way_out = f"put {url} at {shown}, or use {options}."
+    if not download:
+        raise Unavailable(f"The weights of {what} are not here, and their download was not asked for: {way_out}")
+    try:
+        _download(url, cached)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # a URLError and a timeout are OSErrors
+        reason = _first_line(getattr(error, "reason", error))
+        raise Unavailable(f"The weights of {what} could not be downloaded ({reason}): {way_out}") from error
+    return cached
+
+
+def _download(url: str, path: Path) -> None:
+    """Download a file whose name ends in eight hex digits of its SHA-256; nothing is left where that fails."""
+    with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = int(response.headers.get("Content-Length", 0)) or None
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside it, so that the last step is atomic
+            partial = Path(folder) / path.name
+            with (
+                partial.open("wb") as file,
+                tqdm(total=size, unit="B", unit_scale=True, desc=f"downloading {path.name}") as bar,
+            ):
+                while block := response.read(2**20):
+                    file.write(block)
+                    bar.update(len(block))
+            if not path.stem.endswith(_sha256(partial)):
+                raise ValueError(f"what came has SHA-256 {_sha256(partial)}..., against the file's name")
+            partial.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    """Return the first eight hex digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def _load_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a weights file, executing nothing that the file says."""
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a PyTorch weights file.") from error
+
+
+def _first_line(error: object) -> str:
+    """Return the first line of an error's message, fit to stand inside a sentence."""
+    lines = str(error).split("\n")
+    return lines[0].strip().rstrip(".:") or type(error).__name__

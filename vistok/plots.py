@@ -1,0 +1,154 @@
+"""Figures of the notebooks: curves, reconstructions, codebook usage. Each function returns a matplotlib figure."""
+
+import dataclasses
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import DisplayHandle, Image, display
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vistok.runs import Report
+
+DPI = 80
+LIVE_SECONDS = 5.0
+
+
+def reconstructions(images: Tensor, reconstruction: Tensor, titles: Sequence[str] | None = None) -> Figure:
+    """Draw images over their reconstructions over the error.
+
+    Args:
+        images: float [N, 3, H, W] in [-1, 1].
+        reconstruction: float [N, 3, H, W], clamped to [-1, 1] as the metrics do.
+        titles: one for each image.
+    """
+    reconstruction = reconstruction.clamp(-1, 1)
+    error = (images - reconstruction).abs().mean(1)  # [N, H, W], 0 to 2
+    figure, axes = plt.subplots(3, len(images), figsize=(1.1 * len(images), 3.6), dpi=DPI, squeeze=False)
+    for column in range(len(images)):
+        axes[0, column].imshow(_pixels(images[column]))
+        axes[1, column].imshow(_pixels(reconstruction[column]))
+        axes[2, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
+        if titles:
+            axes[0, column].set_title(titles[column], fontsize=7)
+    for axis, label in zip(axes[:, 0], ("original", "reconstruction", "error"), strict=True):
+        axis.set_ylabel(label, fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def show_photographs(figure: Figure, path: Path | None = None) -> None:
+    """Show a figure of photographs in the notebook, and save it; as JPEG, a fifth of a PNG's size.
+
+    Args:
+        figure: what to show; it is closed.
+        path: a `.jpg` file; None: show only.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", pil_kwargs={"quality": 90})
+    plt.close(figure)
+    display(Image(buffer.getvalue(), format="jpeg"))
+    if path is not None:
+        path.write_bytes(buffer.getvalue())
+
+
+def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
+    """Draw the unweighted losses, and the codebook usage and perplexity, over the steps of a run's log.
+
+    Args:
+        log: `run.log()`.
+        steps: length of the run, the right end of the axis.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), dpi=DPI)
+    step = [entry["step"] for entry in log]
+    for name in log[0]["losses"] if log else ():
+        left.plot(step, [entry["losses"][name] for entry in log], label=name, lw=2 if name == "total" else 1)
+    left.set(xlabel="step", ylabel="loss, mean of the steps between reports", yscale="log", xlim=(0, steps))
+    left.yaxis.label.set_size(7)
+    left.legend(fontsize=7)
+    right.plot(step, [100 * entry["usage"] for entry in log], color="C2")
+    right.set(xlabel="step", xlim=(0, steps), ylim=(0, 103))
+    right.set_ylabel("codebook usage, % of codes", color="C2")
+    twin = right.twinx()
+    twin.plot(step, [entry["perplexity"] for entry in log], color="C4", lw=1)
+    twin.set_ylabel("perplexity, codes", color="C4")
+    twin.set_ylim(bottom=0)
+    figure.tight_layout()
+    return figure
+
+
+class LiveCurves:
+    """The training curves of a run, drawn anew in place at most every few seconds while it trains."""
+
+    def __init__(self, steps: int) -> None:
+        """Prepare curves over `steps` steps; nothing is shown before the first update."""
+        self._steps = steps
+        self._log: list[dict[str, Any]] = []
+        self._handle = DisplayHandle()
+        self._drawn: float | None = None  # time of the last drawing
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Take up a line of a run's log without drawing."""
+        self._log.append(entry)
+
+    def update(self, report: Report) -> None:
+        """Take up a report, and draw if the last drawing is old enough."""
+        self.add(dataclasses.asdict(report))
+        if self._drawn is None or time.monotonic() - self._drawn >= LIVE_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw everything taken up so far, over what was drawn before."""
+        figure = training_curves(self._log, self._steps)
+        (self._handle.display if self._drawn is None else self._handle.update)(figure)
+        plt.close(figure)  # shown through the handle; the inline backend would show it a second time
+        self._drawn = time.monotonic()
+
+
+def codebook_usage(counts: Tensor) -> Figure:
+    """Draw how often each code was chosen, most frequent first, and the share of tokens that the first n codes cover.
+
+    Args:
+        counts: int64 [K].
+    """
+    ordered = counts.sort(descending=True).values.cpu().numpy()
+    rank = np.arange(1, len(ordered) + 1)
+    used = int((ordered > 0).sum())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.4), dpi=DPI)
+    left.bar(rank[:used], ordered[:used], width=1.0, color="C2")
+    left.axvspan(used + 0.5, len(ordered) + 0.5, color="0.85", label=f"{len(ordered) - used} codes never chosen")
+    left.set(xlabel="code, most frequent first", ylabel="tokens", xlim=(0.5, len(ordered) + 0.5), yscale="log")
+    left.set_title(f"{used} of {len(ordered)} codes used", fontsize=9)
+    left.legend(fontsize=7, loc="lower left")
+    right.plot(rank, 100 * np.cumsum(ordered) / max(1, ordered.sum()), color="C2")
+    right.set(xlabel="most frequent codes", ylabel="% of tokens", xlim=(0.5, len(ordered) + 0.5), ylim=(0, 103))
+    figure.tight_layout()
+    return figure
+
+
+def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Draw PSNR against codebook usage, one point a run and one colour a row.
+
+    Args:
+        points: row name to (usage in [0, 1], PSNR in dB), one value a seed.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.6), dpi=DPI)
+    markers = "osD^v<>phX*"
+    for number, (name, (usage, psnr)) in enumerate(points.items()):
+        axis.plot(100 * np.asarray(usage), psnr, markers[number % len(markers)], color=f"C{number % 10}", label=name)
+    axis.set(xlabel="codebook usage, %", ylabel="PSNR, dB", xlim=(-2, 103))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, ncols=2, loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return ((image + 1) / 2).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()

@@ -1,0 +1,25 @@
+"""Quantizers by name, all under the contract of `base.Quantizer`."""
+
+from vistok.config import call_with_options, nearest
+from vistok.quantizers.base import Quantized, Quantizer
+from vistok.quantizers.search import nearest_code
+from vistok.quantizers.vq import EMAQuantizer, VectorQuantizer
+
+QUANTIZERS: dict[str, type[Quantizer]] = {"vq": VectorQuantizer, "ema": EMAQuantizer}
+
+__all__ = ["QUANTIZERS", "EMAQuantizer", "Quantized", "Quantizer", "VectorQuantizer", "build", "nearest_code"]
+
+
+def build(name: str, **options: object) -> Quantizer:
+    """Return a new quantizer.
+
+    Args:
+        name: a key of `QUANTIZERS`.
+        **options: arguments of that class.
+
+    Raises:
+        ValueError: the quantizer, or an option of it, is unknown; the sentence names the nearest known one.
+    """
+    if name not in QUANTIZERS:
+        raise ValueError(f"There is no quantizer {name!r}; {nearest(name, QUANTIZERS)}")
+    return call_with_options(f"quantizer {name!r}", QUANTIZERS[name], options)

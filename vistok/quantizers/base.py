@@ -1,0 +1,113 @@
+"""The contract of every quantizer: z in, straight-through codes, indices and unweighted losses out.
+
+A model never branches on its quantizer. Quantizers work in float32 whatever autocast is on outside, change state only
+inside `forward` and only while training, and compute no metrics.
+"""
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass
+class Quantized:
+    """What a quantizer returns.
+
+    Attributes:
+        codes: float32 [B, D, h, w], the codes with the straight-through gradient.
+        indices: int64 [B, h, w]; of a quantizer with several levels or groups a tuple of them.
+        losses: name to unweighted scalar.
+    """
+
+    codes: Tensor
+    indices: Tensor | tuple[Tensor, ...]
+    losses: dict[str, Tensor]
+
+
+class Quantizer(nn.Module, abc.ABC):
+    """Base of all quantizers.
+
+    Attributes:
+        codebook_sizes: (K,), or one K for each level or group.
+        codebook_dim: D, channels of z.
+        loss_names: keys of `Quantized.losses`, so that a weight without a loss can be refused before training.
+    """
+
+    loss_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, codebook_sizes: tuple[int, ...], codebook_dim: int) -> None:
+        super().__init__()
+        for size in codebook_sizes:
+            if size < 1:
+                raise ValueError(f"codebook_size is {size}, but must be at least 1.")
+        if codebook_dim < 1:
+            raise ValueError(f"codebook_dim is {codebook_dim}, but must be at least 1.")
+        self.codebook_sizes = codebook_sizes
+        self.codebook_dim = codebook_dim
+
+    @property
+    def codebook_size(self) -> int:
+        """K, where there is one codebook; raises ValueError where there are several."""
+        if len(self.codebook_sizes) != 1:
+            raise ValueError(f"This quantizer has {len(self.codebook_sizes)} codebooks; see codebook_sizes.")
+        return self.codebook_sizes[0]
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize encoder outputs.
+
+        Args:
+            z: float [B, D, h, w].
+
+        Returns:
+            Quantized codes, indices and losses.
+
+        Raises:
+            ValueError: z has not D channels.
+        """
+        if z.ndim != 4 or z.shape[1] != self.codebook_dim:
+            raise ValueError(f"z has shape {tuple(z.shape)}, but must be [B, {self.codebook_dim}, h, w].")
+        with torch.autocast(z.device.type, enabled=False):
+            return self.quantize(z.float())
+
+    @abc.abstractmethod
+    def quantize(self, z: Tensor) -> Quantized:
+        """Quantize z, float32 [B, D, h, w], outside of autocast; what a quantizer is."""
+
+    @abc.abstractmethod
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """Return the codes, float32 [B, D, h, w], of indices, int64 [B, h, w] in [0, K)."""
+
+    @property
+    @abc.abstractmethod
+    def codebook(self) -> Tensor:
+        """float32 [K, D]: the codes as the decoder sees them."""
+
+
+def straight_through(z: Tensor, codes: Tensor) -> Tensor:
+    """Return exactly `codes`, with the gradient of the identity with respect to z (VQ-VAE, section 3.2).
+
+    The usual z + (codes - z).detach() rounds; z - z.detach() is exactly zero.
+    """
+    return codes.detach() + (z - z.detach())
+
+
+def to_tokens(z: Tensor) -> Tensor:
+    """Return z [B, D, h, w] as one row a token, [B*h*w, D], contiguous."""
+    return z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+
+
+def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
+    """Return tokens [B*h*w, D] as [B, D, h, w] with the batch and grid of `like` [B, *, h, w]."""
+    batch, _, height, width = like.shape
+    return tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor in place over the processes of a distributed run; without one, return it as it is."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor

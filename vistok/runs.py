@@ -1,0 +1,276 @@
+"""The run directory: what one training run leaves behind, and how it is found again.
+
+    config.json       the configuration, and where it was run (versions, device, seed, commit)
+    log.jsonl         one line a report: step, losses, usage, rate
+    checkpoint/       the training state of the last two checkpoints; not committed
+    tokenizer/        the tokenizer as of the last checkpoint; not committed
+    metrics.json      the evaluation, once there is one
+    *.ipynb, *.png    executed notebooks and figures
+
+Every file is replaced whole or not at all. Checkpoints hold tensors and plain containers only and are read as such.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from vistok.config import TrainConfig, replace_file, repository_root, resolve_path
+from vistok.tokenizer import VisualTokenizer
+
+CHECKPOINTS_KEPT = 2
+
+
+def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return where something was computed: package versions, commit, device and thread count; no machine path."""
+    device = torch.device(device)
+    packages = ("vistok", "torch", "torchvision", "accelerate", "torchmetrics", "torch-fidelity", "numpy", "pillow")
+    commit, dirty = _commit()
+    return {
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "commit": commit,
+        "dirty": dirty,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({_cpu_name()})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Return the checkout's commit and whether tracked files were changed since; (None, None) outside of a checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(repository_root()), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):  # no git, or not a checkout
+        return None, None
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the steps since the last report came to.
+
+    Attributes:
+        step: optimiser steps taken, from 1.
+        losses: name to unweighted mean over the steps since the last report; "total" is the weighted sum.
+        usage: share of the codebook that the training tokens since the last report chose, in [0, 1]; mean over levels.
+        perplexity: exp of the entropy of those tokens' histogram, in [1, K]; mean over levels.
+        images_per_second: images trained on a second since the last report.
+        data_share: share of that time spent waiting for data, in [0, 1].
+    """
+
+    step: int
+    losses: dict[str, float]
+    usage: float
+    perplexity: float
+    images_per_second: float
+    data_share: float
+
+
+class Run:
+    """One run directory, and the configuration that owns it.
+
+    Attributes:
+        path: the directory.
+        config: the configuration.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        """Use `Run.open`."""
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def open(
+        cls, path: str | Path | None = None, config: TrainConfig | None = None, *, start_over: bool = False
+    ) -> Self:
+        """Open a run: a new one, or the one that is there if its configuration is the same.
+
+        Args:
+            path: the directory, relative ones counted from the repository; None: the configuration's own, `config.run_dir`.
+            config: the configuration; None: of the run that is there.
+            start_over: set the log, checkpoints, tokenizer and metrics of a run with this configuration aside (into a
+                folder beside it) and begin again.
+
+        Raises:
+            FileNotFoundError: there is no run in `path`, and no configuration to begin one with.
+            ValueError: the run there has another configuration (the sentence lists the fields that differ), is a record
+                without weights, or the configuration describes no tokenizer.
+        """
+        if path is None and config is None:
+            raise ValueError("Run.open needs a path, a configuration, or both.")
+        path = resolve_path(path) if path is not None else config.run_dir
+        existing = cls._read_config(path)
+        if config is None:
+            if existing is None:
+                raise FileNotFoundError(f"There is no run in {path}: it has no config.json.")
+            return cls(path, existing)
+        if existing is not None and (differences := existing.differences(config)):
+            listed = "; ".join(f"{name} is {theirs!r} there, {mine!r} here" for name, (theirs, mine) in differences.items())
+            raise ValueError(
+                f"{path} holds a run with another configuration ({listed}). Give another run_dir, or no run_dir: then "
+                "every configuration has its own."
+            )
+        with torch.device("meta"):  # shapes only: an impossible model is refused before anything is written
+            VisualTokenizer.from_config(config)
+        run = cls(path, config)
+        if start_over and existing is not None:
+            run._set_aside()
+            existing = None
+        if existing is not None and run.log() and not run.checkpoints():
+            raise ValueError(
+                f"{path} is a record without weights: it can be read, but not resumed. To train it again, set "
+                "start_over (what is there is set aside, not deleted), or give another run_dir."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @staticmethod
+    def _read_config(path: Path) -> TrainConfig | None:
+        file = path / "config.json"
+        if not file.is_file():
+            return None
+        try:
+            return TrainConfig.from_dict(json.loads(file.read_text())["config"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file} is not a configuration that this version can read: {error}") from error
+
+    def _set_aside(self) -> None:
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+
+    def write_config(self, device: torch.device | str, **more: Any) -> None:
+        """Write `config.json`: the configuration and where it is run.
+
+        Args:
+            device: device of the training.
+            **more: further entries of the provenance, fit for JSON.
+        """
+        record = {"config": self.config.to_dict(), "provenance": provenance(device) | more}
+        replace_file(self.path / "config.json", json.dumps(record, indent=2).encode())
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the run was last started; empty before it was."""
+        file = self.path / "config.json"
+        return json.loads(file.read_text()).get("provenance", {}) if file.is_file() else {}
+
+    # The log.
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the lines of the log, oldest first; a last line cut short by a crash is left out."""
+        file = self.path / "log.jsonl"
+        if not file.is_file():
+            return []
+        complete = file.read_text().split("\n")[:-1]  # every whole line ends in a newline
+        return [json.loads(line) for line in complete if line]
+
+    def append_log(self, report: Report) -> None:
+        """Append one line to the log."""
+        with (self.path / "log.jsonl").open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(report)) + "\n")
+
+    def truncate_log(self, step: int) -> None:
+        """Drop the lines after `step`: a resumed run writes them again."""
+        kept = [json.dumps(entry) + "\n" for entry in self.log() if entry["step"] <= step]
+        replace_file(self.path / "log.jsonl", "".join(kept).encode())
+
+    # Checkpoints.
+
+    def checkpoints(self) -> list[Path]:
+        """Return the checkpoint files, oldest first."""
+        return sorted((self.path / "checkpoint").glob("step-*.pt"))
+
+    def save_checkpoint(self, state: dict[str, Any], step: int) -> Path:
+        """Write the training state of a step, keep the last two, and return its file."""
+        folder = self.path / "checkpoint"
+        folder.mkdir(exist_ok=True)
+        file = folder / f"step-{step:09d}.pt"
+        part = folder / f".{file.name}.{os.getpid()}.part"
+        try:
+            with part.open("wb") as stream:
+                torch.save(state, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+        for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
+            old.unlink()
+        return file
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return the newest training state, or None before the first checkpoint.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
+        files = self.checkpoints()
+        if not files:
+            return None
+        try:
+            return torch.load(files[-1], map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise ValueError(
+                f"The checkpoint {files[-1]} cannot be read ({type(error).__name__}). Delete it to go on from the one "
+                f"before ({files[-2].name if len(files) > 1 else 'there is none: the run begins again'})."
+            ) from error
+
+    # Results.
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        """Where the tokenizer is saved."""
+        return self.path / "tokenizer"
+
+    def check_finished(self) -> None:
+        """Raise ValueError unless every step was taken: numbers of half a run would pass for the run's."""
+        log = self.log()
+        step = log[-1]["step"] if log else 0
+        if step < self.config.steps:
+            raise ValueError(
+                f"{self.path} has taken {step} of {self.config.steps} steps. Train it to the end first: running "
+                "02_train with the same parameters goes on where it stopped."
+            )
+
+    def save_metrics(self, record: dict[str, Any], *, overwrite: bool = False) -> Path | None:
+        """Write an evaluation, and return its file; None where one is there already and stays.
+
+        The run's own dataset and test split go to `metrics.json`, others to `metrics-<dataset>-<split>.json`.
+
+        Args:
+            record: `Evaluation.to_dict()`.
+            overwrite: replace an evaluation that is there.
+        """
+        dataset, split = record["dataset"]["name"], record["dataset"]["split"]
+        own = dataset == self.config.dataset and split == "test"
+        file = self.path / ("metrics.json" if own else f"metrics-{dataset}-{split}.json")
+        if file.exists() and not overwrite:
+            return None
+        replace_file(file, json.dumps(record, indent=2).encode())
+        return file
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """The evaluation on the run's own test split, or None before there is one."""
+        file = self.path / "metrics.json"
+        return json.loads(file.read_text()) if file.is_file() else None

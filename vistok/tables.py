@@ -1,0 +1,368 @@
+"""Results tables: rows as data, run through the notebooks, measured beside published.
+
+A table is `tables/<name>.toml`. A row at a scale, with a dataset and a seed, is one configuration and so one run directory;
+it is complete when that directory has its `metrics.json`. Everything shown is read from there.
+
+    python -m vistok.tables celeba64 --rows vq-d4 vq-d64 --scale laptop --dataset photos --seeds 0 1 2
+"""
+
+import argparse
+import ast
+import dataclasses
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vistok.config import TrainConfig, nearest, read_table, replace_file, repository_root
+from vistok.notebooks import check_names, execute, notebook_path, parameter_names
+
+# What a table shows: key of metrics.json, heading, and how a value is written.
+COLUMNS = (
+    ("usage_queue", "codebook usage ↑", "{:.1%}"),
+    ("psnr", "PSNR ↑", "{:.2f}"),
+    ("ssim", "SSIM ↑", "{:.4f}"),
+    ("rfid", "rFID ↓", "{:.2f}"),
+)
+
+METRIC_FORMS = {
+    "psnr": "{:.2f} dB",
+    "ssim": "{:.4f}",
+    "ssim_uniform7": "{:.4f}",
+    "lpips_alex": "{:.4f}",
+    "lpips_vgg": "{:.4f}",
+    "rfid": "{:.2f}",
+    "usage": "{:.1%}",
+    "usage_queue": "{:.1%}",
+    "perplexity": "{:.1f}",
+    "entropy_bits": "{:.2f} bits a token",
+    "bits_per_pixel": "{:.3f}",
+    "num_images": "{:,}",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row: its name in the table, what it fixes, and the numbers published for it."""
+
+    name: str
+    settings: dict[str, Any]
+    published: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """What a table is said to show: in `metrics`, row `better` is above row `worse`."""
+
+    text: str
+    better: str
+    worse: str
+    metrics: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A results table.
+
+    Attributes:
+        name: of the file.
+        title, source, note: what it shows, where the published numbers come from, and under which conditions.
+        rows: name to row, in order.
+        scales: the names of its scales.
+        conclusions: comparisons of two rows that its authors draw from it.
+    """
+
+    name: str
+    title: str
+    source: str
+    note: str
+    rows: dict[str, Row]
+    scales: tuple[str, ...]
+    conclusions: tuple[Conclusion, ...]
+
+
+def load_table(name: str) -> Table:
+    """Return a results table; raises ValueError, naming the nearest, where there is none of that name."""
+    raw = read_table(name)
+    rows = {row["name"]: Row(row["name"], row["settings"], row["published"]) for row in raw["rows"]}
+    conclusions = tuple(Conclusion(c["text"], c["better"], c["worse"], tuple(c["metrics"])) for c in raw["conclusions"])
+    return Table(name, raw["title"], raw["source"], raw["note"], rows, tuple(raw["scales"]), conclusions)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One row with one seed: its configuration, and the notebook parameters that lead to it."""
+
+    row: Row
+    config: TrainConfig
+    train_parameters: dict[str, Any]
+    evaluate_parameters: dict[str, Any]
+
+    @property
+    def run_dir(self) -> Path:
+        """Where it runs."""
+        return self.config.run_dir
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """What was measured, or None while the run is not complete."""
+        file = self.run_dir / "metrics.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    @property
+    def command(self) -> str:
+        """The shell command, from the repository root, that trains and evaluates it: one job of a cluster's job array."""
+        run_dir = self.run_dir
+        if run_dir.is_relative_to(repository_root()):
+            run_dir = run_dir.relative_to(repository_root())
+        steps = (("02_train", self.train_parameters), ("04_evaluate", self.evaluate_parameters | {"run_dir": str(run_dir)}))
+        commands = [f"mkdir -p {shlex.quote(str(run_dir))}"]
+        for notebook, parameters in steps:
+            given = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items())
+            commands.append(f"papermill notebooks/{notebook}.ipynb {shlex.quote(f'{run_dir}/{notebook}.ipynb')} {given}")
+        return " && ".join(commands)
+
+
+def plan(
+    table: str,
+    rows: Sequence[str] | None = None,
+    scale: str = "smoke",
+    seeds: Sequence[int] | None = None,
+    *,
+    evaluation: dict[str, Any] | None = None,
+    **overrides: Any,
+) -> list[PlannedRun]:
+    """Return the runs of some rows of a table, every configuration checked before any of them starts.
+
+    Args:
+        table: name of the table.
+        rows: names of rows; None: all.
+        scale: one of the table's scales.
+        seeds: one run each; None: the scale's own seed.
+        evaluation: further parameters of 04_evaluate, for instance `rfid_weights`.
+        **overrides: fields of `TrainConfig`, the same for every row.
+
+    Raises:
+        ValueError: a row, scale, setting or parameter is unknown or out of range.
+    """
+    known = load_table(table)
+    for name in rows or ():
+        if name not in known.rows:
+            raise ValueError(f"Table {table!r} has no row {name!r}; {nearest(name, known.rows)}")
+    evaluation = evaluation or {}
+    check_names(evaluation, parameter_names(notebook_path("04_evaluate")), what="04_evaluate")
+    planned = []
+    for name in rows or known.rows:
+        for seed in seeds if seeds is not None else [None]:
+            settings = overrides | ({} if seed is None else {"seed": seed})
+            config = TrainConfig.from_row(f"{table}/{name}", scale, **settings)
+            train_parameters = {"row": f"{table}/{name}", "scale": scale} | settings
+            planned.append(PlannedRun(known.rows[name], config, train_parameters, dict(evaluation)))
+    return planned
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a planned run: "done", "complete" (before, so not run again) or "failed", with the reason."""
+
+    run: PlannedRun
+    status: str
+    seconds: float
+    reason: str = ""
+
+
+def run_all(planned: Sequence[PlannedRun], *, progress: bool = True, log_output: bool = False) -> list[Outcome]:
+    """Train and evaluate each planned run through 02_train and 04_evaluate; a failed one does not stop the others.
+
+    Args:
+        planned: the runs; complete ones are skipped.
+        progress: show a bar over the runs.
+        log_output: pass on what the notebooks print.
+    """
+    outcomes = []
+    for run in tqdm(planned, unit="run", disable=not progress):
+        start = time.perf_counter()
+        if run.metrics is not None:
+            outcomes.append(Outcome(run, "complete", 0.0))
+            continue
+        steps = (("02_train", run.train_parameters), ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}))
+        status, reason = "done", ""
+        try:
+            for notebook, parameters in steps:
+                execute(notebook_path(notebook), run.run_dir / f"{notebook}.ipynb", parameters, log_output=log_output)
+        except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
+            status, reason = "failed", f"{notebook}: {_last_line(error)}"
+        outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
+        if progress:
+            tqdm.write(outcome_line(outcomes[-1]))
+    return outcomes
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Return one line: the run, what became of it, in how long or why."""
+    after = f" in {outcome.seconds:.0f} s" if outcome.status == "done" else ""
+    return f"{outcome.run.config.run_name}: {outcome.status}{after}{': ' if outcome.reason else ''}{outcome.reason}"
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
+    """Return for each row the values of a metric over the seeds that are complete; a row without any has an empty list."""
+    values: dict[str, list[float]] = {}
+    for run in planned:
+        row = values.setdefault(run.row.name, [])
+        if (metrics := run.metrics) is not None and metrics[key] is not None:
+            row.append(metrics[key])
+    return values
+
+
+def markdown(planned: Sequence[PlannedRun], columns: Sequence[tuple[str, str, str]] = COLUMNS) -> str:
+    """Return the table as Markdown: for each row its settings and, for each metric, measured and published.
+
+    Several seeds are shown as their mean with their range; what was not measured as a dash.
+    """
+    rows = {run.row.name: run for run in planned}
+    header = ["row", "quantizer", "dim", "size", "l2"]
+    header += [f"{heading}{which}" for _, heading, _ in columns for which in ("", "<br>published")]
+    lines = [header, ["---"] * 5 + ["---:"] * (len(header) - 5)]
+    values = {key: measured(planned, key) for key, _, _ in columns}
+    for name, run in rows.items():
+        config = run.config
+        cells = [name, config.quantizer, str(config.codebook_dim), str(config.codebook_size), "yes" if config.l2_norm else "no"]
+        for key, _, form in columns:
+            cells.append(_spread(values[key][name], form))
+            cells.append(form.format(run.row.published[key]) if key in run.row.published else "–")
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return "–"
+    mean = form.format(sum(values) / len(values))
+    return mean if len(values) == 1 else f"{mean}<br>({form.format(min(values))} to {form.format(max(values))})"
+
+
+def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
+    """Return as Markdown whether each of the table's conclusions holds in what was measured.
+
+    A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
+    it is the other way round, and is *open* where the seeds overlap or are missing.
+    """
+    table = load_table(planned[0].config.row.partition("/")[0])
+    values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
+    lines = [["conclusion", "rows", "metric", "measured", ""], ["---"] * 5]
+    for conclusion in table.conclusions:
+        for key in conclusion.metrics:
+            better, worse = values[key].get(conclusion.better, []), values[key].get(conclusion.worse, [])
+            spreads = f"{_spread(better, METRIC_FORMS[key])} against {_spread(worse, METRIC_FORMS[key])}".replace("<br>", " ")
+            rows = f"{conclusion.better} over {conclusion.worse}"
+            lines.append([conclusion.text, rows, key, spreads, f"**{_verdict(better, worse)}**"])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _verdict(better: Sequence[float], worse: Sequence[float]) -> str:
+    if not better or not worse:
+        return "open"
+    if min(better) > max(worse):
+        return "holds"
+    return "does not hold" if max(better) < min(worse) else "open"
+
+
+def beside_published(record: dict[str, Any], row: str | None) -> str:
+    """Return one evaluation as Markdown, beside the published numbers of its row where it has one.
+
+    Args:
+        record: what `evaluate` measured, as in `metrics.json`.
+        row: "table/row", or None.
+    """
+    published: dict[str, float] = {}
+    if row:
+        table, _, name = row.partition("/")
+        published = load_table(table).rows[name].published
+    lines = [["metric", "measured", *(["published"] if published else [])]]
+    lines.append(["---", "---:", *(["---:"] if published else [])])
+    for key, form in METRIC_FORMS.items():
+        value = "–" if record[key] is None else form.format(record[key])
+        shown = form.format(published[key]) if key in published else ""
+        lines.append([key, value, *([shown] if published else [])])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+MARK = re.compile(r"(<!-- table (\w+) (.*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+def with_tables(text: str) -> str:
+    """Return a Markdown text with every table between `<!-- table NAME key=value ... -->` and `<!-- /table -->` made anew.
+
+    The keys are arguments of `plan`; the values literals without spaces.
+    """
+
+    def render(match: re.Match[str]) -> str:
+        arguments = dict(item.partition("=")[::2] for item in match[3].split())
+        planned = plan(match[2], **{name: literal(value) for name, value in arguments.items()})
+        return f"{match[1]}{markdown(planned)}\n{match[4]}"
+
+    return MARK.sub(render, text)
+
+
+def literal(text: str) -> Any:
+    """Return the Python literal that a text is, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run rows of a table from the command line; returns 1 where one failed."""
+    parser = argparse.ArgumentParser(prog="python -m vistok.tables", description="Run rows of a results table and show it.")
+    parser.add_argument("table", help="name of a table in vistok/tables, for instance celeba64")
+    parser.add_argument("--rows", nargs="+", help="names of rows (default: all)")
+    parser.add_argument("--scale", default="smoke", help="smoke, quick, laptop or paper (default: %(default)s)")
+    parser.add_argument("--seeds", nargs="+", type=int, help="one run each (default: the scale's seed)")
+    parser.add_argument("--dataset", default="photos", help="(default: %(default)s)")
+    parser.add_argument("--data-root", help="folder of the dataset (default: data/<dataset>)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any other field of TrainConfig")
+    parser.add_argument("--rfid-weights", help="local file with torch-fidelity's Inception weights")
+    parser.add_argument("--print-commands", action="store_true", help="print one shell command a run, and run nothing")
+    parser.add_argument("--readme", action="store_true", help="instead: make the tables in README.md anew")
+    given = parser.parse_args(arguments)
+    if given.readme:
+        readme = repository_root() / "README.md"
+        replace_file(readme, with_tables(readme.read_text()).encode())
+        return 0
+    overrides: dict[str, Any] = {"dataset": given.dataset}
+    overrides |= {"data_root": given.data_root} if given.data_root else {}
+    overrides |= {name: literal(value) for name, _, value in (item.partition("=") for item in given.set)}
+    evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights else {}
+    try:
+        planned = plan(given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides)
+    except (ValueError, TypeError) as error:
+        parser.error(str(error))
+    if given.print_commands:
+        print("\n".join(run.command for run in planned))
+        return 0
+    outcomes = run_all(planned, log_output=True)
+    print(f"\n{markdown(planned).replace('<br>', ' ')}\n")
+    for run in planned:
+        for name, reason in (run.metrics or {}).get("unavailable", {}).items():
+            print(f"{name} was not measured: {reason}")
+            break
+    for outcome in outcomes:
+        print(outcome_line(outcome))
+        print(f"  pictures and executed notebooks: {outcome.run.run_dir}")
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

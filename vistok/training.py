@@ -1,0 +1,349 @@
+"""One training loop: an iterator that trains between two reports, so that a notebook draws, interrupts and goes on.
+
+The loop runs on Hugging Face Accelerate; one process or many is the launcher's business. What a step computes is fixed by
+the configuration alone: batch k of the data is a function of (seed, k), whatever was interrupted before it.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from tqdm import tqdm
+
+from vistok.config import TrainConfig
+from vistok.data import ImageDataset, open_dataset, to_float, train_batches
+from vistok.losses import reconstruction_loss, weighted_sum
+from vistok.metrics import CodebookUsage
+from vistok.runs import Report, Run
+from vistok.tokenizer import TokenizerOutput, VisualTokenizer
+
+
+class Trainer:
+    """Trains the tokenizer of a run; iterate over it.
+
+    A run that was interrupted goes on from its last checkpoint; a finished one yields nothing. Leaving the loop early, by
+    `break` or Ctrl-C, saves a checkpoint after the step under way; iterating again goes on.
+
+    Attributes:
+        run, config: what is trained.
+        tokenizer: the model, on `device`.
+        step: optimiser steps taken.
+    """
+
+    def __init__(self, run: Run, *, progress: bool = True) -> None:
+        """Open the data, build the model, and take over the last checkpoint.
+
+        Args:
+            run: the run.
+            progress: show a progress bar with rate and remaining time.
+
+        Raises:
+            ValueError: data and configuration do not fit; a setting would have no effect; the checkpoint is of another
+                architecture. Before any training.
+        """
+        self.run, self.config, self.progress = run, run.config, progress
+        self.dataset = open_training_data(self.config)
+        self.accelerator = Accelerator(log_with=self.config.log_with, project_dir=str(run.path))
+        self.device = self.accelerator.device
+        self.dtype = resolve_precision(self.config.precision, self.device)
+
+        set_seed(self.config.seed)
+        self.tokenizer = VisualTokenizer.from_config(self.config)
+        self.loss_weights = loss_weights(self.config, self.tokenizer)
+        if self.device.type != "mps":  # channels_last: convolutions without reordering, on CPUs and GPUs
+            self.tokenizer.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(
+            self.tokenizer.parameters(),
+            lr=self.config.lr,
+            betas=(self.config.beta1, self.config.beta2),
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        model = torch.compile(self.tokenizer) if self.config.compile else self.tokenizer
+        self._model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self._usage = [CodebookUsage(size).to(self.device) for size in self.tokenizer.quantizer.codebook_sizes]
+        self._window: list[dict[str, Tensor]] = []  # losses of the steps since the last report, still on the device
+        self.step = self._saved_step = 0
+        self._resume()
+
+    def __len__(self) -> int:
+        """Return the number of reports of the whole run."""
+        return math.ceil(self.config.steps / self.config.report_every)
+
+    def __iter__(self) -> Iterator[Report]:
+        if self.step >= self.config.steps:
+            return
+        self._begin()
+        batches = train_batches(
+            self.dataset,
+            self.config.batch_size,
+            seed=self.config.seed,
+            start_step=self.step,
+            steps=self.config.steps,
+            flip=self.config.flip,
+            num_workers=self.config.num_workers,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            pin_memory=self.device.type == "cuda",
+        )
+        bar = tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            desc=self.run.config.run_name,
+            mininterval=0.5,
+            disable=not (self.progress and self.accelerator.is_main_process),
+        )
+        clock, data_seconds, since = time.perf_counter(), 0.0, self.step
+        with bar, self._save_on_exit(), _deferred_interrupt() as interrupt:
+            while self.step < self.config.steps and not interrupt.asked:
+                waiting = time.perf_counter()
+                images = to_float(next(batches).to(self.device, non_blocking=True))  # [B, 3, H, W] in [-1, 1]
+                data_seconds += time.perf_counter() - waiting
+                losses, output = self.train_step(images)
+                self.step += 1
+                self._window.append(losses)
+                self._count(output)
+                bar.update()
+                if self.device.type == "cpu":  # elsewhere it would wait for the device at every step
+                    self._check_finite()
+                last = self.step == self.config.steps
+                if self.step % self.config.report_every == 0 or last:
+                    seconds = time.perf_counter() - clock
+                    report = self._report(self.step - since, seconds, data_seconds)
+                    bar.set_postfix_str(f"loss {report.losses['total']:.4f}, usage {report.usage:.1%}", refresh=False)
+                    if last:
+                        self.save()
+                    yield report
+                    clock, data_seconds, since = time.perf_counter(), 0.0, self.step
+                if self.step % self.config.checkpoint_every == 0 and not last:
+                    self.save()
+        if interrupt.asked and self.step < self.config.steps:
+            tqdm.write(f"Interrupted: saved at step {self.step} of {self.config.steps}; the same command goes on from there.")
+
+    def train_step(self, images: Tensor) -> tuple[dict[str, Tensor], TokenizerOutput]:
+        """Take one optimiser step.
+
+        Args:
+            images: float32 [B, 3, H, W] in [-1, 1], on `device`.
+
+        Returns:
+            unweighted losses with their weighted sum as "total", detached and still on the device; and the output.
+        """
+        self._model.train()
+        losses, output = forward_losses(self._model, images, self.loss_weights, self.dtype)
+        self.accelerator.backward(losses["total"])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: loss.detach() for name, loss in losses.items()}, output
+
+    def save(self) -> None:
+        """Write a checkpoint and the tokenizer, on the main process."""
+        self._check_finite()
+        if self.accelerator.is_main_process:
+            state = {
+                "step": self.step,
+                "tokenizer": self.tokenizer.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "usage": [usage.state_dict() for usage in self._usage],
+                "window": self._window,
+                "rng": torch.get_rng_state(),
+            }
+            self.run.save_checkpoint(state, self.step)
+            self.tokenizer.save(self.run.tokenizer_dir)
+        self._saved_step = self.step
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        """Take over the newest checkpoint, if there is one."""
+        for usage in self._usage:
+            usage.persistent(True)
+        state = self.run.load_checkpoint()
+        if state is None:
+            return
+        self.tokenizer.load_weights(state["tokenizer"], source=self.run.checkpoints()[-1])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for usage, saved in zip(self._usage, state["usage"], strict=True):
+            usage.load_state_dict(saved)
+        self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
+        torch.set_rng_state(state["rng"])
+        self.step = self._saved_step = state["step"]
+
+    def _begin(self) -> None:
+        """Write where the run is started, and drop what the log holds beyond the checkpoint."""
+        if self.accelerator.is_main_process:
+            threads = self.run.provenance.get("threads")
+            if threads not in (None, torch.get_num_threads()):
+                tqdm.write(f"This run began with {threads} threads and goes on with {torch.get_num_threads()}: sums round differently.")
+            self.run.write_config(
+                self.device,
+                precision=str(self.dtype).removeprefix("torch."),
+                num_processes=self.accelerator.num_processes,
+                data=self.dataset.record(),
+            )
+            self.run.truncate_log(self.step)
+        if self.config.log_with:
+            self.accelerator.init_trackers("vistok", config=_flat(self.config))
+
+    def _count(self, output: TokenizerOutput) -> None:
+        levels = output.indices if isinstance(output.indices, tuple) else (output.indices,)
+        for usage, indices in zip(self._usage, levels, strict=True):
+            usage.update(indices)
+
+    def _report(self, steps: int, seconds: float, data_seconds: float) -> Report:
+        self._check_finite()
+        names = list(self._window[0])
+        means = torch.stack([torch.stack([losses[name] for name in names]) for losses in self._window]).mean(0)
+        means = self.accelerator.reduce(means, reduction="mean").tolist()
+        self._window = []
+        usages = [usage.compute() for usage in self._usage]
+        for usage in self._usage:
+            usage.reset()
+        report = Report(
+            step=self.step,
+            losses=dict(zip(names, means, strict=True)),
+            usage=sum(float(u["usage"]) for u in usages) / len(usages),
+            perplexity=sum(float(u["perplexity"]) for u in usages) / len(usages),
+            images_per_second=steps * self.config.batch_size / seconds,
+            data_share=data_seconds / seconds,
+        )
+        if self.accelerator.is_main_process:
+            self.run.append_log(report)
+        if self.config.log_with:
+            values = {f"loss/{k}": v for k, v in report.losses.items()}
+            self.accelerator.log(values | {"usage": report.usage, "perplexity": report.perplexity}, step=report.step)
+        return report
+
+    def _check_finite(self) -> None:
+        """Raise FloatingPointError, naming the step and the last good checkpoint, where a loss was not finite."""
+        if not self._window:
+            return
+        totals = torch.stack([losses["total"] for losses in self._window])
+        bad = (~totals.isfinite()).nonzero()
+        if len(bad):
+            step = self.step - len(self._window) + 1 + int(bad[0])
+            values = ", ".join(f"{k} {float(v):.4g}" for k, v in self._window[int(bad[0])].items())
+            files = self.run.checkpoints()
+            good = f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+            self._window = []
+            raise FloatingPointError(f"The loss is not finite at step {step} ({values}); {good}. A lower lr usually helps.")
+
+    @contextlib.contextmanager
+    def _save_on_exit(self) -> Iterator[None]:
+        """Save when the loop is left early, unless by an error."""
+        try:
+            yield
+        except GeneratorExit:  # `break` in the caller's loop
+            if self._saved_step < self.step:
+                self.save()
+            raise
+        if self._saved_step < self.step:
+            self.save()
+        if self.config.log_with and self.step == self.config.steps:
+            self.accelerator.end_training()
+
+
+def forward_losses(
+    model: torch.nn.Module, images: Tensor, weights: dict[str, float], dtype: torch.dtype
+) -> tuple[dict[str, Tensor], TokenizerOutput]:
+    """Run the model under autocast and return every loss with the weighted "total", and the output.
+
+    Args:
+        model: a `VisualTokenizer`, wrapped or not.
+        images: float32 [B, 3, H, W] in [-1, 1].
+        weights: loss name to weight.
+        dtype: of the convolutions; losses and quantizer are float32 whatever it is.
+    """
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        output = model(images)
+    losses = {"reconstruction": reconstruction_loss(output.reconstruction, images), **output.losses}
+    return losses | {"total": weighted_sum(losses, weights)}, output
+
+
+def open_training_data(config: TrainConfig) -> ImageDataset:
+    """Open the training split of a configuration; raises ValueError where it is smaller than a batch."""
+    dataset = open_dataset(
+        config.dataset,
+        "train",
+        config.image_size,
+        data_root=config.data_root,
+        crop=config.crop,
+        test_fraction=config.test_fraction,
+        on_bad_image=config.on_bad_image,
+    )
+    if len(dataset) < config.batch_size:
+        raise ValueError(
+            f"The training split of {config.dataset!r} has {len(dataset)} images, fewer than batch_size "
+            f"{config.batch_size}: take at most {len(dataset)}."
+        )
+    return dataset
+
+
+def loss_weights(config: TrainConfig, tokenizer: VisualTokenizer) -> dict[str, float]:
+    """Return the weight of each loss; raises ValueError for a weight that was set but whose loss the quantizer has not."""
+    default = TrainConfig()
+    weights = {"reconstruction": 1.0}
+    for name in ("codebook", "commitment"):
+        weight = getattr(config, f"{name}_weight")
+        if name in tokenizer.quantizer.loss_names:
+            weights[name] = weight
+        elif weight != getattr(default, f"{name}_weight"):
+            raise ValueError(
+                f"{name}_weight is {weight}, but quantizer {config.quantizer!r} has no such loss "
+                f"(it has: {', '.join(tokenizer.quantizer.loss_names)}): leave it out."
+            )
+    return weights
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the convolutions: "auto" is bfloat16 where the hardware computes in it, float32 elsewhere.
+
+    Emulated bfloat16 (a CPU with AVX512 but without its BF16 instructions, a GPU before Ampere) is slower than float32.
+    """
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return torch.bfloat16 if native else torch.float32
+
+
+class _Interrupt:
+    asked = False
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[_Interrupt]:
+    """Turn the first Ctrl-C into a request to stop after the step under way; a second one interrupts at once.
+
+    Only the main thread receives signals; elsewhere the owner of the thread stops the loop.
+    """
+    interrupt = _Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        interrupt.asked = True
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as experiment trackers take them: numbers, texts and truth values."""
+    return {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in config.to_dict().items()}
