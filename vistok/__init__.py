@@ -3,7 +3,6 @@
 from vistok import quantizers
 from vistok.config import TrainConfig
 from vistok.evaluation import evaluate
-
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer

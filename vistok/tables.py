@@ -121,11 +121,16 @@ class PlannedRun:
         run_dir = self.run_dir
         if run_dir.is_relative_to(repository_root()):
             run_dir = run_dir.relative_to(repository_root())
-        steps = (("02_train", self.train_parameters), ("04_evaluate", self.evaluate_parameters | {"run_dir": str(run_dir)}))
+        steps = (
+            ("02_train", self.train_parameters),
+            ("04_evaluate", self.evaluate_parameters | {"run_dir": str(run_dir)}),
+        )
         commands = [f"mkdir -p {shlex.quote(str(run_dir))}"]
         for notebook, parameters in steps:
             given = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items())
-            commands.append(f"papermill notebooks/{notebook}.ipynb {shlex.quote(f'{run_dir}/{notebook}.ipynb')} {given}")
+            commands.append(
+                f"papermill notebooks/{notebook}.ipynb {shlex.quote(f'{run_dir}/{notebook}.ipynb')} {given}"
+            )
         return " && ".join(commands)
 
 
@@ -191,7 +196,10 @@ def run_all(planned: Sequence[PlannedRun], *, progress: bool = True, log_output:
         if run.metrics is not None:
             outcomes.append(Outcome(run, "complete", 0.0))
             continue
-        steps = (("02_train", run.train_parameters), ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}))
+        steps = (
+            ("02_train", run.train_parameters),
+            ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}),
+        )
         status, reason = "done", ""
         try:
             for notebook, parameters in steps:
@@ -237,7 +245,13 @@ def markdown(planned: Sequence[PlannedRun], columns: Sequence[tuple[str, str, st
     values = {key: measured(planned, key) for key, _, _ in columns}
     for name, run in rows.items():
         config = run.config
-        cells = [name, config.quantizer, str(config.codebook_dim), str(config.codebook_size), "yes" if config.l2_norm else "no"]
+        cells = [
+            name,
+            config.quantizer,
+            str(config.codebook_dim),
+            str(config.codebook_size),
+            "yes" if config.l2_norm else "no",
+        ]
         for key, _, form in columns:
             cells.append(_spread(values[key][name], form))
             cells.append(form.format(run.row.published[key]) if key in run.row.published else "–")
@@ -264,7 +278,9 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
     for conclusion in table.conclusions:
         for key in conclusion.metrics:
             better, worse = values[key].get(conclusion.better, []), values[key].get(conclusion.worse, [])
-            spreads = f"{_spread(better, METRIC_FORMS[key])} against {_spread(worse, METRIC_FORMS[key])}".replace("<br>", " ")
+            spreads = f"{_spread(better, METRIC_FORMS[key])} against {_spread(worse, METRIC_FORMS[key])}".replace(
+                "<br>", " "
+            )
             rows = f"{conclusion.better} over {conclusion.worse}"
             lines.append([conclusion.text, rows, key, spreads, f"**{_verdict(better, worse)}**"])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -298,19 +314,21 @@ def beside_published(record: dict[str, Any], row: str | None) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-MARK = re.compile(r"(<!-- table (\w+) (.*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|conclusions) (\w+) (.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
-    """Return a Markdown text with every table between `<!-- table NAME key=value ... -->` and `<!-- /table -->` made anew.
+    """Return a Markdown text with all that stands between its marks made anew from the records.
 
-    The keys are arguments of `plan`; the values literals without spaces.
+    `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` its conclusions; the
+    keys are arguments of `plan`, the values literals without spaces.
     """
 
     def render(match: re.Match[str]) -> str:
-        arguments = dict(item.partition("=")[::2] for item in match[3].split())
-        planned = plan(match[2], **{name: literal(value) for name, value in arguments.items()})
-        return f"{match[1]}{markdown(planned)}\n{match[4]}"
+        opening, what, table, arguments, closing = match.groups()
+        given = dict(item.partition("=")[::2] for item in arguments.split())
+        planned = plan(table, **{name: literal(value) for name, value in given.items()})
+        return f"{opening}{(markdown if what == 'table' else conclusions_markdown)(planned)}\n{closing}"
 
     return MARK.sub(render, text)
 
@@ -325,7 +343,9 @@ def literal(text: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run rows of a table from the command line; returns 1 where one failed."""
-    parser = argparse.ArgumentParser(prog="python -m vistok.tables", description="Run rows of a results table and show it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m vistok.tables", description="Run rows of a results table and show it."
+    )
     parser.add_argument("table", help="name of a table in vistok/tables, for instance celeba64")
     parser.add_argument("--rows", nargs="+", help="names of rows (default: all)")
     parser.add_argument("--scale", default="smoke", help="smoke, quick, laptop or paper (default: %(default)s)")

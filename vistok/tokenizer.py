@@ -142,7 +142,7 @@ class VisualTokenizer(nn.Module):
         """
         levels = indices if isinstance(indices, tuple) else (indices,)
         for level, size in zip(levels, self.quantizer.codebook_sizes, strict=True):
-            if level.numel() and not (0 <= (low := int(level.min())) and (high := int(level.max())) < size):
+            if level.numel() and not ((low := int(level.min())) >= 0 and (high := int(level.max())) < size):
                 wrong = low if low < 0 else high
                 raise ValueError(f"Index {wrong} is outside of this tokenizer's codebook: [0, {size}).")
         with self._evaluating():

@@ -21,7 +21,7 @@ from vistok import TrainConfig, VisualTokenizer
 from vistok.evaluation import evaluate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from test_metrics import write_inception_weights  # noqa: E402
+from test_metrics import write_inception_weights
 
 NUM_IMAGES = 256
 CASES = {"PSNR, SSIM, usage": False, "PSNR, SSIM, usage, rFID": True}  # whether with rFID

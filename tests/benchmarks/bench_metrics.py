@@ -76,7 +76,8 @@ def _candidates() -> dict[str, Callable[[], Any]]:
 
     def with_scikit_image() -> tuple[float, float]:
         psnr = [skimage.metrics.peak_signal_noise_ratio(x, y, data_range=1) for x, y in pairs]
-        return np.mean(psnr), np.mean([similarity(x, y, channel_axis=2, data_range=1, **GAUSSIAN) for x, y in pairs])
+        ssim = [similarity(x, y, channel_axis=2, data_range=1, **GAUSSIAN) for x, y in pairs]
+        return float(np.mean(psnr)), float(np.mean(ssim, dtype=np.float64))
 
     def measured(*metrics: torch.nn.Module) -> list[float]:
         for metric in metrics:

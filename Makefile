@@ -1,0 +1,50 @@
+# One command for each thing a person wants. A virtual environment in .venv is made on the first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help quickstart lab test test-extended bench lint format readme
+
+help:
+	@echo "make quickstart     train a tokenizer on embedded photographs, measure it, print its table row (a few minutes)"
+	@echo "make lab            JupyterLab on the notebooks"
+	@echo "make test           every test"
+	@echo "make test-extended  the long tests too"
+	@echo "make bench          the benchmarks; their table goes to tests/benchmarks/RESULTS.md"
+	@echo "make lint, format   ruff"
+	@echo "make readme         the tables in README.md anew, from the records in runs/"
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "vistok needs Python 3.11 or later; name one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+quickstart: $(READY)
+	$(BIN)/python -m vistok.tables celeba64 --rows ema-d4 --scale quick --dataset photos
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+test: $(READY) lint
+	$(BIN)/python -m pytest tests
+
+test-extended: $(READY) lint
+	VISTOK_EXTENDED=1 $(BIN)/python -m pytest tests
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+readme: $(READY)
+	$(BIN)/python -m vistok.tables celeba64 --readme

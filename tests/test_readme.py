@@ -1,0 +1,39 @@
+"""What README.md says is so: its tables come from the records, its examples run, its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vistok.config import repository_root
+from vistok.tables import with_tables
+
+README = repository_root() / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def committed_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", str(repository_root() / "runs"))
+
+
+def test_its_tables_are_those_of_the_records() -> None:
+    assert with_tables(TEXT) == TEXT, "run `make readme`"
+
+
+def test_a_table_changes_with_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path))  # no records at all
+    assert with_tables(TEXT) != TEXT
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: f"{len(text)}-characters")
+def test_its_examples_run(example: str, tmp_path: Path) -> None:
+    exec(compile(example.replace("runs/my-run", str(tmp_path / "my-run")), str(README), "exec"), {})
+
+
+def test_its_links_to_files_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not re.match(r"https?://|#", link)]
+    assert len(links) > 5
+    for link in links:
+        assert (repository_root() / link).exists(), link
