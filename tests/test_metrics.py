@@ -42,7 +42,7 @@ def write_inception_weights(path: Path) -> Path:
 
 
 def write_backbone(net: str, folder: Path) -> Path:
-    """Write a seeded backbone under torchvision's file name; of VGG16 the convolutions only, as LPIPS uses no others."""
+    """Write a seeded backbone under torchvision's file name; of VGG16 the convolutions only: LPIPS uses no others."""
     name = metrics.BACKBONES[net][1].rpartition("/")[2]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -261,7 +261,7 @@ def usage_by_numpy(indices: np.ndarray, codebook_size: int, queue_size: int) -> 
 @pytest.mark.parametrize("num_batches", [1, 3, 4, 9])
 def test_usage_is_that_of_numpy(num_batches: int) -> None:
     rng = np.random.default_rng(num_batches)
-    # Batches of 32 tokens and a queue of 100: it is shorter, and then longer, than what was seen, and cuts through a batch.
+    # Batches of 32 tokens and a queue of 100: longer, then shorter, than what was seen, and it cuts through a batch.
     batches = [rng.geometric(0.05, size=(2, 4, 4)).clip(max=50) - 1 for _ in range(num_batches)]
     metric = CodebookUsage(60, queue_size=100)
     for batch in batches:
@@ -333,7 +333,7 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
         subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
         for command in commands
     ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
 
 

@@ -153,10 +153,17 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
         if self.test_fraction is not None and not 0 < self.test_fraction < 1:
             raise ValueError(f"test_fraction is {self.test_fraction}, but must be between 0 and 1; 0.1 is usual.")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed is {self.seed}, but must be below 2**32.")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; {nearest(getattr(self, name), [c for c in choices if c])}"
+                )
+        for name in self.quantizer_options:
+            if name in _TYPES:
+                raise ValueError(
+                    f"quantizer_options holds {name!r}, which is a setting of its own: set {name} instead."
                 )
 
     @classmethod
@@ -172,7 +179,7 @@ class TrainConfig:
         Raises:
             ValueError: the table, row, scale or a field is unknown; the sentence names the nearest known one.
         """
-        table_name, _, row_name = row.partition("/")
+        table_name, _, row_name = _checked("row", str, row).partition("/")
         table = read_table(table_name)
         if scale not in table["scales"]:
             raise ValueError(f"There is no scale {scale!r}; {nearest(scale, table['scales'])}")
@@ -242,8 +249,9 @@ class TrainConfig:
 
 _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig)
 _AT_LEAST_ONE = (
-    "image_size hidden_dim num_res_blocks codebook_size codebook_dim batch_size steps report_every checkpoint_every"
-).split()
+    *("image_size", "hidden_dim", "num_res_blocks", "codebook_size", "codebook_dim"),
+    *("batch_size", "steps", "report_every", "checkpoint_every"),
+)
 _CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "on_bad_image": ("raise", "skip"),
@@ -263,6 +271,11 @@ def _checked(name: str, annotation: Any, value: Any) -> Any:
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}), but must be of type {wanted}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}, but must be a finite number.")
+    if isinstance(value, dict):  # a copy, and the same after a round trip: a tuple is a list
+        try:
+            value = json.loads(json.dumps(value, allow_nan=False))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name} is {value!r}, but must be fit for JSON ({error}).") from error
     return value
 
 

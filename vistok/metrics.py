@@ -1,10 +1,11 @@
 """The metrics of the protocol, each a `torchmetrics.Metric`: `update` with batches, `compute` at the end.
 
-Every sum is float64 (counts are int64) and adds up over processes, so a metric over many batches, or over many processes,
-is the metric over all images at once; nothing is kept per image. Image metrics take float images in [0, 1].
+Every sum is float64 (counts are int64) and adds up over processes, so a metric over many batches, or over many
+processes, is the metric over all images at once; nothing is kept per image. Image metrics take float images in [0, 1].
 
-Sources: SSIM, Wang et al. 2004 (IEEE TIP 13(4)); LPIPS, Zhang et al., arXiv:1801.03924, in torchmetrics' implementation;
-FID, Heusel et al., arXiv:1706.08500, in torch-fidelity's, on pairs of an image and its reconstruction (rFID).
+Sources: SSIM, Wang et al. 2004 (IEEE TIP 13(4)); LPIPS, Zhang et al., arXiv:1801.03924, in torchmetrics'
+implementation; FID, Heusel et al., arXiv:1706.08500, in torch-fidelity's, on pairs of an image and its reconstruction
+(rFID).
 
 Deviations:
 - The Frechet distance takes tr sqrt(S1 S2) from a symmetric matrix of full rank, not from the complex eigenvalues of
@@ -37,8 +38,7 @@ DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
 NUM_FEATURES = 2048  # of Inception's last pooling
 UNBIASED_FID_IMAGES = 10_000  # below this FID's bias, which falls as 1/N, is larger than differences people report
 
-
-# Of each LPIPS backbone: its name, torchvision's weights, and the smallest image that leaves something after its pooling.
+# Of each LPIPS backbone: its name, torchvision's weights, and the smallest image that its pooling leaves something of.
 BACKBONES = {
     "alex": ("AlexNet (230 MB)", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", 31),
     "vgg": ("VGG16 (530 MB)", "https://download.pytorch.org/models/vgg16-397923af.pth", 16),
@@ -85,8 +85,8 @@ class PSNR(Metric):
 class SSIM(Metric):
     """Mean over images of the structural similarity: 11x11 Gaussian window of sigma 1.5, K1 .01, K2 .03, data range 1.
 
-    Only where the whole window lies in the image (valid region), mean over channels. As `piqa.SSIM`, and as scikit-image
-    with `gaussian_weights=True, use_sample_covariance=False`.
+    Only where the whole window lies in the image (valid region), mean over channels. As `piqa.SSIM`, and as
+    scikit-image with `gaussian_weights=True, use_sample_covariance=False`.
 
     Source: Wang et al. 2004, equation 13.
     """
@@ -223,8 +223,8 @@ class RFID(Metric):
     """Frechet distance between images and their reconstructions in torch-fidelity's InceptionV3 (2048 features).
 
     Images become 8-bit as torchvision's `save_image` rounds them, so the distance is that of
-    `torch_fidelity.calculate_metrics(fid=True)` on the same images saved as PNG. Sums and outer products of features are
-    kept, not the features. FID is biased at small N, upward: `compute` warns below 10,000 images.
+    `torch_fidelity.calculate_metrics(fid=True)` on the same images saved as PNG. Sums and outer products of features
+    are kept, not the features. FID is biased at small N, upward: `compute` warns below 10,000 images.
 
     Args:
         weights: torch-fidelity's Inception weights file; None: PyTorch's download folder, or else a download of 91 MB.
@@ -312,8 +312,8 @@ class RFID(Metric):
         num_images, reasons = int(self.num_images), []
         if num_images < UNBIASED_FID_IMAGES:
             reasons.append(
-                f"rFID over {num_images:,} images is biased upward: it compares only with rFID over the same images, and "
-                f"published numbers use at least {UNBIASED_FID_IMAGES:,}."
+                f"rFID over {num_images:,} images is biased upward: it compares only with rFID over the same images, "
+                f"and published numbers use at least {UNBIASED_FID_IMAGES:,}."
             )
         if not Path(URL_INCEPTION_V3).stem.endswith(self.weights_sha256):
             reasons.append("These Inception weights are not the published ones: it compares with no published rFID.")
@@ -323,9 +323,9 @@ class RFID(Metric):
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
     """Return the Frechet distance of two Gaussians: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
-    With S = R R^T, the eigenvalues of S1 S2 are the squared singular values of R1^T R2; so the trace of the root is the sum
-    of these. R has as many columns as S has directions with variance: the others add no square roots of rounding errors,
-    and a few images cost little. Computed on the CPU.
+    With S = R R^T, the eigenvalues of S1 S2 are the squared singular values of R1^T R2; so the trace of the root is the
+    sum of these. R has as many columns as S has directions with variance: the others add no square roots of rounding
+    errors, and a few images cost little. Computed on the CPU.
 
     Args:
         mean1: float64 [D].
@@ -353,10 +353,10 @@ class CodebookUsage(Metric):
     - perplexity: exp of the entropy of the histogram of codes
     - entropy_bits: that entropy, in bits a token
 
-    `counts`, int64 [K], is that histogram. For the queue no queue is kept, only how long ago each code was last seen: a code
-    is in the queue if that is less than `queue_size`. So an update costs a few passes over the batch's indices and over K,
-    and no wait for the device. Over P processes "the last" is the last `queue_size` / P of each, which is the same where
-    batches are dealt out to processes in turn.
+    `counts`, int64 [K], is that histogram. For the queue no queue is kept, only how long ago each code was last seen: a
+    code is in the queue if that is less than `queue_size`. So an update costs a few passes over the batch's indices and
+    over K, and no wait for the device. Over P processes "the last" is the last `queue_size` / P of each, which is the
+    same where batches are dealt out to processes in turn.
 
     Args:
         codebook_size: K, at least 1.
@@ -388,8 +388,8 @@ class CodebookUsage(Metric):
             indices: int64, any shape, in [0, K).
 
         Raises:
-            ValueError: the type is another; or an index is outside [0, K), which on another device than the CPU is said by
-                `compute`, for asking here would make every training step wait.
+            ValueError: the type is another; or an index is outside [0, K), which on another device than the CPU is said
+                by `compute`, for asking here would make every training step wait.
         """
         if indices.dtype != torch.int64:
             raise ValueError(f"Indices are {indices.dtype}, but must be torch.int64.")
@@ -512,7 +512,7 @@ def _ssim_together(images: Tensor, reconstructions: Tensor, window: list[float],
 
 
 def _local_means(maps: Tensor, window: list[float], dim: int) -> Tensor:
-    """Return means weighted by `window` along `dim`, where the whole window fits: n weights leave n - 1 fewer places."""
+    """Return means weighted by `window` along `dim`, where the whole window fits: n weights leave n - 1 places less."""
     length = maps.shape[dim] - len(window) + 1
     means = maps.narrow(dim, 0, length) * window[0]
     for offset, weight in enumerate(window[1:], start=1):
@@ -521,7 +521,7 @@ def _local_means(maps: Tensor, window: list[float], dim: int) -> Tensor:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Return R [D, rank] with R R^T the covariance [D, D]: a pivoted Cholesky factorisation, which stops at the rank."""
+    """Return R [D, rank] with R R^T the covariance [D, D]: a pivoted Cholesky factorisation, stopped at the rank."""
     factor, pivots, rank, _ = dpstrf(covariance.cpu().numpy(), lower=1)
     root = np.empty((len(factor), rank))
     root[pivots - 1] = np.tril(factor)[:, :rank]  # LAPACK counts from 1

@@ -6,7 +6,6 @@ asked for; here it is refused, both by `execute` and, for `papermill` typed by h
 
 import ast
 import dataclasses
-import logging
 import re
 import sys
 from collections.abc import Iterable
@@ -33,17 +32,14 @@ def parameter_names(notebook: Path) -> list[str]:
     return [name for source in sources for name in _assigned(source)]
 
 
-def execute(
-    notebook: Path, output: Path, parameters: dict[str, Any], *, progress: bool = False, log_output: bool = False
-) -> None:
+def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_bars: bool = False) -> None:
     """Execute a notebook with parameters and keep the executed copy, also of one that fails.
 
     Args:
         notebook: what to run; it is not written to.
         output: where the executed copy goes.
         parameters: name to literal, for the notebook's `parameters` cell.
-        progress: show a bar over the notebook's cells.
-        log_output: pass on what the cells print, line by line.
+        pass_on_bars: show the notebook's own progress bars, as they move.
 
     Raises:
         ValueError: the notebook has no such parameter; the sentence names the nearest one.
@@ -51,16 +47,13 @@ def execute(
     """
     check_names(parameters, parameter_names(notebook), what=notebook.stem)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if log_output:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         papermill.execute_notebook(
             str(notebook),
             str(output),
             parameters=parameters,
-            progress_bar=progress,
-            log_output=log_output,
-            stderr_file=sys.stderr if log_output else None,
+            progress_bar=False,
+            stderr_file=sys.stderr if pass_on_bars else None,
             kernel_name="python3",
             extra_arguments=["--log-level=ERROR"],  # the kernel's own notices would end up between the bars
         )
@@ -86,12 +79,17 @@ def config_from(namespace: dict[str, Any]) -> TrainConfig:
     Raises:
         ValueError: papermill was given a parameter that the notebook does not have, or a value is out of range.
     """
-    cells = [cell for cell in namespace.get("In", []) if cell]
-    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]  # papermill's own first line
-    for cell in injected:
-        check_names(_assigned(cell), _assigned(cells[0]), what="This notebook")
+    check_parameters(namespace)
     settings = {name: namespace[name] for name in SETTINGS if namespace.get(name) is not None}
     return TrainConfig.from_row(namespace["row"], namespace["scale"], **settings)
+
+
+def check_parameters(namespace: dict[str, Any]) -> None:
+    """Raise ValueError where papermill injected a parameter that the notebook, by its `globals()`, does not have."""
+    cells = [cell for cell in namespace.get("In", []) if cell]
+    for cell in cells:
+        if cell.startswith("# Parameters\n"):  # papermill's own first line
+            check_names(_assigned(cell), _assigned(cells[0]), what="This notebook")
 
 
 def clean(path: Path) -> None:
@@ -107,8 +105,12 @@ def clean(path: Path) -> None:
         cell.id = f"cell-{number}"
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = without_paths(cell.source)
         if "outputs" in cell:
             cell.outputs = _merge_streams(cell.outputs)
+            for output in cell.outputs:
+                _remove_paths(output)
     nbformat.write(notebook, path)
 
 
@@ -133,6 +135,17 @@ def without_paths(text: str) -> str:
     """Return a text with the repository's absolute path, and the kernel's temporary files, taken out."""
     text = text.replace(f"{repository_root()}/", "")
     return re.sub(r"/\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
+
+
+def _remove_paths(output: nbformat.NotebookNode) -> None:
+    """Take the machine's paths out of an error or of shown text, in place."""
+    if output.output_type == "error":
+        output.evalue = without_paths(output.evalue)
+        output.traceback = [without_paths(line) for line in output.traceback]
+    data = output.get("data", {})
+    for kind in data:
+        if kind.startswith("text/") and isinstance(data[kind], str):
+            data[kind] = without_paths(data[kind])
 
 
 def _last_states(text: str) -> str:

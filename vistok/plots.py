@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,11 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), dpi=DPI)
     step = [entry["step"] for entry in log]
     for name in log[0]["losses"] if log else ():
-        left.plot(step, [entry["losses"][name] for entry in log], label=name, lw=2 if name == "total" else 1)
-    left.set(xlabel="step", ylabel="loss, mean of the steps between reports", yscale="log", xlim=(0, steps))
-    left.yaxis.label.set_size(7)
-    left.legend(fontsize=7)
+        style = {"color": "black", "lw": 2, "alpha": 0.4} if name == "total" else {"lw": 1}
+        left.plot(step, [entry["losses"][name] for entry in log], label=name, **style)
+    left.set(xlabel="step", ylabel="loss", yscale="log", xlim=(0, steps))
+    if log:
+        left.legend(fontsize=7)
     right.plot(step, [100 * entry["usage"] for entry in log], color="C2")
     right.set(xlabel="step", xlim=(0, steps), ylim=(0, 103))
     right.set_ylabel("codebook usage, % of codes", color="C2")
@@ -85,29 +86,33 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
 
 
 class LiveCurves:
-    """The training curves of a run, drawn anew in place at most every few seconds while it trains."""
+    """The training curves of a run, drawn at once and then anew in place, at most every few seconds, while it trains."""
 
-    def __init__(self, steps: int) -> None:
-        """Prepare curves over `steps` steps; nothing is shown before the first update."""
+    def __init__(self, log: Sequence[dict[str, Any]], steps: int) -> None:
+        """Show the curves so far.
+
+        Args:
+            log: `run.log()`, of earlier starts of the run; may be empty.
+            steps: length of the run, the right end of the axis.
+        """
+        self._log = list(log)
         self._steps = steps
-        self._log: list[dict[str, Any]] = []
         self._handle = DisplayHandle()
-        self._drawn: float | None = None  # time of the last drawing
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Take up a line of a run's log without drawing."""
-        self._log.append(entry)
+        self._draw(self._handle.display)
 
     def update(self, report: Report) -> None:
         """Take up a report, and draw if the last drawing is old enough."""
-        self.add(dataclasses.asdict(report))
-        if self._drawn is None or time.monotonic() - self._drawn >= LIVE_SECONDS:
+        self._log.append(dataclasses.asdict(report))
+        if time.monotonic() - self._drawn >= LIVE_SECONDS:
             self.draw()
 
     def draw(self) -> None:
         """Draw everything taken up so far, over what was drawn before."""
+        self._draw(self._handle.update)
+
+    def _draw(self, show: Callable[[Figure], None]) -> None:
         figure = training_curves(self._log, self._steps)
-        (self._handle.display if self._drawn is None else self._handle.update)(figure)
+        show(figure)
         plt.close(figure)  # shown through the handle; the inline backend would show it a second time
         self._drawn = time.monotonic()
 

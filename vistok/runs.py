@@ -123,7 +123,9 @@ class Run:
                 raise FileNotFoundError(f"There is no run in {path}: it has no config.json.")
             return cls(path, existing)
         if existing is not None and (differences := existing.differences(config)):
-            listed = "; ".join(f"{name} is {theirs!r} there, {mine!r} here" for name, (theirs, mine) in differences.items())
+            listed = "; ".join(
+                f"{name} is {theirs!r} there, {mine!r} here" for name, (theirs, mine) in differences.items()
+            )
             raise ValueError(
                 f"{path} holds a run with another configuration ({listed}). Give another run_dir, or no run_dir: then "
                 "every configuration has its own."
@@ -134,7 +136,9 @@ class Run:
         if start_over and existing is not None:
             run._set_aside()
             existing = None
-        if existing is not None and run.log() and not run.checkpoints():
+        # Before the first checkpoint was due there is nothing to resume and nothing to lose: the run begins again.
+        due = existing is not None and run.steps_logged >= min(existing.checkpoint_every, config.steps)
+        if due and not run.checkpoints():
             raise ValueError(
                 f"{path} is a record without weights: it can be read, but not resumed. To train it again, set "
                 "start_over (what is there is set aside, not deleted), or give another run_dir."
@@ -183,6 +187,12 @@ class Run:
             return []
         complete = file.read_text().split("\n")[:-1]  # every whole line ends in a newline
         return [json.loads(line) for line in complete if line]
+
+    @property
+    def steps_logged(self) -> int:
+        """Steps taken as of the last line of the log; 0 before there is one."""
+        log = self.log()
+        return log[-1]["step"] if log else 0
 
     def append_log(self, report: Report) -> None:
         """Append one line to the log."""
@@ -244,8 +254,9 @@ class Run:
 
     def check_finished(self) -> None:
         """Raise ValueError unless every step was taken: numbers of half a run would pass for the run's."""
-        log = self.log()
-        step = log[-1]["step"] if log else 0
+        step = self.steps_logged
+        if checkpoints := self.checkpoints():  # the tokenizer is that of the last checkpoint, wherever the log ends
+            step = min(step, int(checkpoints[-1].stem.removeprefix("step-")))
         if step < self.config.steps:
             raise ValueError(
                 f"{self.path} has taken {step} of {self.config.steps} steps. Train it to the end first: running "

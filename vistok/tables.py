@@ -18,10 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from tqdm import tqdm
 
 from vistok.config import TrainConfig, nearest, read_table, replace_file, repository_root
+from vistok.data import DATASETS
 from vistok.notebooks import check_names, execute, notebook_path, parameter_names
+from vistok.tokenizer import VisualTokenizer
 
 # What a table shows: key of metrics.json, heading, and how a value is written.
 COLUMNS = (
@@ -127,11 +131,21 @@ class PlannedRun:
         )
         commands = [f"mkdir -p {shlex.quote(str(run_dir))}"]
         for notebook, parameters in steps:
-            given = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items())
+            given = " ".join(_argument(name, value) for name, value in parameters.items())
             commands.append(
                 f"papermill notebooks/{notebook}.ipynb {shlex.quote(f'{run_dir}/{notebook}.ipynb')} {given}"
             )
         return " && ".join(commands)
+
+
+def _argument(name: str, value: Any) -> str:
+    """Return a parameter for papermill's command line; its -p makes numbers of texts and texts of lists and tables."""
+    if isinstance(value, str):
+        return f"-r {name} {shlex.quote(value)}"
+    if isinstance(value, list | tuple | dict):
+        text = yaml.safe_dump({name: value}, default_flow_style=True, width=10**6)
+        return f"-y {shlex.quote(text.strip())}"
+    return f"-p {name} {value}"
 
 
 def plan(
@@ -162,11 +176,18 @@ def plan(
             raise ValueError(f"Table {table!r} has no row {name!r}; {nearest(name, known.rows)}")
     evaluation = evaluation or {}
     check_names(evaluation, parameter_names(notebook_path("04_evaluate")), what="04_evaluate")
+    for name in ("run_dir", "dataset", "split"):
+        if name in evaluation:
+            raise ValueError(f"evaluation holds {name!r}, but a row is measured on the test split of its own dataset.")
     planned = []
     for name in rows or known.rows:
         for seed in seeds if seeds is not None else [None]:
             settings = overrides | ({} if seed is None else {"seed": seed})
             config = TrainConfig.from_row(f"{table}/{name}", scale, **settings)
+            if config.dataset not in DATASETS:
+                raise ValueError(f"There is no dataset {config.dataset!r}; {nearest(config.dataset, DATASETS)}")
+            with torch.device("meta"):  # shapes only
+                VisualTokenizer.from_config(config)
             train_parameters = {"row": f"{table}/{name}", "scale": scale} | settings
             planned.append(PlannedRun(known.rows[name], config, train_parameters, dict(evaluation)))
     return planned
@@ -182,16 +203,15 @@ class Outcome:
     reason: str = ""
 
 
-def run_all(planned: Sequence[PlannedRun], *, progress: bool = True, log_output: bool = False) -> list[Outcome]:
+def run_all(planned: Sequence[PlannedRun], *, pass_on_bars: bool = False) -> list[Outcome]:
     """Train and evaluate each planned run through 02_train and 04_evaluate; a failed one does not stop the others.
 
     Args:
         planned: the runs; complete ones are skipped.
-        progress: show a bar over the runs.
-        log_output: pass on what the notebooks print.
+        pass_on_bars: show the bars of the notebooks, as they move, instead of one over the runs.
     """
     outcomes = []
-    for run in tqdm(planned, unit="run", disable=not progress):
+    for run in tqdm(planned, unit="run", disable=pass_on_bars):
         start = time.perf_counter()
         if run.metrics is not None:
             outcomes.append(Outcome(run, "complete", 0.0))
@@ -203,11 +223,13 @@ def run_all(planned: Sequence[PlannedRun], *, progress: bool = True, log_output:
         status, reason = "done", ""
         try:
             for notebook, parameters in steps:
-                execute(notebook_path(notebook), run.run_dir / f"{notebook}.ipynb", parameters, log_output=log_output)
+                execute(
+                    notebook_path(notebook), run.run_dir / f"{notebook}.ipynb", parameters, pass_on_bars=pass_on_bars
+                )
         except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
             status, reason = "failed", f"{notebook}: {_last_line(error)}"
         outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
-        if progress:
+        if not pass_on_bars:
             tqdm.write(outcome_line(outcomes[-1]))
     return outcomes
 
@@ -272,7 +294,7 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
     A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
     it is the other way round, and is *open* where the seeds overlap or are missing.
     """
-    table = load_table(planned[0].config.row.partition("/")[0])
+    table = load_table(planned[0].train_parameters["row"].partition("/")[0])
     values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
     lines = [["conclusion", "rows", "metric", "measured", ""], ["---"] * 5]
     for conclusion in table.conclusions:
@@ -314,7 +336,7 @@ def beside_published(record: dict[str, Any], row: str | None) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-MARK = re.compile(r"(<!-- (table|conclusions) (\w+) (.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|conclusions) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
@@ -372,7 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.print_commands:
         print("\n".join(run.command for run in planned))
         return 0
-    outcomes = run_all(planned, log_output=True)
+    outcomes = run_all(planned, pass_on_bars=True)
     print(f"\n{markdown(planned).replace('<br>', ' ')}\n")
     for run in planned:
         for name, reason in (run.metrics or {}).get("unavailable", {}).items():

@@ -52,7 +52,13 @@ class Trainer:
         """
         self.run, self.config, self.progress = run, run.config, progress
         self.dataset = open_training_data(self.config)
-        self.accelerator = Accelerator(log_with=self.config.log_with, project_dir=str(run.path))
+        # Precision is the configuration's, whatever `accelerate config` says of mixed precision on this machine.
+        self.accelerator = Accelerator(mixed_precision="no", log_with=self.config.log_with, project_dir=str(run.path))
+        if self.config.log_with and not self.accelerator.log_with:  # Accelerate only drops it
+            raise ValueError(
+                f"log_with is {self.config.log_with!r}, but that package is not installed: pip install "
+                f"{self.config.log_with}, or leave log_with out."
+            )
         self.device = self.accelerator.device
         self.dtype = resolve_precision(self.config.precision, self.device)
 
@@ -127,7 +133,9 @@ class Trainer:
                 if self.step % self.config.checkpoint_every == 0 and not last:
                     self.save()
         if interrupt.asked and self.step < self.config.steps:
-            tqdm.write(f"Interrupted: saved at step {self.step} of {self.config.steps}; the same command goes on from there.")
+            tqdm.write(
+                f"Interrupted: saved at step {self.step} of {self.config.steps}; the same command goes on from there."
+            )
 
     def train_step(self, images: Tensor) -> tuple[dict[str, Tensor], TokenizerOutput]:
         """Take one optimiser step.
@@ -146,9 +154,11 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}, output
 
     def save(self) -> None:
-        """Write a checkpoint and the tokenizer, on the main process."""
+        """Write the tokenizer and a checkpoint, on the main process; the checkpoint last, as it says that both are whole."""
         self._check_finite()
+        self._check_finite_weights()
         if self.accelerator.is_main_process:
+            self.tokenizer.save(self.run.tokenizer_dir)
             state = {
                 "step": self.step,
                 "tokenizer": self.tokenizer.state_dict(),
@@ -158,7 +168,6 @@ class Trainer:
                 "rng": torch.get_rng_state(),
             }
             self.run.save_checkpoint(state, self.step)
-            self.tokenizer.save(self.run.tokenizer_dir)
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 
@@ -182,7 +191,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             threads = self.run.provenance.get("threads")
             if threads not in (None, torch.get_num_threads()):
-                tqdm.write(f"This run began with {threads} threads and goes on with {torch.get_num_threads()}: sums round differently.")
+                tqdm.write(
+                    f"This run began with {threads} threads and goes on with {torch.get_num_threads()}: sums round differently."
+                )
             self.run.write_config(
                 self.device,
                 precision=str(self.dtype).removeprefix("torch."),
@@ -231,10 +242,21 @@ class Trainer:
         if len(bad):
             step = self.step - len(self._window) + 1 + int(bad[0])
             values = ", ".join(f"{k} {float(v):.4g}" for k, v in self._window[int(bad[0])].items())
-            files = self.run.checkpoints()
-            good = f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
             self._window = []
-            raise FloatingPointError(f"The loss is not finite at step {step} ({values}); {good}. A lower lr usually helps.")
+            raise FloatingPointError(f"The loss is not finite at step {step} ({values}); {self._way_back()}")
+
+    def _check_finite_weights(self) -> None:
+        """Raise FloatingPointError where a weight is not finite: the gradient can overflow before the loss does."""
+        bad = [name for name, value in self.tokenizer.state_dict().items() if not value.isfinite().all()]
+        if bad:
+            raise FloatingPointError(
+                f"The weights are not finite after step {self.step} ({bad[0]}); {self._way_back()}"
+            )
+
+    def _way_back(self) -> str:
+        files = self.run.checkpoints()
+        good = f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+        return f"{good}. A lower lr usually helps."
 
     @contextlib.contextmanager
     def _save_on_exit(self) -> Iterator[None]:
@@ -242,13 +264,16 @@ class Trainer:
         try:
             yield
         except GeneratorExit:  # `break` in the caller's loop
-            if self._saved_step < self.step:
-                self.save()
+            self._end()
             raise
+        self._end()
+
+    def _end(self) -> None:
         if self._saved_step < self.step:
             self.save()
-        if self.config.log_with and self.step == self.config.steps:
-            self.accelerator.end_training()
+        if self.config.log_with:
+            for tracker in self.accelerator.trackers:  # not end_training(), which ends the processes' group as well
+                tracker.finish()
 
 
 def forward_losses(

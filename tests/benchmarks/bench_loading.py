@@ -1,15 +1,12 @@
 """How fast batches come from the pixel cache, against decoding each image with PIL (one thread, 64 images of 64x64).
 
-    python tests/benchmarks/bench_loading.py
+    python -m tests.benchmarks.bench_loading
 
 Candidates take turns of four batches, and the fastest batch of each counts: the speed of a shared machine drifts, its
 best moment less so. Peak memory is that of a process of its own that loads 200 batches, above what it held once
 everything was imported; pages of the mapped cache count, though the system may drop them at any time.
 """
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from vistok.config import repository_root
 from vistok.data import open_dataset, train_batches
 
@@ -56,24 +54,20 @@ def from_cache_with_crops(root: Path) -> Iterator[torch.Tensor]:
     return train_batches(dataset, BATCH_SIZE, seed=0, steps=10**9)
 
 
+PIL = "PIL, each image"
 CANDIDATES: dict[str, Callable[[Path], Iterator[torch.Tensor]]] = {
-    "PIL, each image": decode_each,
+    PIL: decode_each,
     "pixel cache, flips": from_cache,
     "pixel cache, flips and crops": from_cache_with_crops,
 }
 
 
 def run() -> list[dict[str, Any]]:
-    """Measure every candidate.
-
-    Returns:
-        For each: name, milliseconds a batch, images_per_second, ratio to the first candidate, and peak_memory_mib (None
-        where the system does not tell it).
-    """
+    """Measure every candidate; returns rows with case, value, unit, goal and peak_memory_mib."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        root = CELEBA_MINI if CELEBA_MINI.is_dir() else _generate_celeba(Path(folder))
+        root = _root(Path(folder))
         streams = {name: candidate(root) for name, candidate in CANDIDATES.items()}
         seconds = dict.fromkeys(CANDIDATES, float("inf"))
         for name in list(CANDIDATES) * NUM_TURNS:
@@ -81,42 +75,25 @@ def run() -> list[dict[str, Any]]:
                 start = time.perf_counter()
                 next(streams[name])
                 seconds[name] = min(seconds[name], time.perf_counter() - start)
-        memory = {name: _peak_memory_mib(name, root) for name in CANDIDATES}
     torch.set_num_threads(num_threads)
-    slowest = seconds["PIL, each image"]
-    return [
-        {
-            "name": name,
-            "milliseconds": 1e3 * seconds[name],
-            "images_per_second": BATCH_SIZE / seconds[name],
-            "ratio": slowest / seconds[name],
-            "peak_memory_mib": memory[name],
-        }
-        for name in CANDIDATES
+    rows = [
+        row(name, BATCH_SIZE / seconds[name], "images/s", memory=peak_memory_mib(__file__, name)) for name in CANDIDATES
     ]
+    for name in list(CANDIDATES)[1:]:
+        rows.append(row(f"{name}, against PIL", seconds[PIL] / seconds[name], "x", goal=50))
+    return rows
 
 
-def _peak_memory_mib(name: str, root: Path) -> float | None:
-    command = [sys.executable, __file__, "--memory", name, str(root)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def _root(folder: Path) -> Path:
+    return CELEBA_MINI if CELEBA_MINI.is_dir() else _generate_celeba(folder)
 
 
-def _load_and_report_memory(name: str, root: Path) -> None:
-    """Print how much the peak of this process's memory rises while it loads 200 batches."""
+def _load(name: str) -> None:
     torch.set_num_threads(1)
-    before = _memory_mib("VmRSS")
-    stream = CANDIDATES[name](root)
-    for _ in range(200):
-        next(stream)
-    after = _memory_mib("VmHWM")
-    print(json.dumps(None if before is None or after is None else after - before))
-
-
-def _memory_mib(field: str) -> float | None:
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith(field))
+    with tempfile.TemporaryDirectory() as folder:
+        stream = CANDIDATES[name](_root(Path(folder)))
+        for _ in range(200):
+            next(stream)
 
 
 def _generate_celeba(root: Path) -> Path:
@@ -132,17 +109,6 @@ def _generate_celeba(root: Path) -> Path:
     return root
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'':30} {'ms a batch':>10} {'images/s':>10} {'ratio':>8} {'peak MiB':>9}")
-    for row in rows:
-        memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.1f}"
-        speed = f"{row['milliseconds']:10.3f} {row['images_per_second']:10,.0f} {row['ratio']:7.1f}x"
-        print(f"{row['name']:30} {speed} {memory:>9}")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--memory"]:
-        _load_and_report_memory(sys.argv[2], Path(sys.argv[3]))
-    else:
-        _print_table(run())
-        print(f"{os.cpu_count()} processors, torch {torch.__version__}, Pillow {Image.__version__}")
+    if not report_memory(sys.argv, _load):
+        print_rows(run())

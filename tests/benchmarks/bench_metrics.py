@@ -1,27 +1,23 @@
-"""How fast PSNR and SSIM of a batch are, against scikit-image image by image (64 images of 64x64, float32).
+"""How fast PSNR and SSIM of a batch are, against scikit-image image by image (one thread, 64 images of 64x64).
 
-    python tests/benchmarks/bench_metrics.py
+    python -m tests.benchmarks.bench_metrics
 
-Candidates take turns, and the fastest turn of each counts: the speed of a shared machine drifts, its best moment less so.
-Peak memory is that of a process of its own, above what it held once everything was imported.
+Candidates take turns, and the fastest turn of each counts: the speed of a shared machine drifts, its best moment less
+so. Peak memory is that of a process of its own, above what it held once everything was imported.
 """
 
-import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import piqa
-import skimage
 import skimage.metrics
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from tests.benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from vistok.metrics import PSNR, SSIM, CodebookUsage, SSIMUniform7
 
 NUM_IMAGES, IMAGE_SIZE, NUM_TURNS = 64, 64, 30
@@ -30,11 +26,9 @@ NUM_TOKENS, CODEBOOK_SIZE = 64 * 16 * 16, 16_384
 
 
 def run() -> list[dict[str, Any]]:
-    """Measure every candidate.
-
-    Returns:
-        For each case: value, unit, goal (None where there is none), peak_memory_mib (None where it is not measured).
-    """
+    """Measure every candidate; returns rows with case, value, unit, goal and peak_memory_mib."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # scikit-image uses one
     candidates = _candidates()
     seconds = dict.fromkeys(candidates, float("inf"))
     for name in list(candidates) * NUM_TURNS:
@@ -45,22 +39,18 @@ def run() -> list[dict[str, Any]]:
     rows = []
     for name in candidates:
         if name.startswith("CodebookUsage"):
-            rows.append(_row(name, 1e6 * seconds[name], "us"))
+            rows.append(row(name, 1e6 * seconds[name], "us"))
         else:
-            rows.append(_row(name, NUM_IMAGES / seconds[name], "images/s", memory=_peak_memory_mib(name)))
+            rows.append(row(name, NUM_IMAGES / seconds[name], "images/s", memory=peak_memory_mib(__file__, name)))
     uniform_loop, uniform_batch = "scikit-image, 7x7 SSIM, each image", "vistok, 7x7 SSIM"
-    rows.append(_row("PSNR + SSIM against scikit-image", seconds[loop] / seconds[batch], "x", goal=3))
-    rows.append(_row("7x7 SSIM against scikit-image", seconds[uniform_loop] / seconds[uniform_batch], "x"))
+    rows.append(row("PSNR + SSIM against scikit-image", seconds[loop] / seconds[batch], "x", goal=3))
+    rows.append(row("7x7 SSIM against scikit-image", seconds[uniform_loop] / seconds[uniform_batch], "x"))
     psnr, ssim = candidates[batch]()
     expected_psnr, expected_ssim = candidates[loop]()
-    rows.append(_row("PSNR, distance from scikit-image's", abs(psnr - expected_psnr), "dB", goal=-1e-4))
-    rows.append(_row("SSIM, distance from scikit-image's", abs(ssim - expected_ssim), "", goal=-1e-5))
+    rows.append(row("PSNR, distance from scikit-image's", abs(psnr - expected_psnr), "dB", goal=-1e-4))
+    rows.append(row("SSIM, distance from scikit-image's", abs(ssim - expected_ssim), "", goal=-1e-5))
+    torch.set_num_threads(num_threads)
     return rows
-
-
-def _row(case: str, value: float, unit: str, goal: float | None = None, memory: float | None = None) -> dict[str, Any]:
-    """Return a row; a goal below 0 is an upper limit."""
-    return {"case": case, "value": value, "unit": unit, "goal": goal, "peak_memory_mib": memory}
 
 
 def _candidates() -> dict[str, Callable[[], Any]]:
@@ -97,38 +87,11 @@ def _candidates() -> dict[str, Callable[[], Any]]:
     }
 
 
-def _peak_memory_mib(name: str) -> float | None:
-    command = [sys.executable, __file__, "--memory", name]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def _measure_and_report_memory(name: str) -> None:
-    """Print how much the peak of this process's memory rises while it measures."""
-    candidate = _candidates()[name]
-    before = _memory_mib("VmRSS")
-    candidate()
-    after = _memory_mib("VmHWM")
-    print(json.dumps(None if before is None or after is None else after - before))
-
-
-def _memory_mib(field: str) -> float | None:
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith(field))
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'':52} {'value':>14} {'goal':>12} {'peak MiB':>9}")
-    for row in rows:
-        goal = "" if row["goal"] is None else f"{'>=' if row['goal'] > 0 else '<='} {abs(row['goal']):g}"
-        memory = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.1f}"
-        print(f"{row['case']:52} {row['value']:10.4g} {row['unit']:8}{goal:>8} {memory:>9}")
+def _measure(name: str) -> None:
+    torch.set_num_threads(1)
+    _candidates()[name]()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--memory"]:
-        _measure_and_report_memory(sys.argv[2])
-    else:
-        _print_table(run())
-        print(f"{os.cpu_count()} processors, torch {torch.__version__}, scikit-image {skimage.__version__}")
+    if not report_memory(sys.argv, _measure):
+        print_rows(run())

@@ -1,6 +1,6 @@
 """How fast a training step is: `Trainer.train_step` against a plain float32 eager loop, SimpleCNN h = 256 at 64x64.
 
-    python tests/benchmarks/bench_training.py
+    python -m tests.benchmarks.bench_training
 
 The plain loop is what one writes first: the same model, NCHW, float32, `torch.optim.Adam` as it comes. Both take the same
 batches of photographs in turns, and the fastest step of each counts: the speed of a shared machine drifts, its best moment

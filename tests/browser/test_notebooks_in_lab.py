@@ -1,0 +1,163 @@
+"""The notebooks in a real JupyterLab: run all, look at the page; interrupt a training, go on."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from vistok.config import TrainConfig, read_table
+
+OpenNotebook = Callable[..., Any]
+SECONDS = 300  # until a notebook has surely run; they take 10 to 30 where nothing else runs
+FOREVER = 1_000_000  # steps: no test waits for them
+SMOKE = {"scale": "smoke", "dataset": "photos", "row": "celeba64"}
+
+
+def check_figures(notebook: Any, number: int) -> None:
+    figures = notebook.figures()
+    assert len(figures) == number, figures
+    for figure in figures:
+        width, height = figure["natural"]
+        assert width >= 200 and height >= 100, figure
+        assert figure["shown"][0] >= 200 and figure["shown"][1] >= 100, figure  # on the page, not collapsed
+        assert figure["colours"] > 20, figure  # something is drawn
+
+
+def run_directory(runs: Path, **settings: Any) -> Path:
+    config = TrainConfig.from_row("celeba64", "smoke", **settings)
+    return runs / config.run_name
+
+
+def log_steps(run: Path) -> list[int]:
+    file = run / "log.jsonl"
+    lines = file.read_text().split("\n")[:-1] if file.is_file() else []
+    return [json.loads(line)["step"] for line in lines]
+
+
+def wait_for_step(run: Path, step: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while max(log_steps(run), default=0) < step:
+        assert time.monotonic() < end, f"step {step} not reached: {log_steps(run)[-3:]}"
+        time.sleep(0.1)
+
+
+def training_cell(notebook: Any) -> int:
+    (number,) = [i for i, cell in enumerate(notebook.cells()) if "for report in trainer" in "".join(cell["source"])]
+    return number
+
+
+def output_text(notebook: Any, cell: int) -> str:
+    """Return the text under one cell as the page shows it."""
+    notebook_cell = notebook.page.locator(".jp-Notebook .jp-Cell").nth(cell)
+    return "\n".join(notebook_cell.locator(".jp-OutputArea-output").all_inner_texts())
+
+
+def test_02_train_runs_to_the_end_and_shows_it(lab: Any, open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook("02_train", **SMOKE)
+    notebook.run_all(seconds=SECONDS)
+
+    run = run_directory(lab.runs, dataset="photos")
+    assert log_steps(run)[-1] == 40
+    check_figures(notebook, number=3)  # curves, reconstructions, codebook usage
+    assert re.search(rf"{run.name}: 100%.* 40/40 .*step/s, loss \d\.\d{{4}}, usage \d+\.\d%", notebook.text())
+    last_cell = len(notebook.cells()) - 1
+    files = output_text(notebook, last_cell).split()
+    assert {"config.json", "log.jsonl", "curves.png", "reconstructions.jpg", "tokenizer/model.safetensors"} <= set(
+        files
+    )
+    for file in files:
+        assert (run / file).stat().st_size > 0, file
+    assert not notebook.errors, notebook.errors
+
+
+def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook("05_table")
+    notebook.run_all(seconds=SECONDS)
+
+    rows = [row["name"] for row in read_table("celeba64")["rows"]]
+    assert len(rows) == 11
+    committed, conclusions, ran = notebook.tables()
+    assert [row[0] for row in committed[1:]] == rows
+    assert len(conclusions) > 1
+    assert {row[-1] for row in conclusions[1:]} <= {"holds", "does not hold", "open"}
+    check_figures(notebook, number=1)
+
+    header = [cell.replace("\n", " ") for cell in committed[0]]
+    psnr = header.index("PSNR ↑")
+    for name, cells in zip(rows, committed[1:], strict=True):  # the records that come with the repository, if any
+        files = sorted(lab.runs.glob(f"{name}-laptop-imagenet-sample-s[012]-*/metrics.json"))
+        values = [json.loads(file.read_text())["psnr"] for file in files]
+        assert cells[psnr].split("\n")[0] == (f"{sum(values) / len(values):.2f}" if values else "–"), name
+    assert committed[1][psnr + 1] == "32.21"  # published
+
+    (file,) = lab.runs.glob("vq-d4-smoke-photos-s0-*/metrics.json")
+    measured = json.loads(file.read_text())
+    assert measured["rfid"] is None and "Inception" in measured["unavailable"]["rfid"]  # there is no network here
+    assert len(ran) == 2
+    shown = dict(zip([cell.replace("\n", " ") for cell in ran[0]], ran[1], strict=True))
+    assert shown["row"] == "vq-d4"
+    assert shown["codebook usage ↑"] == f"{measured['usage_queue']:.1%}"
+    assert shown["PSNR ↑"] == f"{measured['psnr']:.2f}"
+    assert shown["SSIM ↑"] == f"{measured['ssim']:.4f}"
+    assert shown["rFID ↓"] == "–"
+    assert "1 planned, 1 complete, 0 failed" in notebook.text()
+    assert {"02_train.ipynb", "04_evaluate.ipynb"} <= {path.name for path in file.parent.iterdir()}
+    assert not notebook.errors, notebook.errors
+
+
+def test_02_train_interrupted_goes_on_where_it_stopped(lab: Any, open_notebook: OpenNotebook) -> None:
+    settings = {"dataset": "photos", "hidden_dim": 8, "batch_size": 4, "steps": FOREVER}
+    run = run_directory(lab.runs, **settings)
+    notebook = open_notebook("02_train", **(SMOKE | settings), report_every=5, checkpoint_every=FOREVER)
+    cell = training_cell(notebook)
+
+    def interrupt_after(step: int) -> int:
+        """Interrupt once the log holds `step`; check that it was saved, and return the step that the page says."""
+        wait_for_step(run, step, seconds=SECONDS)
+        notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+        assert notebook.finish(seconds=SECONDS) is True
+        assert not notebook.failures(), notebook.failures()
+        text = output_text(notebook, cell)
+        said = re.search(rf"Interrupted: saved at step (\d+) of {FOREVER}; the same command goes on", text)
+        assert said, text
+        saved_step = int(said[1])
+        assert saved_step >= step
+        newest = sorted((run / "checkpoint").glob("step-*.pt"))[-1]
+        assert newest.name == f"step-{saved_step:09d}.pt"
+        assert log_steps(run) == list(range(5, saved_step + 1, 5))  # every report once: nothing lost, nothing repeated
+        return saved_step
+
+    assert not run.exists()
+    notebook.start("notebook:run-all-cells")
+    first = interrupt_after(step=20)
+    rest = [run / name for name in ("reconstructions.jpg", "tokenizer/model.safetensors")]
+    assert all(path.is_file() for path in rest)  # the cells below ran, on what was trained so far
+
+    notebook.start_cell(cell)
+    second = interrupt_after(step=5 * (first // 5) + 50)
+    assert second > first
+    progress = [int(step) for step in re.findall(rf"(\d+)/{FOREVER} ", output_text(notebook, cell))]
+    assert progress and min(progress) >= first, progress  # the bar begins where it stopped
+    assert len(sorted((run / "checkpoint").glob("step-*.pt"))) == 2
+    assert not notebook.errors, notebook.errors
+
+
+def test_a_failing_cell_is_noticed(lab: Any, open_notebook: OpenNotebook) -> None:
+    """`run_all` can fail: it says what a cell raised."""
+    cells = [nbformat.v4.new_code_cell(source) for source in ("print('before')", "1 / 0", "print('after')")]
+    kernel = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }  # without it, JupyterLab asks for one
+    failing = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(failing, lab.root / "failing.ipynb")
+    notebook = open_notebook("failing")
+    with pytest.raises(AssertionError, match="ZeroDivisionError: division by zero"):
+        notebook.run_all(seconds=SECONDS)
+    assert "before" in notebook.text() and "after" not in notebook.text()

@@ -1,0 +1,241 @@
+"""The run directory: opened, resumed or refused; its log, its checkpoints and its metrics."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vistok.config import TrainConfig, replace_file, repository_root
+from vistok.runs import Report, Run, provenance
+
+Toy = Callable[..., TrainConfig]
+
+
+def report(step: int) -> Report:
+    return Report(step, {"total": 1.0 / step}, usage=0.5, perplexity=8.0, images_per_second=100.0, data_share=0.1)
+
+
+def begun(config: TrainConfig, *steps: int, checkpoint: int | None = None) -> Run:
+    """A run that wrote its configuration, a log of these steps and perhaps a checkpoint."""
+    run = Run.open(None, config)
+    run.write_config("cpu")
+    for step in steps:
+        run.append_log(report(step))
+    if checkpoint:
+        run.save_checkpoint({"step": checkpoint, "weight": torch.arange(3.0)}, checkpoint)
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_run_is_made_and_the_same_configuration_opens_it_again(toy: Toy) -> None:
+    run = begun(toy(), 2, 4, checkpoint=4)
+    assert run.path == toy().run_dir
+    before = contents(run.path)
+    again = Run.open(run.path, toy(num_workers=3, report_every=1))
+    assert again.load_checkpoint()["step"] == 4
+    assert [line["step"] for line in again.log()] == [2, 4]
+    assert Run.open(run.path).config == toy()
+    assert contents(run.path) == before
+
+
+def test_a_run_of_another_configuration_is_refused_with_the_fields_that_differ(toy: Toy) -> None:
+    run = begun(toy(), 2)
+    before = contents(run.path)
+    with pytest.raises(ValueError) as error:
+        Run.open(run.path, toy(lr=0.5, codebook_size=8, report_every=1))
+    assert "lr is 0.001 there, 0.5 here" in str(error.value)
+    assert "codebook_size is 16 there, 8 here" in str(error.value)
+    assert "report_every" not in str(error.value)
+    with pytest.raises(ValueError, match="lr is"):
+        Run.open(run.path, toy(lr=0.5), start_over=True)
+    assert contents(run.path) == before
+
+
+def test_nothing_to_open_is_said(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape(f"There is no run in {tmp_path / 'none'}")):
+        Run.open(tmp_path / "none")
+    with pytest.raises(ValueError, match="needs a path, a configuration, or both"):
+        Run.open()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_record_without_weights_is_read_but_not_resumed(toy: Toy) -> None:
+    run = begun(toy(), 2, 4, 6)
+    before = contents(run.path)
+    assert len(Run.open(run.path).log()) == 3
+    with pytest.raises(ValueError, match=r"record without weights.*start_over.*another run_dir"):
+        Run.open(run.path, toy())
+    assert contents(run.path) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(toy: Toy) -> None:
+    run = begun(toy(), 2)
+    assert Run.open(run.path, toy()).load_checkpoint() is None
+
+
+def test_starting_over_sets_everything_aside(toy: Toy) -> None:
+    run = begun(toy(), 2, 4, 6, checkpoint=6)
+    (run.path / "metrics.json").write_text("{}")
+    before = contents(run.path)
+    for number in (1, 2):
+        over = Run.open(run.path, toy(), start_over=True)
+        assert contents(over.path) == {}
+        assert over.log() == []
+        assert contents(run.path.with_name(f"{run.path.name}.before-{number}")) == before
+        for name, content in before.items():
+            (run.path / name).parent.mkdir(exist_ok=True)
+            (run.path / name).write_bytes(content)
+
+
+def test_starting_over_where_nothing_is_just_starts(toy: Toy) -> None:
+    run = Run.open(None, toy(), start_over=True)
+    assert [path.name for path in run.path.parent.iterdir()] == [run.path.name]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"config": {"colour": 1}}', '{"config": {"lr": "fast"}}', "\x00"])
+def test_an_unreadable_configuration_is_named(toy: Toy, content: str) -> None:
+    run = begun(toy(), 2)
+    (run.path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(f"{run.path / 'config.json'} is not a configuration")):
+        Run.open(run.path, toy())
+    assert (run.path / "config.json").read_text() == content
+
+
+def test_a_last_line_cut_short_is_left_out_and_dropped_on_resuming(toy: Toy) -> None:
+    run = begun(toy(), 2, 4)
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "los')
+    assert [line["step"] for line in run.log()] == [2, 4]
+    run.truncate_log(4)
+    run.append_log(report(6))
+    assert [line["step"] for line in run.log()] == [2, 4, 6]
+
+
+def test_truncating_keeps_the_other_lines_exactly(toy: Toy) -> None:
+    run = begun(toy(), 2, 4, 6)
+    lines = run.log()
+    assert lines[0] == dataclasses.asdict(report(2))
+    run.truncate_log(4)
+    assert run.log() == lines[:2]
+
+
+def test_the_last_two_checkpoints_are_kept(toy: Toy) -> None:
+    run = Run.open(None, toy())
+    for step in (2, 4, 10, 8):
+        file = run.save_checkpoint({"step": step}, step)
+        assert file.name == f"step-{step:09d}.pt"
+    assert [path.name for path in (run.path / "checkpoint").iterdir() if path.suffix != ".pt"] == []
+    assert sorted(path.name for path in run.checkpoints()) == ["step-000000008.pt", "step-000000010.pt"]
+    assert run.load_checkpoint() == {"step": 10}
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(toy: Toy) -> None:
+    run = begun(toy(), 2, checkpoint=2)
+    before = contents(run.path)
+    with pytest.raises(Exception, match="pickle"):
+        run.save_checkpoint({"step": 4, "bad": lambda: None}, 4)
+    assert contents(run.path) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "code"])
+def test_a_damaged_checkpoint_is_one_sentence_with_the_way_back(toy: Toy, damage: str) -> None:
+    run = begun(toy(), 2, checkpoint=2)
+    file = run.save_checkpoint({"step": 4, "weight": torch.zeros(1000)}, 4)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-500])
+    elif damage == "code":
+        torch.save({"step": Run}, file)
+    else:
+        file.write_bytes(b"" if damage == "empty" else b"not a checkpoint")
+    with pytest.raises(ValueError) as error:
+        run.load_checkpoint()
+    assert str(error.value).startswith(f"The checkpoint {file} cannot be read")
+    assert "step-000000002.pt" in str(error.value)
+    assert "\n" not in str(error.value)
+    file.unlink()
+    assert run.load_checkpoint()["step"] == 2
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file.json"
+    replace_file(file, b"old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            replace_file(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+    replace_file(file, b"new")
+    assert file.read_bytes() == b"new"
+
+
+def test_half_a_run_is_not_measured(toy: Toy) -> None:
+    run = begun(toy(), 2, 4, checkpoint=4)
+    with pytest.raises(ValueError, match="has taken 4 of 6 steps"):
+        run.check_finished()
+    run.append_log(report(6))
+    with pytest.raises(ValueError, match="has taken 4 of 6 steps"):  # the tokenizer is the checkpoint's
+        run.check_finished()
+    run.save_checkpoint({"step": 6}, 6)
+    run.check_finished()
+
+
+def test_a_finished_record_without_weights_may_be_measured(toy: Toy) -> None:
+    begun(toy(), 2, 4, 6).check_finished()
+    with pytest.raises(ValueError, match="has taken 0 of 7 steps"):
+        Run.open(None, toy(steps=7)).check_finished()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "name"),
+    [
+        ("folder", "test", "metrics.json"),
+        ("folder", "train", "metrics-folder-train.json"),
+        ("photos", "test", "metrics-photos-test.json"),
+    ],
+)
+def test_an_evaluation_is_filed_by_its_data_and_stays(toy: Toy, dataset: str, split: str, name: str) -> None:
+    run = begun(toy(), 6)
+    record = {"psnr": 20.0, "dataset": {"name": dataset, "split": split}}
+    assert run.save_metrics(record) == run.path / name
+    assert run.save_metrics(record | {"psnr": 30.0}) is None
+    assert json.loads((run.path / name).read_text()) == record
+    assert run.metrics == (record if name == "metrics.json" else None)
+    assert run.save_metrics(record | {"psnr": 30.0}, overwrite=True) == run.path / name
+    assert json.loads((run.path / name).read_text())["psnr"] == 30.0
+
+
+def test_provenance_names_no_path_of_the_machine() -> None:
+    text = json.dumps(provenance())
+    assert str(repository_root()) not in text
+    assert str(Path.home()) not in text
+    assert not re.search(r'"/|[A-Z]:\\', text)
+
+
+def test_provenance_names_versions_threads_and_commit() -> None:
+    torch.set_num_threads(2)
+    record = provenance("cpu")
+    assert record["threads"] == 2
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0] or record["versions"]["torch"]
+    assert {"vistok", "accelerate", "torchmetrics"} < set(record["versions"])
+    assert re.fullmatch(r"[0-9a-f]{40}", record["commit"]) if record["commit"] else record["dirty"] is None
+
+
+def test_a_record_holds_configuration_and_provenance(toy: Toy) -> None:
+    run = begun(toy())
+    run.write_config("cpu", num_processes=1)
+    record = json.loads((run.path / "config.json").read_text())
+    assert TrainConfig.from_dict(record["config"]) == toy()
+    assert record["provenance"]["num_processes"] == 1
+    assert run.provenance == record["provenance"]

@@ -1,0 +1,316 @@
+"""Results tables: planned whole, run one by one, shown beside what was published."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill.cli
+import pytest
+from click.testing import CliRunner
+
+from vistok import tables
+from vistok.config import TrainConfig, repository_root, runs_root
+from vistok.notebooks import notebook_path, parameter_names
+from vistok.runs import Run
+from vistok.tables import PlannedRun, conclusions_markdown, load_table, markdown, measured, plan, run_all, with_tables
+
+VQ_ROWS = ["vq-d4", "vq-d8", "vq-d16", "vq-d32", "vq-d64", "vq-d64-k1024", "vq-d64-k2048", "vq-d4-l2", "vq-d64-l2"]
+ROWS = [*VQ_ROWS, "ema-d4", "ema-d64"]
+RECORD = dict.fromkeys(tables.METRIC_FORMS, None) | {"unavailable": {"rfid": "no weights here"}}
+
+
+def complete(run: PlannedRun, **values: float | None) -> None:
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    (run.run_dir / "metrics.json").write_text(json.dumps(RECORD | values))
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Record the notebooks that would be executed; measuring one leaves metrics."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def execute(notebook: Path, output: Path, parameters: dict[str, Any], **_: Any) -> None:
+        calls.append((notebook.stem, parameters))
+        if parameters.get("seed") == 13:
+            raise RuntimeError("\x1b[31mTraceback\x1b[0m\n\nValueError: an unlucky seed\n\n")
+        if notebook.stem == "04_evaluate":
+            file = Path(parameters["run_dir"]) / "metrics.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(RECORD))
+
+    monkeypatch.setattr(tables, "execute", execute)
+    return calls
+
+
+def test_the_table_has_its_rows_with_all_published_numbers() -> None:
+    table = load_table("celeba64")
+    assert list(table.rows) == ROWS
+    for row in table.rows.values():
+        assert row.published.keys() == {"usage_queue", "psnr", "ssim", "rfid"}
+        assert 0 < row.published["usage_queue"] <= 1
+    assert {name for c in table.conclusions for name in (c.better, c.worse)} <= set(ROWS)
+
+
+@pytest.mark.parametrize("scale", load_table("celeba64").scales)
+def test_every_row_is_a_configuration_at_every_scale(scale: str) -> None:
+    planned = plan("celeba64", scale=scale)
+    assert [run.config.row for run in planned] == [f"celeba64/{name}" for name in ROWS]
+    assert len({run.run_dir for run in planned}) == len(ROWS)
+
+
+def test_a_plan_is_rows_times_seeds_with_the_overrides_in_each() -> None:
+    planned = plan("celeba64", ["vq-d4", "ema-d4"], "smoke", [3, 4], steps=5, dataset="folder")
+    assert [(run.row.name, run.config.seed) for run in planned] == [
+        ("vq-d4", 3),
+        ("vq-d4", 4),
+        ("ema-d4", 3),
+        ("ema-d4", 4),
+    ]
+    for run in planned:
+        assert (run.config.steps, run.config.dataset) == (5, "folder")
+        given = {k: v for k, v in run.train_parameters.items() if k not in ("row", "scale")}
+        assert TrainConfig.from_row(run.train_parameters["row"], run.train_parameters["scale"], **given) == run.config
+        assert run.run_dir == run.config.run_dir
+        assert run.run_dir.parent == runs_root()
+
+
+def test_no_seeds_is_the_scales_own_and_an_empty_list_is_none() -> None:
+    assert [run.config.seed for run in plan("celeba64", ["vq-d4"], "paper")] == [8888]
+    assert plan("celeba64", ["vq-d4"], "paper", []) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"table": "celeba46"}, "There is no table 'celeba46'; did you mean 'celeba64'?"),
+        ({"rows": ["vq-d4", "vq-d5"]}, "Table 'celeba64' has no row 'vq-d5'; did you mean 'vq-d"),
+        ({"scale": "labtop"}, "There is no scale 'labtop'; did you mean 'laptop'?"),
+        ({"dataset": "celebra"}, "There is no dataset 'celebra'; did you mean 'celeba'?"),
+        ({"stepps": 4}, "There is no setting 'stepps'; did you mean 'steps'?"),
+        ({"steps": 0}, "steps is 0, but must be at least 1."),
+        ({"steps": "many"}, "steps is 'many' (str), but must be of type int."),
+        ({"image_size": 30}, "image_size 30 is not divisible by the downsample factor 4"),
+        ({"network": "simple_cn"}, "There is no network 'simple_cn'; did you mean 'simple_cnn'?"),
+        ({"evaluation": {"rfid_weight": "x"}}, "04_evaluate has no parameter 'rfid_weight'; did you mean"),
+        ({"evaluation": {"split": "train"}}, "evaluation holds 'split'"),
+        ({"evaluation": {"run_dir": "x"}}, "evaluation holds 'run_dir'"),
+    ],
+)
+def test_a_plan_is_refused_before_anything_starts(
+    arguments: dict[str, Any], sentence: str, executed: list[Any]
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=re.escape(sentence)) as error:
+        run_all(plan(**({"table": "celeba64"} | arguments)))
+    assert "\n" not in str(error.value)
+    assert executed == []
+    assert not runs_root().exists()
+
+
+def test_complete_runs_are_skipped_and_a_failed_one_stops_no_other(
+    executed: list[tuple[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = plan("celeba64", ["vq-d4"], "smoke", [1, 13, 2], evaluation={"rfid": False})
+    complete(planned[0], psnr=20.0)
+    before = (planned[0].run_dir / "metrics.json").read_bytes()
+    outcomes = run_all(planned)
+    assert [outcome.status for outcome in outcomes] == ["complete", "failed", "done"]
+    assert outcomes[1].reason == "02_train: ValueError: an unlucky seed"
+    assert [name for name, _ in executed] == ["02_train", "02_train", "04_evaluate"]
+    assert executed[2][1] == {"rfid": False, "run_dir": str(planned[2].run_dir)}
+    assert (planned[0].run_dir / "metrics.json").read_bytes() == before
+    assert f"{planned[1].config.run_name}: failed: 02_train: ValueError: an unlucky seed" in "".join(
+        capsys.readouterr()
+    )
+    assert [outcome.status for outcome in run_all(planned)] == ["complete", "failed", "complete"]
+
+
+def test_a_row_runs_through_the_notebooks(images_root: Path) -> None:
+    tiny = {"hidden_dim": 8, "num_res_blocks": 1, "image_size": 16, "batch_size": 4, "steps": 4, "report_every": 2}
+    planned = plan(
+        "celeba64",
+        ["ema-d4"],
+        "smoke",
+        [5],
+        evaluation={"rfid": False, "lpips": "off", "max_images": None},
+        dataset="folder",
+        data_root=str(images_root),
+        precision="float32",
+        quantizer_options={"decay": 0.9},
+        **tiny,
+    )
+    (outcome,) = run_all(planned)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    (run,) = planned
+    assert Run.open(run.run_dir).config == run.config
+    Run.open(run.run_dir).check_finished()
+    assert run.metrics["dataset"]["name"] == "folder"
+    assert run.metrics["num_images"] == 2
+    assert run.metrics["psnr"] > 5
+    names = {path.name for path in run.run_dir.iterdir()}
+    assert {"02_train.ipynb", "04_evaluate.ipynb", "config.json", "log.jsonl", "metrics.json", "curves.png"} <= names
+    for name in ("02_train", "04_evaluate"):
+        text = (run.run_dir / f"{name}.ipynb").read_text()
+        assert f"{repository_root()}/" not in text
+        notebook = nbformat.reads(text, as_version=4)
+        assert "papermill" not in notebook.metadata
+        assert sum("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+    assert run.row.name in markdown(planned)
+    before = {path: path.stat().st_mtime_ns for path in run.run_dir.rglob("*")}
+    assert [again.status for again in run_all(planned)] == ["complete"]
+    assert {path: path.stat().st_mtime_ns for path in run.run_dir.rglob("*")} == before
+
+
+def test_commands_are_shell_that_papermill_reads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(
+        "celeba64",
+        ["ema-d4"],
+        "smoke",
+        [7],
+        evaluation={"rfid_weights": "my weights/$HOME's.pth", "rfid": True, "max_images": None},
+        dataset="folder",
+        data_root="2024",
+        quantizer_options={"decay": 1e-05},
+        lr=1e-05,
+        flip=False,
+    )
+    (command,) = (run.command for run in planned)
+    assert "\n" not in command
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    jobs = [[]]
+    for word in shlex.split(command):
+        if word == "&&":
+            jobs.append([])
+        else:
+            jobs[-1].append(word)
+    make, *notebooks = jobs
+    assert make == ["mkdir", "-p", str(planned[0].run_dir)]
+    wanted = (planned[0].train_parameters, planned[0].evaluate_parameters | {"run_dir": str(planned[0].run_dir)})
+    for job, stem, parameters in zip(notebooks, ("02_train", "04_evaluate"), wanted, strict=True):
+        assert job[:3] == ["papermill", f"notebooks/{stem}.ipynb", f"{planned[0].run_dir}/{stem}.ipynb"]
+        assert (repository_root() / job[1]).is_file()
+        read: dict[str, Any] = {}
+        monkeypatch.setattr(papermill.cli, "execute_notebook", lambda read=read, **given: read.update(given))
+        result = CliRunner().invoke(papermill.cli.papermill, job[1:])
+        assert result.exit_code == 0, result.output
+        assert read["parameters"] == parameters
+        assert {k: type(v) for k, v in read["parameters"].items()} == {k: type(v) for k, v in parameters.items()}
+        assert set(parameters) <= set(parameter_names(notebook_path(stem)))
+
+
+def test_commands_name_the_repositorys_runs_by_relative_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VISTOK_RUNS")
+    (run,) = plan("celeba64", ["vq-d4"], "smoke", [0])
+    assert str(repository_root()) not in run.command
+    assert run.command.startswith(f"mkdir -p runs/{run.config.run_name} && papermill notebooks/02_train.ipynb ")
+
+
+def test_the_command_line_prints_commands_and_runs_nothing(
+    executed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["celeba64", "--rows", "vq-d4", "ema-d4", "--seeds", "0", "1", "--set", "steps=7", "--print-commands"]
+    assert tables.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all("-p steps 7" in line for line in lines)
+    assert executed == []
+
+
+def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
+    output = capsys.readouterr().out
+    assert "rfid was not measured: no weights here" in output
+    assert "| vq-d4 |" in output
+    assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "13", "0"]) == 1
+    assert "failed: 02_train: ValueError: an unlucky seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [["--rows", "vq-d5"], ["--scale", "big"], ["--set", "stepps=1"], ["--set", "steps"]])
+def test_the_command_line_refuses_with_one_sentence(
+    wrong: list[str], executed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        tables.main(["celeba64", *wrong])
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert executed == []
+
+
+def test_the_table_shows_measured_beside_published_with_mean_and_range() -> None:
+    planned = plan("celeba64", ["vq-d4", "vq-d64-l2", "ema-d4"], "smoke", [0, 1, 2])
+    for run, psnr in zip(planned[:3], (20.0, 21.0, 23.5), strict=True):
+        complete(run, psnr=psnr, usage_queue=0.5, ssim=0.8)
+    complete(planned[3], psnr=19.25, usage_queue=0.25, ssim=None)
+    assert measured(planned, "psnr") == {"vq-d4": [20.0, 21.0, 23.5], "vq-d64-l2": [19.25], "ema-d4": []}
+    header, _, vq_d4, vq_d64_l2, ema = markdown(planned).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (header, vq_d4, vq_d64_l2, ema)]
+    assert len({len(row) for row in cells}) == 1
+    named = dict(zip(cells[0], cells[1], strict=True))
+    assert named["row"] == "vq-d4"
+    assert (named["quantizer"], named["dim"], named["size"], named["l2"]) == ("vq", "4", "512", "no")
+    assert named["PSNR ↑"] == "21.50<br>(20.00 to 23.50)"
+    assert named["PSNR ↑<br>published"] == "32.21"
+    assert named["codebook usage ↑"] == "50.0%<br>(50.0% to 50.0%)"
+    assert named["codebook usage ↑<br>published"] == "100.0%"
+    assert (named["rFID ↓"], named["rFID ↓<br>published"]) == ("–", "16.32")
+    one_seed = dict(zip(cells[0], cells[2], strict=True))
+    assert (one_seed["PSNR ↑"], one_seed["SSIM ↑"], one_seed["l2"]) == ("19.25", "–", "yes")
+    assert dict(zip(cells[0], cells[3], strict=True))["PSNR ↑"] == "–"
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "verdict"),
+    [
+        ([22.0, 23.0], [20.0, 21.0], "holds"),
+        ([20.0, 21.0], [22.0, 23.0], "does not hold"),
+        ([20.0, 23.0], [21.0, 22.0], "open"),
+        ([21.0], [21.0], "open"),
+        ([21.0], [], "open"),
+        ([], [], "open"),
+    ],
+)
+def test_a_conclusion_holds_where_the_seeds_do_not_overlap(
+    better: list[float], worse: list[float], verdict: str
+) -> None:
+    planned = plan("celeba64", ["vq-d4", "vq-d64"], "smoke", [0, 1])
+    for runs, values in ((planned[:2], better), (planned[2:], worse)):
+        for run, value in zip(runs, values, strict=False):
+            complete(run, psnr=value)
+    lines = [line for line in conclusions_markdown(planned).splitlines() if "vq-d4 over vq-d64 | psnr" in line]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"| **{verdict}** |")
+
+
+@pytest.mark.filterwarnings("ignore:codebook_size differ")
+def test_conclusions_are_drawn_for_runs_that_are_no_row_any_more() -> None:
+    assert "**open**" in conclusions_markdown(plan("celeba64", ["vq-d4", "vq-d64"], "smoke", codebook_size=16))
+
+
+def test_an_evaluation_is_shown_beside_its_rows_published_numbers() -> None:
+    record = RECORD | {"psnr": 20.5, "usage": 0.5}
+    with_row = tables.beside_published(record, "celeba64/vq-d4")
+    assert "| psnr | 20.50 dB | 32.21 dB |" in with_row
+    assert "| usage | 50.0% |" in with_row
+    without = tables.beside_published(record, None)
+    assert "| psnr | 20.50 dB |" in without.splitlines()
+    assert "published" not in without
+
+
+@pytest.mark.parametrize("mark", ["<!-- table celeba64 -->", "<!-- table celeba64 rows=['vq-d4'] seeds=[0,1] -->"])
+def test_tables_are_made_anew_between_their_marks(mark: str) -> None:
+    for run in plan("celeba64", ["vq-d4"], "smoke"):
+        complete(run, psnr=20.25)
+    text = f"before\n\n{mark}\nstale\n<!-- /table -->\n\nafter\n"
+    made = with_tables(text)
+    assert made.startswith(f"before\n\n{mark}\n| row |")
+    assert made.endswith("\n<!-- /table -->\n\nafter\n")
+    assert "stale" not in made
+    assert "20.25" in made
+    assert with_tables(made) == made
+
+
+def test_text_without_marks_stays() -> None:
+    assert with_tables("# Title\n<!-- tables -->\n") == "# Title\n<!-- tables -->\n"

@@ -1,0 +1,424 @@
+"""Training: what a step computes depends on the configuration alone, and what goes wrong is said and loses nothing."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from vistok.config import TrainConfig, repository_root
+from vistok.quantizers import VectorQuantizer
+from vistok.runs import Run
+from vistok.tokenizer import VisualTokenizer
+from vistok.training import Trainer
+
+Toy = Callable[..., TrainConfig]
+RATES = ("images_per_second", "data_share")
+
+
+def opened(config: TrainConfig, path: Path | None = None) -> Trainer:
+    return Trainer(Run.open(path, config), progress=False)
+
+
+def trained(config: TrainConfig, path: Path | None = None) -> Trainer:
+    trainer = opened(config, path)
+    for _ in trainer:
+        pass
+    return trainer
+
+
+def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def log_without_rates(run: Run) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key not in RATES} for line in run.log()]
+
+
+def crash_at(trainer: Trainer, step: int) -> None:
+    """Make the trainer fail while it takes a step, as a lost device or a full disk would."""
+    take = trainer.train_step
+
+    def failing(images: Tensor) -> Any:
+        if trainer.step + 1 == step:
+            raise RuntimeError("crashed")
+        return take(images)
+
+    trainer.train_step = failing  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "ema"])
+def test_the_loss_falls(toy: Toy, quantizer: str) -> None:
+    config = toy(quantizer=quantizer, hidden_dim=32, batch_size=16, lr=3e-3, steps=60, report_every=10)
+    losses = [report.losses["reconstruction"] for report in opened(config)]
+    assert len(losses) == 6
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_reports_are_what_was_trained(toy: Toy) -> None:
+    trainer = opened(toy(steps=7, report_every=3))
+    reports = list(trainer)
+    assert [r.step for r in reports] == [3, 6, 7]
+    assert len(trainer) == 3
+    for r in reports:
+        losses = r.losses
+        assert losses.keys() == {"reconstruction", "codebook", "commitment", "total"}
+        total = losses["reconstruction"] + losses["codebook"] + 0.25 * losses["commitment"]
+        assert losses["total"] == pytest.approx(total, rel=1e-5)
+        assert 1 / 16 <= r.usage <= 1
+        assert 1 <= r.perplexity <= 16 * r.usage + 1e-4
+        assert r.images_per_second > 0
+        assert 0 <= r.data_share <= 1
+    assert [line["step"] for line in trainer.run.log()] == [3, 6, 7]
+
+
+def test_a_finished_run_yields_nothing_and_is_not_touched(toy: Toy) -> None:
+    run = trained(toy()).run
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert list(opened(toy())) == []
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_the_saved_tokenizer_is_the_trained_one(toy: Toy) -> None:
+    trainer = trained(toy())
+    loaded = VisualTokenizer.load(trainer.run.path)
+    assert_same_weights(loaded.state_dict(), trainer.tokenizer.state_dict())
+    assert [path.name for path in trainer.run.checkpoints()] == ["step-000000004.pt", "step-000000006.pt"]
+    trainer.run.check_finished()
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "ema"])
+@pytest.mark.parametrize(("report_every", "checkpoint_every"), [(2, 4), (3, 4), (2, 5)])
+@pytest.mark.parametrize("leave", ["break", "crash"])
+def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
+    toy: Toy, tmp_path: Path, quantizer: str, report_every: int, checkpoint_every: int, leave: str
+) -> None:
+    config = toy(quantizer=quantizer, steps=11, report_every=report_every, checkpoint_every=checkpoint_every)
+    whole = trained(config, tmp_path / "whole")
+    first = opened(config, tmp_path / "parts")
+    if leave == "break":
+        for report in first:
+            if report.step >= 5:
+                break
+        resumed_from = report.step
+    else:
+        crash_at(first, 9)
+        with pytest.raises(RuntimeError, match="crashed"):
+            list(first)
+        resumed_from = 8 if checkpoint_every == 4 else 5
+    second = opened(config, tmp_path / "parts")
+    assert second.step == resumed_from
+    list(second)
+    assert_same_weights(second.tokenizer.state_dict(), whole.tokenizer.state_dict())
+    assert log_without_rates(second.run) == log_without_rates(whole.run)
+    moments = [torch.load(t.run.checkpoints()[-1], weights_only=True)["optimizer"]["state"] for t in (second, whole)]
+    assert_same_weights(*({f"{p}.{k}": v for p, s in m.items() for k, v in s.items()} for m in moments))
+
+
+def test_leaving_and_going_on_with_the_same_trainer(toy: Toy, tmp_path: Path) -> None:
+    whole = trained(toy(steps=9), tmp_path / "whole")
+    trainer = opened(toy(steps=9), tmp_path / "parts")
+    for _ in range(3):
+        for _report in trainer:
+            break
+    assert trainer.step == 6
+    assert [r.step for r in trainer] == [8, 9]
+    assert_same_weights(trainer.tokenizer.state_dict(), whole.tokenizer.state_dict())
+    assert log_without_rates(trainer.run) == log_without_rates(whole.run)
+
+
+def test_other_seeds_are_other_runs(toy: Toy) -> None:
+    one, other = trained(toy(seed=0)), trained(toy(seed=1))
+    assert one.run.path != other.run.path
+    assert not torch.equal(one.tokenizer.quantizer.codebook, other.tokenizer.quantizer.codebook)
+
+
+def test_workers_change_nothing(toy: Toy, tmp_path: Path) -> None:
+    alone, helped = (trained(toy(num_workers=n), tmp_path / str(n)) for n in (0, 2))
+    assert_same_weights(alone.tokenizer.state_dict(), helped.tokenizer.state_dict())
+    assert log_without_rates(alone.run) == log_without_rates(helped.run)
+
+
+SCRIPT = """
+import sys, time
+from vistok import Run, TrainConfig, Trainer
+config = TrainConfig.from_json(sys.argv[1])
+for report in Trainer(Run.open(sys.argv[2], config), progress=False):
+    print(report.step, flush=True)
+    time.sleep(0.05)
+print("left", flush=True)
+"""
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = toy(steps=30, report_every=2, checkpoint_every=1000)
+    whole = trained(config, tmp_path / "whole")
+    arguments = [config.to_json(), str(tmp_path / "parts")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository_root(),
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # the caller may ignore it
+    )
+    assert process.stdout.readline() == "2\n"
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert output.endswith("left\n")
+    assert "Traceback" not in errors
+    said = re.search(r"Interrupted: saved at step (\d+) of 30; the same command goes on from there\.", output + errors)
+    (checkpoint,) = Run.open(tmp_path / "parts").checkpoints()
+    assert 2 <= int(said[1]) < 30
+    assert checkpoint.name == f"step-{int(said[1]):09d}.pt"
+
+    monkeypatch.setattr(sys, "argv", ["-c", *arguments])
+    exec(compile(SCRIPT, "the same command", "exec"), {})
+    assert capsys.readouterr().out.startswith(f"{int(said[1]) // 2 * 2 + 2}\n")
+    resumed = VisualTokenizer.load(tmp_path / "parts")
+    assert_same_weights(resumed.state_dict(), whole.tokenizer.state_dict())
+    assert log_without_rates(Run.open(tmp_path / "parts")) == log_without_rates(whole.run)
+
+
+def test_the_first_ctrl_c_waits_for_the_step_and_the_handler_comes_back(toy: Toy) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    trainer = opened(toy(steps=20, checkpoint_every=1000))
+    take = trainer.train_step
+
+    def interrupted(images: Tensor) -> Any:
+        if trainer.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return take(images)
+
+    trainer.train_step = interrupted  # type: ignore[method-assign]
+    assert [r.step for r in trainer] == [2, 4]
+    assert trainer.step == 5
+    assert trainer.run.load_checkpoint()["step"] == 5
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_works_in_a_thread(toy: Toy, tmp_path: Path) -> None:
+    there: list[Trainer] = []
+    thread = threading.Thread(target=lambda: there.append(trained(toy(), tmp_path / "thread")))
+    thread.start()
+    thread.join(60)
+    here = trained(toy(), tmp_path / "main")
+    assert_same_weights(there[0].tokenizer.state_dict(), here.tokenizer.state_dict())
+
+
+def test_a_huge_learning_rate_names_the_step_and_the_last_checkpoint(toy: Toy) -> None:
+    trainer = opened(toy(lr=1e18, checkpoint_every=1, report_every=100))
+    with pytest.raises(FloatingPointError) as error:
+        list(trainer)
+    (checkpoint,) = trainer.run.checkpoints()
+    assert checkpoint.name == "step-000000001.pt"
+    assert "The loss is not finite at step 2 (reconstruction" in str(error.value)
+    assert f"the last good checkpoint is {checkpoint}." in str(error.value)
+    assert "\n" not in str(error.value)
+    assert all(value.isfinite().all() for value in trainer.run.load_checkpoint()["tokenizer"].values())
+
+
+def test_without_a_checkpoint_there_is_none_to_name(toy: Toy) -> None:
+    trainer = opened(toy(checkpoint_every=100))
+    with torch.no_grad():
+        trainer.tokenizer.encoder.to_codes.bias.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="at step 1 .*; there is no checkpoint yet"):
+        list(trainer)
+    assert trainer.run.checkpoints() == []
+    assert trainer.run.log() == []
+    assert not trainer.run.tokenizer_dir.exists()
+
+
+def test_what_was_saved_before_a_non_finite_loss_is_still_good(toy: Toy, tmp_path: Path) -> None:
+    config = toy(steps=8, checkpoint_every=4, report_every=3)
+    whole = trained(config, tmp_path / "whole")
+    trainer = opened(config, tmp_path / "poisoned")
+    take = trainer.train_step
+
+    def poisoned(images: Tensor) -> Any:
+        if trainer.step == 5:
+            with torch.no_grad():
+                trainer.tokenizer.decoder.from_codes.weight.fill_(math.nan)
+        return take(images)
+
+    trainer.train_step = poisoned  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError, match=r"not finite at step 6 .*step-000000004\.pt"):
+        list(trainer)
+    assert [path.name for path in trainer.run.checkpoints()] == ["step-000000004.pt"]
+    again = trained(config, tmp_path / "poisoned")
+    assert_same_weights(again.tokenizer.state_dict(), whole.tokenizer.state_dict())
+    assert log_without_rates(again.run) == log_without_rates(whole.run)
+
+
+def test_weights_that_overflowed_after_a_finite_loss_are_not_saved(toy: Toy) -> None:
+    trainer = opened(toy(checkpoint_every=2, report_every=100))
+    take = trainer.train_step
+
+    def overflowing(images: Tensor) -> Any:
+        result = take(images)
+        if trainer.step == 3:
+            with torch.no_grad():
+                trainer.tokenizer.decoder.from_codes.weight.fill_(math.inf)
+        return result
+
+    trainer.train_step = overflowing  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError, match=r"weights are not finite after step 4 .*step-000000002\.pt"):
+        list(trainer)
+    assert [path.name for path in trainer.run.checkpoints()] == ["step-000000002.pt"]
+    assert all(value.isfinite().all() for value in VisualTokenizer.load(trainer.run.path).state_dict().values())
+
+
+def test_a_crash_while_saving_leaves_no_run_that_passes_for_finished(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = opened(toy(steps=6, checkpoint_every=4))
+    save = Run.save_checkpoint
+
+    def full(self: Run, state: dict[str, Any], step: int) -> Path:
+        if step == 6:
+            raise OSError("No space left on device")
+        return save(self, state, step)
+
+    monkeypatch.setattr(Run, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space"):
+        list(trainer)
+    with pytest.raises(ValueError, match="has taken 4 of 6 steps"):
+        trainer.run.check_finished()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"quantizer": "ema", "codebook_weight": 0.5},
+            "codebook_weight is 0.5, but quantizer 'ema' has no such loss (it has: commitment): leave it out.",
+        ),
+        ({"quantizer": "ema", "l2_norm": True}, "The quantizer 'ema' has no option 'l2_norm'"),
+        ({"quantizer_options": {"decay": 0.9}}, "The quantizer 'vq' has no option 'decay'"),
+        ({"quantizer": "ema", "quantizer_options": {"decy": 0.9}}, "did you mean 'decay'?"),
+        ({"dataset": "photos", "data_root": None, "crop": "adm"}, "crop is 'adm', but photos has one crop only"),
+        ({"dataset": "photos"}, "but photos come with scikit-image; leave it None"),
+        ({"dataset": "photos", "data_root": None, "test_fraction": 0.2}, "the splits of photos are fixed"),
+    ],
+)
+def test_settings_without_effect_are_refused(toy: Toy, settings: dict[str, Any], sentence: str) -> None:
+    config = toy(**settings)
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
+        opened(config)
+    assert "\n" not in str(error.value)
+    assert not config.run_dir.exists() or list(config.run_dir.iterdir()) == []
+
+
+def test_a_tracker_that_is_not_installed_is_refused(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    with pytest.raises(ValueError, match="log_with is 'wandb', but that package is not installed"):
+        opened(toy(log_with="wandb"))
+
+
+def test_tensorboard_gets_every_report(toy: Toy) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = opened(toy(log_with="tensorboard"))
+    for report in trainer:
+        if report.step == 2:
+            break
+    trained(toy(log_with="tensorboard"))
+    found: dict[int, float] = {}
+    for file in trainer.run.path.rglob("events.out.tfevents*"):
+        events = EventAccumulator(str(file)).Reload()
+        if "loss/total" in events.Tags()["scalars"]:
+            found |= {event.step: event.value for event in events.Scalars("loss/total")}
+    assert found == pytest.approx({line["step"]: line["losses"]["total"] for line in trainer.run.log()})
+    assert sorted(found) == [2, 4, 6]
+
+
+class ThreeLosses(VectorQuantizer):
+    """A quantizer with a loss that nobody weighs."""
+
+    def quantize(self, z: Tensor) -> Any:
+        quantized = super().quantize(z)
+        quantized.losses["entropy"] = z.mean()
+        return quantized
+
+
+def test_a_loss_without_a_weight_is_an_error(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules["vistok.quantizers"].QUANTIZERS, "three", ThreeLosses)
+    trainer = opened(toy(quantizer="three"))
+    with pytest.raises(KeyError, match="entropy.*have no weight"):
+        list(trainer)
+    assert trainer.run.checkpoints() == []
+
+
+def test_weights_of_losses_are_used(toy: Toy, tmp_path: Path) -> None:
+    plain = trained(toy(), tmp_path / "plain")
+    heavy = trained(toy(commitment_weight=10.0), tmp_path / "heavy")
+    first = [t.run.log()[0]["losses"] for t in (plain, heavy)]
+    assert first[1]["total"] > first[0]["total"]
+    assert not torch.equal(plain.tokenizer.encoder.to_codes.weight, heavy.tokenizer.encoder.to_codes.weight)
+
+
+def test_precision_is_that_of_the_configuration(toy: Toy) -> None:
+    seen: dict[str, torch.dtype] = {}
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = opened(toy(precision=precision))
+        trainer.tokenizer.decoder.from_codes.register_forward_hook(
+            lambda _module, _inputs, output, name=precision: seen.__setitem__(name, output.dtype)
+        )
+        losses[precision] = [report.losses["total"] for report in trainer]
+        assert json.loads((trainer.run.path / "config.json").read_text())["provenance"]["precision"] == precision
+        assert {value.dtype for value in trainer.tokenizer.state_dict().values()} == {torch.float32}
+    assert seen == {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_precision_is_not_that_of_accelerates_own_configuration(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    seen: set[torch.dtype] = set()
+    trainer = opened(toy(precision="float32", steps=1))
+    trainer.tokenizer.decoder.from_codes.register_forward_hook(lambda _module, _inputs, out: seen.add(out.dtype))
+    list(trainer)
+    assert seen == {torch.float32}
+
+
+def test_another_thread_count_is_said_on_resuming(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(1)
+    for _ in opened(toy()):
+        break
+    torch.set_num_threads(2)
+    trained(toy())
+    assert "This run began with 1 threads and goes on with 2" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.environ.get("VISTOK_EXTENDED") != "1", reason="compiles for minutes: VISTOK_EXTENDED=1")
+def test_compiled_training_is_close_to_eager(toy: Toy) -> None:
+    eager, compiled = (opened(toy(compile=compile)) for compile in (False, True))
+    losses = [[report.losses["total"] for report in trainer] for trainer in (eager, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    loaded = VisualTokenizer.load(compiled.run.path)
+    assert_same_weights(loaded.state_dict(), compiled.tokenizer.state_dict())
