@@ -198,16 +198,19 @@ def test_a_finished_record_without_weights_may_be_measured(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "split", "name"),
+    ("dataset", "split", "max_images", "name"),
     [
-        ("folder", "test", "metrics.json"),
-        ("folder", "train", "metrics-folder-train.json"),
-        ("photos", "test", "metrics-photos-test.json"),
+        ("folder", "test", None, "metrics.json"),
+        ("folder", "test", 10, "metrics-folder-test-part.json"),
+        ("folder", "train", None, "metrics-folder-train.json"),
+        ("photos", "test", None, "metrics-photos-test.json"),
     ],
 )
-def test_an_evaluation_is_filed_by_its_data_and_stays(toy: Toy, dataset: str, split: str, name: str) -> None:
+def test_an_evaluation_is_filed_by_its_data_and_stays(
+    toy: Toy, dataset: str, split: str, max_images: int | None, name: str
+) -> None:
     run = begun(toy(), 6)
-    record = {"psnr": 20.0, "dataset": {"name": dataset, "split": split}}
+    record = {"psnr": 20.0, "dataset": {"name": dataset, "split": split}, "settings": {"max_images": max_images}}
     assert run.save_metrics(record) == run.path / name
     assert run.save_metrics(record | {"psnr": 30.0}) is None
     assert json.loads((run.path / name).read_text()) == record

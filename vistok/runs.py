@@ -266,15 +266,16 @@ class Run:
     def save_metrics(self, record: dict[str, Any], *, overwrite: bool = False) -> Path | None:
         """Write an evaluation, and return its file; None where one is there already and stays.
 
-        The run's own dataset and test split go to `metrics.json`, others to `metrics-<dataset>-<split>.json`.
+        The whole of the run's own test split goes to `metrics.json`, others to `metrics-<dataset>-<split>.json`.
 
         Args:
             record: `Evaluation.to_dict()`.
             overwrite: replace an evaluation that is there.
         """
         dataset, split = record["dataset"]["name"], record["dataset"]["split"]
-        own = dataset == self.config.dataset and split == "test"
-        file = self.path / ("metrics.json" if own else f"metrics-{dataset}-{split}.json")
+        whole = record["settings"]["max_images"] is None
+        own = dataset == self.config.dataset and split == "test" and whole
+        file = self.path / ("metrics.json" if own else f"metrics-{dataset}-{split}{'' if whole else '-part'}.json")
         if file.exists() and not overwrite:
             return None
         replace_file(file, json.dumps(record, indent=2).encode())

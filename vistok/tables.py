@@ -396,10 +396,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     outcomes = run_all(planned, pass_on_bars=True)
     print(f"\n{markdown(planned).replace('<br>', ' ')}\n")
-    for run in planned:
-        for name, reason in (run.metrics or {}).get("unavailable", {}).items():
-            print(f"{name} was not measured: {reason}")
-            break
+    reasons = {
+        (name, reason)
+        for run in planned
+        for name, reason in (run.metrics or {}).get("unavailable", {}).items()
+        if name in [key for key, _, _ in COLUMNS]
+    }
+    for name, reason in sorted(reasons):
+        print(f"{name} was not measured: {reason}\n")
     for outcome in outcomes:
         print(outcome_line(outcome))
         print(f"  pictures and executed notebooks: {outcome.run.run_dir}")
