@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from vistok.config import resolve_path
 from vistok.data import eval_batches, open_dataset, to_float

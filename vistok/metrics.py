@@ -30,7 +30,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torchmetrics import Metric
 from torchmetrics.functional.image.lpips import _NoTrainLpips
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from vistok.config import resolve_path
 

@@ -35,7 +35,7 @@ def reconstructions(images: Tensor, reconstruction: Tensor, titles: Sequence[str
         axes[1, column].imshow(_pixels(reconstruction[column]))
         axes[2, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
         if titles:
-            axes[0, column].set_title(titles[column], fontsize=7)
+            axes[0, column].set_title(titles[column], fontsize=8)
     for axis, label in zip(axes[:, 0], ("original", "reconstruction", "error"), strict=True):
         axis.set_ylabel(label, fontsize=8)
     for axis in axes.flat:
@@ -69,7 +69,9 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), dpi=DPI)
     step = [entry["step"] for entry in log]
     for name in log[0]["losses"] if log else ():
-        style = {"color": "black", "lw": 2, "alpha": 0.4} if name == "total" else {"lw": 1}
+        style = {"color": "black", "lw": 2, "alpha": 0.4} if name == "total" else {"lw": 1.2}
+        if name == "commitment":  # of VQ it equals the codebook loss, and would hide it
+            style["ls"] = "--"
         left.plot(step, [entry["losses"][name] for entry in log], label=name, **style)
     left.set(xlabel="step", ylabel="loss", yscale="log", xlim=(0, steps))
     if log:
@@ -127,13 +129,16 @@ def codebook_usage(counts: Tensor) -> Figure:
     rank = np.arange(1, len(ordered) + 1)
     used = int((ordered > 0).sum())
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.4), dpi=DPI)
-    left.bar(rank[:used], ordered[:used], width=1.0, color="C2")
-    left.axvspan(used + 0.5, len(ordered) + 0.5, color="0.85", label=f"{len(ordered) - used} codes never chosen")
-    left.set(xlabel="code, most frequent first", ylabel="tokens", xlim=(0.5, len(ordered) + 0.5), yscale="log")
+    left.step(rank[:used], ordered[:used], where="mid", marker=".", ms=3, color="C2")
+    if used < len(ordered):
+        left.axvspan(used + 0.5, len(ordered) + 0.5, color="0.85", label=f"{len(ordered) - used} codes never chosen")
+        left.legend(fontsize=8, loc="lower left")
+    left.set(xlabel="code, most frequent first", ylabel="tokens", xscale="log", yscale="log")
+    left.set(xlim=(0.9, len(ordered) + 0.5), ylim=(0.8, None))
     left.set_title(f"{used} of {len(ordered)} codes used", fontsize=9)
-    left.legend(fontsize=7, loc="lower left")
     right.plot(rank, 100 * np.cumsum(ordered) / max(1, ordered.sum()), color="C2")
-    right.set(xlabel="most frequent codes", ylabel="% of tokens", xlim=(0.5, len(ordered) + 0.5), ylim=(0, 103))
+    right.set(xlabel="most frequent codes", ylabel="% of tokens", xscale="log")
+    right.set(xlim=(0.9, len(ordered) + 0.5), ylim=(0, 103))
     figure.tight_layout()
     return figure
 
@@ -146,7 +151,7 @@ def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]
     """
     figure, axis = plt.subplots(figsize=(7, 3.6), dpi=DPI)
     markers = "osD^v<>phX*"
-    for number, (name, (usage, psnr)) in enumerate(points.items()):
+    for number, (name, (usage, psnr)) in enumerate((name, values) for name, values in points.items() if values[0]):
         axis.plot(100 * np.asarray(usage), psnr, markers[number % len(markers)], color=f"C{number % 10}", label=name)
     axis.set(xlabel="codebook usage, %", ylabel="PSNR, dB", xlim=(-2, 103))
     axis.grid(alpha=0.3)

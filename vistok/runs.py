@@ -25,6 +25,7 @@ from vistok.config import TrainConfig, replace_file, repository_root, resolve_pa
 from vistok.tokenizer import VisualTokenizer
 
 CHECKPOINTS_KEPT = 2
+EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # the one record that is committed with its weights
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:

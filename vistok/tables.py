@@ -211,7 +211,9 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_bars: bool = False) -> lis
         pass_on_bars: show the bars of the notebooks, as they move, instead of one over the runs.
     """
     outcomes = []
-    for run in tqdm(planned, unit="run", disable=pass_on_bars):
+    bar = tqdm(planned, unit="run", disable=pass_on_bars)
+    for run in bar:
+        bar.set_description(run.config.run_name)
         start = time.perf_counter()
         if run.metrics is not None:
             outcomes.append(Outcome(run, "complete", 0.0))
@@ -292,11 +294,11 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
     """Return as Markdown whether each of the table's conclusions holds in what was measured.
 
     A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
-    it is the other way round, and is *open* where the seeds overlap or are missing.
+    it is the other way round, and is *open* where the seeds overlap.
     """
     table = load_table(planned[0].train_parameters["row"].partition("/")[0])
     values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
-    lines = [["conclusion", "rows", "metric", "measured", ""], ["---"] * 5]
+    lines = [["conclusion", "rows", "metric", "measured", "verdict"], ["---"] * 5]
     for conclusion in table.conclusions:
         for key in conclusion.metrics:
             better, worse = values[key].get(conclusion.better, []), values[key].get(conclusion.worse, [])
@@ -310,7 +312,7 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
 
 def _verdict(better: Sequence[float], worse: Sequence[float]) -> str:
     if not better or not worse:
-        return "open"
+        return "not measured"
     if min(better) > max(worse):
         return "holds"
     return "does not hold" if max(better) < min(worse) else "open"

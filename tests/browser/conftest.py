@@ -8,9 +8,9 @@ Nothing of the repository is written to: notebooks are opened as copies, runs an
 the kernels reach no network, so that a test is the same on a machine with one and on a machine without.
 """
 
+import ast
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -252,9 +252,18 @@ def copy_with_parameters(notebook: Path, copy: Path, parameters: dict[str, Any])
             cell.outputs, cell.execution_count = [], None
     (cell,) = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", [])]
     for name, value in parameters.items():
-        cell.source, found = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", cell.source, flags=re.MULTILINE)
-        assert found == 1, f"{notebook.name} has no parameter {name!r}"
+        cell.source = _with_assigned(cell.source, name, value)
     nbformat.write(content, copy)
+
+
+def _with_assigned(source: str, name: str, value: Any) -> str:
+    """Return Python source in which the assignment to `name`, on one line or more, assigns this value."""
+    assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    old = next((node for node in assigned if node.targets[0].id == name), None)
+    assert old is not None, f"the notebook has no parameter {name!r}"
+    lines = source.splitlines()
+    comment = lines[old.end_lineno - 1].encode()[old.end_col_offset :].decode()  # offsets count bytes
+    return "\n".join([*lines[: old.lineno - 1], f"{name} = {value!r}{comment}", *lines[old.end_lineno :]])
 
 
 def _copy_records(runs: Path, copy: Path) -> None:

@@ -39,11 +39,12 @@ def log_steps(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in lines]
 
 
-def wait_for_step(run: Path, step: int, seconds: float) -> None:
+def wait_for_step(notebook: Any, run: Path, step: int, seconds: float) -> None:
     end = time.monotonic() + seconds
     while max(log_steps(run), default=0) < step:
+        assert not notebook.failures(), notebook.failures()
         assert time.monotonic() < end, f"step {step} not reached: {log_steps(run)[-3:]}"
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def training_cell(notebook: Any) -> int:
@@ -118,7 +119,7 @@ def test_02_train_interrupted_goes_on_where_it_stopped(lab: Any, open_notebook: 
 
     def interrupt_after(step: int) -> int:
         """Interrupt once the log holds `step`; check that it was saved, and return the step that the page says."""
-        wait_for_step(run, step, seconds=SECONDS)
+        wait_for_step(notebook, run, step, seconds=SECONDS)
         notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
         assert notebook.finish(seconds=SECONDS) is True
         assert not notebook.failures(), notebook.failures()

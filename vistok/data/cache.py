@@ -22,7 +22,7 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 CODE_VERSION = 1  # goes up when the same files and settings give other pixels
 
