@@ -152,8 +152,10 @@ def _last_states(text: str) -> str:
     """Return what a terminal would show: after a carriage return the line is written anew, and a bar stands once."""
     lines = [line.strip("\r").rpartition("\r")[2] for line in text.split("\n")]
     bars = [number for number, line in enumerate(lines) if re.search(r"\d+%\|", line)]
-    lines = [line for number, line in enumerate(lines) if number not in bars[:-1]]
-    return re.sub(r"(\n\s*){2,}", "\n", "\n".join(lines)).lstrip("\n")
+    if not bars:  # the notebook's own lines, blank ones included, are compared when it is run again
+        return "\n".join(lines)
+    kept = [line for number, line in enumerate(lines) if number not in bars[:-1] and line.strip()]
+    return "\n".join(kept) + "\n"
 
 
 def _assigned(source: str) -> list[str]:
