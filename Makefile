@@ -36,7 +36,7 @@ test-extended: $(READY) lint
 	VISTOK_EXTENDED=1 $(BIN)/python -m pytest tests
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks
+	PYTHONPATH=tests $(BIN)/python -m benchmarks
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,10 +4,10 @@ import contextlib
 import io
 from pathlib import Path
 
-from tests.benchmarks import bench_evaluation, bench_loading, bench_metrics, bench_training
-from tests.benchmarks.harness import machine, print_rows
+from benchmarks import bench_evaluation, bench_loading, bench_metrics, bench_training
+from benchmarks.harness import machine, print_rows
 
-BENCHMARKS = (bench_training, bench_loading, bench_metrics, bench_evaluation)
+BENCHMARKS = (bench_loading, bench_metrics, bench_training, bench_evaluation)
 
 text = f"# Benchmarks\n\n`make bench` on {machine()}.\n\nRatios are within one run; memory is what a process adds to its own.\n"
 for benchmark in BENCHMARKS:
@@ -17,4 +17,4 @@ for benchmark in BENCHMARKS:
     section = f"\n## {benchmark.__doc__.splitlines()[0]}\n\n{table.getvalue()}"
     print(section, flush=True)
     text += section
-(Path(__file__).parent / "RESULTS.md").write_text(text)
+    (Path(__file__).parent / "RESULTS.md").write_text(text)

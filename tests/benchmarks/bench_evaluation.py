@@ -1,6 +1,6 @@
 """How much of an evaluation's time goes into networks: SimpleCNN h = 256 at 64x64 on photos, with and without rFID.
 
-    python -m tests.benchmarks.bench_evaluation
+    PYTHONPATH=tests python -m benchmarks.bench_evaluation
 
 Networks are the tokenizer and Inception, both with random weights, which cost what trained ones do. The first pass builds
 the pixel cache and chooses kernels; the second one counts. Peak memory is that of a process of its own.
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
+from test_metrics import write_inception_weights
 
-from tests.benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
-from tests.test_metrics import write_inception_weights
 from vistok import TrainConfig, VisualTokenizer
 from vistok.evaluation import Evaluation, evaluate
 

@@ -1,6 +1,6 @@
 """How fast batches come from the pixel cache, against decoding each image with PIL (one thread, 64 images of 64x64).
 
-    python -m tests.benchmarks.bench_loading
+    PYTHONPATH=tests python -m benchmarks.bench_loading
 
 Candidates take turns of four batches, and the fastest batch of each counts: the speed of a shared machine drifts, its
 best moment less so. Peak memory is that of a process of its own that loads 200 batches, above what it held once
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from PIL import Image
 
-from tests.benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from vistok.config import repository_root
 from vistok.data import open_dataset, train_batches
 

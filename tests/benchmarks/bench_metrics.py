@@ -1,6 +1,6 @@
 """How fast PSNR and SSIM of a batch are, against scikit-image image by image (one thread, 64 images of 64x64).
 
-    python -m tests.benchmarks.bench_metrics
+    PYTHONPATH=tests python -m benchmarks.bench_metrics
 
 Candidates take turns, and the fastest turn of each counts: the speed of a shared machine drifts, its best moment less
 so. Peak memory is that of a process of its own, above what it held once everything was imported.
@@ -15,9 +15,9 @@ import numpy as np
 import piqa
 import skimage.metrics
 import torch
+from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from tests.benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from vistok.metrics import PSNR, SSIM, CodebookUsage, SSIMUniform7
 
 NUM_IMAGES, IMAGE_SIZE, NUM_TURNS = 64, 64, 30

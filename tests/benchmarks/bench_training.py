@@ -1,6 +1,6 @@
 """How fast a training step is: `Trainer.train_step` against a plain float32 eager loop, SimpleCNN h = 256 at 64x64.
 
-    python -m tests.benchmarks.bench_training
+    PYTHONPATH=tests python -m benchmarks.bench_training
 
 The plain loop is what one writes first: the same model, NCHW, float32, `torch.optim.Adam` as it comes. Both take the same
 batches of photographs in turns, and the fastest step of each counts: the speed of a shared machine drifts, its best moment
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 
-from tests.benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from vistok import Run, TrainConfig, Trainer, VisualTokenizer
 from vistok.data import open_dataset, to_float, train_batches
 from vistok.tables import plan

@@ -23,7 +23,7 @@ def row(case: str, value: float, unit: str, goal: float | None = None, memory: f
 def peak_memory_mib(script: str, case: str) -> float | None:
     """Return by how much the peak memory of a new process rises while it runs a case of a benchmark."""
     command = [sys.executable, script, "--memory", case]
-    environment = os.environ | {"PYTHONPATH": str(repository_root())}
+    environment = os.environ | {"PYTHONPATH": str(repository_root() / "tests")}
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(found.stdout.splitlines()[-1])
 
