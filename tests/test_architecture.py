@@ -8,9 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "vistok"
 ROWS = [  # from the top
     {"training", "evaluation", "plots"},
-    {"runs", "tables"},
-    {"tokenizer", "losses", "metrics", "data", "notebooks"},
+    {"adversary", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
+    {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization"},
     {"networks", "quantizers"},
+    {"processes", "weights"},
     {"config"},
 ]
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}

@@ -22,6 +22,7 @@ from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from vistok import metrics
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7, Unavailable, frechet_distance
+from vistok.networks.lpips import BACKBONES, build_lpips
 
 
 def write_inception_weights(path: Path) -> Path:
@@ -43,7 +44,7 @@ def write_inception_weights(path: Path) -> Path:
 
 def write_backbone(net: str, folder: Path) -> Path:
     """Write a seeded backbone under torchvision's file name; of VGG16 the convolutions only: LPIPS uses no others."""
-    name = metrics.BACKBONES[net][1].rpartition("/")[2]
+    name = BACKBONES[net][1].rpartition("/")[2]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if net == "alex":
@@ -149,6 +150,52 @@ def test_lpips_is_that_of_torchmetrics(net: str, tmp_path: Path) -> None:
         )
     assert float(fed(metric, images, reconstructions)) == pytest.approx(float(expected), rel=1e-4)
     assert float(expected) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")  # of how that package asks for a backbone
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_and_its_gradient_are_those_of_the_authors_package(net: str, tmp_path: Path) -> None:
+    lpips = pytest.importorskip("lpips")
+    images, reconstructions = (batch * 2 - 1 for batch in pictures(3, 40))
+    file = write_backbone(net, tmp_path)
+    authors = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # their heads, in evaluation mode
+    state = torch.load(file, weights_only=True)
+    slices = authors.net.state_dict()
+    authors.net.load_state_dict({name: state["features." + name.partition(".")[2]] for name in slices})
+    values, gradients = [], []
+    for network in (build_lpips(net, tmp_path), authors):
+        inputs = reconstructions.clone().requires_grad_()
+        values.append(network(images, inputs).flatten())
+        values[-1].mean().backward()
+        gradients.append(inputs.grad)
+    assert values[1].min() > 1e-3
+    torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=0)
+    assert (gradients[0] - gradients[1]).norm() < 1e-3 * gradients[1].norm()
+
+
+def test_the_network_of_lpips_is_frozen_but_passes_gradients_to_both_images(tmp_path: Path) -> None:
+    write_backbone("vgg", tmp_path)
+    before = torch.random.get_rng_state()
+    network = build_lpips("vgg", tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    loss = torch.nn.ModuleList([network]).train()[0]
+    images, reconstructions = (batch.requires_grad_() for batch in pictures(2, network.smallest))
+    first, second = (loss(images * 2 - 1, reconstructions * 2 - 1) for _ in range(2))
+    assert torch.equal(first, second)  # no dropout
+    assert first.shape == (2,)
+    first.sum().backward()
+    assert images.grad.abs().sum() > 0 and reconstructions.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    same = loss(images, images.detach())
+    same.sum().backward()
+    assert not same.any() and images.grad.isfinite().all()
+
+
+def test_the_network_of_lpips_says_what_helps(no_downloads: Path) -> None:
+    with pytest.raises(ValueError, match="net is 'squeeze', but must be 'alex' or 'vgg'"):
+        build_lpips("squeeze")
+    with pytest.raises(Unavailable, match=r"VGG16 \(530 MB\) are not here, .* or use lpips_weights=FILE\."):
+        build_lpips("vgg", options="lpips_weights=FILE")
 
 
 def save_pngs(images: Tensor, folder: Path) -> str:
@@ -426,18 +473,6 @@ def test_weights_files_execute_nothing(save: object, tmp_path: Path, monkeypatch
         with pytest.raises(ValueError, match="is not a PyTorch weights file"):
             make(tmp_path / "evil.pth")
     assert not (tmp_path / "pwned").exists()
-
-
-def test_a_download_is_whole_and_checked_or_leaves_nothing(tmp_path: Path) -> None:
-    source = tmp_path / "source.pth"
-    source.write_bytes(b"weights")
-    digest = metrics._sha256(source)
-    good, bad = tmp_path / "cache" / f"weights-{digest}.pth", tmp_path / "cache" / "weights-00000000.pth"
-    metrics._download(source.as_uri(), good)
-    assert good.read_bytes() == b"weights"
-    with pytest.raises(ValueError, match=f"what came has SHA-256 {digest}"):
-        metrics._download(source.as_uri(), bad)
-    assert list(good.parent.iterdir()) == [good]
 
 
 def test_metrics_without_images_say_so() -> None:

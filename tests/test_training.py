@@ -72,7 +72,6 @@ def test_reports_are_what_was_trained(toy: Toy) -> None:
     trainer = opened(toy(steps=7, report_every=3))
     reports = list(trainer)
     assert [r.step for r in reports] == [3, 6, 7]
-    assert len(trainer) == 3
     for r in reports:
         losses = r.losses
         assert losses.keys() == {"reconstruction", "codebook", "commitment", "total"}

@@ -26,7 +26,9 @@ TABLES = PACKAGE / "tables"
 
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
 # differ only in them are the same run.
-EXECUTION_FIELDS = frozenset({"num_workers", "report_every", "checkpoint_every", "log_with"})
+EXECUTION_FIELDS = frozenset(
+    {"num_workers", "report_every", "checkpoint_every", "log_with", "checkpoint_activations", "lpips_weights"}
+)
 
 
 def repository_root() -> Path:
@@ -109,29 +111,63 @@ class TrainConfig:
 
     # Model.
     network: str = "simple_cnn"
-    hidden_dim: int = 256  # channels of the encoder's output
-    num_res_blocks: int = 2
+    hidden_dim: int = 256  # width: channels of simple_cnn's lowest resolution and of vqgan's highest, of vit's tokens
+    num_res_blocks: int = 2  # residual blocks, of vqgan in every resolution
+    network_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # options of one network
     quantizer: str = "vq"
     codebook_size: int = 512  # K
     codebook_dim: int = 4  # D
     l2_norm: bool = False  # codes and encoder outputs on the unit sphere
     quantizer_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # options of one quantizer family
 
-    # Loss: weighted sum of reconstruction (mean squared error) and whatever the quantizer returns.
+    # Where training starts from, and what it changes.
+    init_from: str | None = (
+        None  # a run, a saved tokenizer or an official checkpoint, to fine-tune; None: random weights
+    )
+    train_parts: str = "all"  # "all", or "decoder": encoder and codebook stay, so that tokens keep their meaning
+
+    # Loss of the tokenizer: a weighted sum of reconstruction, perceptual and adversarial terms and the quantizer's own.
+    reconstruction_error: str = "l2"  # "l2" or "l1", on images in [-1, 1]
+    reconstruction_weight: float = 1.0
+    logit_laplace_weight: float = 0.0
+    lpips_weight: float = 0.0
     codebook_weight: float = 1.0
     commitment_weight: float = 0.25
+    entropy_weight: float = 0.1
+
+    # The discriminator and what comes of it; None and 0: not adversarial.
+    discriminator: str | None = None  # "patchgan" or "stylegan2"
+    discriminator_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    discriminator_lr: float | None = None  # None: lr
+    discriminator_start: int = 0  # steps before the discriminator learns
+    adversarial_loss: str = "hinge"  # "hinge", "vanilla" or "non-saturating"
+    adversarial_weight: float = 0.0
+    adversarial_adaptive: bool = False  # times the ratio of gradients at the decoder's last layer
+    adversarial_start: int = 0  # steps before the tokenizer hears of the discriminator
+    lecam_weight: float = 0.0
+    r1_weight: float = 0.0  # gamma
+    r1_every: int = 16  # steps from one gradient penalty to the next
 
     # Optimisation.
     batch_size: int = 256  # images a step, over all processes
+    accumulate: int = 1  # parts of a batch, one after the other: less memory
     steps: int = 500_000
+    optimizer: str = "adam"  # "adam" or "adamw"
     lr: float = 4e-4
     beta1: float = 0.9
     beta2: float = 0.999
+    weight_decay: float = 0.0  # of adamw
+    lr_schedule: str = "constant"  # "constant" or "cosine" (to 0 at the last step)
+    warmup_steps: int = 0  # steps of linear rise to lr
+    gradient_clip: float | None = None  # largest norm of all gradients together
+    ema_decay: float | None = None  # of the moving average of the weights, which is then saved and measured
     seed: int = 8888
     precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it
     compile: bool = False  # torch.compile the tokenizer
 
     # Execution (see EXECUTION_FIELDS).
+    checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, one more forward pass
+    lpips_weights: str | None = None  # VGG16's weights file; None: PyTorch's download folder, or a download
     num_workers: int = 0  # loading processes; 0: load in the training process
     report_every: int = 10  # steps between two reports and two lines of the log
     checkpoint_every: int = 500  # steps
@@ -143,13 +179,14 @@ class TrainConfig:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("seed", "num_workers", "codebook_weight", "commitment_weight"):
+        for name in _AT_LEAST_ZERO:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0.")
-        if self.lr <= 0:
-            raise ValueError(f"lr is {self.lr}, but must be above 0; 0.0004 is the published recipe's.")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
+        for name, usual in _ABOVE_ZERO.items():
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0; {usual} is usual.")
+        for name in ("beta1", "beta2", "ema_decay"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
         if self.test_fraction is not None and not 0 < self.test_fraction < 1:
             raise ValueError(f"test_fraction is {self.test_fraction}, but must be between 0 and 1; 0.1 is usual.")
@@ -160,11 +197,45 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; {nearest(getattr(self, name), [c for c in choices if c])}"
                 )
-        for name in self.quantizer_options:
-            if name in _TYPES:
+        for options in ("quantizer_options", "network_options"):
+            for name in getattr(self, options):
+                if name in _TYPES:
+                    raise ValueError(f"{options} holds {name!r}, which is a setting of its own: set {name} instead.")
+        self._refuse_without_effect()
+
+    def _refuse_without_effect(self) -> None:
+        """Raise ValueError for a setting that was made, but that another one makes idle."""
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate is {self.accumulate}, but must divide batch_size {self.batch_size}.")
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay is {self.weight_decay}, but only optimizer 'adamw' decays weights.")
+        if self.train_parts != "all" and self.init_from is None:
+            raise ValueError(f"train_parts is {self.train_parts!r}, but without init_from the other parts are random.")
+        if self.lr_schedule == "cosine" and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}, but the run has only {self.steps} steps.")
+        if self.discriminator is None:
+            default = {field.name: field.default for field in dataclasses.fields(self)}
+            made = [n for n in _ADVERSARIAL if getattr(self, n) and getattr(self, n) != default[n]]
+            if made:
                 raise ValueError(
-                    f"quantizer_options holds {name!r}, which is a setting of its own: set {name} instead."
+                    f"{made[0]} is {getattr(self, made[0])!r}, but there is no discriminator; 'patchgan' is usual."
                 )
+            return
+        if self.adversarial_weight == 0:
+            raise ValueError(
+                f"discriminator is {self.discriminator!r}, but adversarial_weight is 0: the tokenizer would never hear "
+                "of it. Usual are 0.5 and 0.8."
+            )
+        if self.adversarial_start < self.discriminator_start:
+            raise ValueError(
+                f"adversarial_start is {self.adversarial_start}, before discriminator_start "
+                f"{self.discriminator_start}: the tokenizer would follow an untrained discriminator."
+            )
+        if self.adversarial_start >= self.steps:
+            raise ValueError(
+                f"adversarial_start is {self.adversarial_start}, but the run has only {self.steps} steps: the "
+                f"adversarial term would never count. Half of them is {self.steps // 2}."
+            )
 
     @classmethod
     def from_row(cls, row: str, scale: str = "quick", **overrides: Any) -> Self:
@@ -184,15 +255,21 @@ class TrainConfig:
         if scale not in table["scales"]:
             raise ValueError(f"There is no scale {scale!r}; {nearest(scale, table['scales'])}")
         fixed: dict[str, Any] = {}
+        of_scale = table["scales"][scale]
         if row_name:
             rows = {r["name"]: r for r in table["rows"]}
             if row_name not in rows:
                 raise ValueError(f"Table {table_name!r} has no row {row_name!r}; {nearest(row_name, rows)}")
-            fixed = rows[row_name]["settings"]
+            found = rows[row_name]
+            fixed = found["settings"]
+            if "family" in found:
+                of_scale = of_scale | table["families"][found["family"]][scale]
+            if scale == "paper":
+                of_scale = of_scale | found.get("recipe", {})
         changed = sorted(k for k, v in overrides.items() if k in fixed and fixed[k] != v)
         if changed:
             warnings.warn(f"{', '.join(changed)} differ from row {row!r}: this run is not that row.", stacklevel=2)
-        settings = table["recipe"] | table["scales"][scale] | fixed | {"row": None if changed or not fixed else row}
+        settings = table["recipe"] | of_scale | fixed | {"row": None if changed or not fixed else row}
         return cls.from_dict(settings | {"scale": scale} | overrides)
 
     @classmethod
@@ -250,9 +327,24 @@ class TrainConfig:
 _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig)
 _AT_LEAST_ONE = (
     *("image_size", "hidden_dim", "num_res_blocks", "codebook_size", "codebook_dim"),
-    *("batch_size", "steps", "report_every", "checkpoint_every"),
+    *("batch_size", "accumulate", "steps", "r1_every", "report_every", "checkpoint_every"),
+)
+_AT_LEAST_ZERO = (
+    *("seed", "num_workers", "warmup_steps", "discriminator_start", "adversarial_start", "weight_decay"),
+    *("reconstruction_weight", "logit_laplace_weight", "lpips_weight", "codebook_weight", "commitment_weight"),
+    *("entropy_weight", "adversarial_weight", "lecam_weight", "r1_weight"),
+)
+_ABOVE_ZERO = {"lr": 0.0004, "discriminator_lr": 0.0001, "gradient_clip": 1.0}  # name to what is usual
+_ADVERSARIAL = (
+    *("discriminator_options", "discriminator_lr", "discriminator_start", "adversarial_weight"),
+    *("adversarial_adaptive", "adversarial_start", "lecam_weight", "r1_weight"),
 )
 _CHOICES = {
+    "train_parts": ("all", "decoder"),
+    "reconstruction_error": ("l2", "l1"),
+    "adversarial_loss": ("hinge", "vanilla", "non-saturating"),
+    "optimizer": ("adam", "adamw"),
+    "lr_schedule": ("constant", "cosine"),
     "precision": ("auto", "float32", "bfloat16"),
     "on_bad_image": ("raise", "skip"),
     "crop": (None, "cached", "adm"),
@@ -279,8 +371,14 @@ def _checked(name: str, annotation: Any, value: Any) -> Any:
     return value
 
 
-def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any]) -> T:
+def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any], **known_anyway: Any) -> T:
     """Return `build(**options)` once every option is known to be one that `build` takes.
+
+    Args:
+        what: what is built, for the error.
+        build: a class or function.
+        options: arguments of it.
+        **known_anyway: further arguments, for those that take them.
 
     Raises:
         ValueError: an option is not in the signature; the sentence names `what` and the nearest option.
@@ -289,4 +387,4 @@ def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any
     for key in options:
         if key not in known:
             raise ValueError(f"The {what} has no option {key!r}; {nearest(key, known)}")
-    return build(**options)
+    return build(**{key: value for key, value in known_anyway.items() if key in known} | options)

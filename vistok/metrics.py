@@ -13,13 +13,9 @@ Deviations:
 - Weights are read with `weights_only=True`; torch-fidelity itself would unpickle any object in them.
 """
 
-import hashlib
-import http.client
+import abc
 import io
 import math
-import pickle
-import tempfile
-import urllib.request
 import warnings
 from pathlib import Path
 
@@ -29,60 +25,80 @@ from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torchmetrics import Metric
-from torchmetrics.functional.image.lpips import _NoTrainLpips
-from tqdm import tqdm
 
-from vistok.config import resolve_path
+from vistok.networks.lpips import build_lpips
+from vistok.weights import Unavailable as Unavailable  # what LPIPS and RFID raise; also to be had from here
+from vistok.weights import file_sha256, find_weights, first_line, load_state
 
-DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
 NUM_FEATURES = 2048  # of Inception's last pooling
 UNBIASED_FID_IMAGES = 10_000  # below this FID's bias, which falls as 1/N, is larger than differences people report
 
-# Of each LPIPS backbone: its name, torchvision's weights, and the smallest image that its pooling leaves something of.
-BACKBONES = {
-    "alex": ("AlexNet (230 MB)", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", 31),
-    "vgg": ("VGG16 (530 MB)", "https://download.pytorch.org/models/vgg16-397923af.pth", 16),
-}
 
+class ImageMetric(Metric):
+    """Base of the metrics that are a mean over images of a value of each; what a metric is, is its `per_image`.
 
-class Unavailable(RuntimeError):
-    """A metric cannot be measured here, because its weights are not; the message says why and what helps."""
-
-
-class PSNR(Metric):
-    """Mean over images of each image's peak signal-to-noise ratio in dB, data range 1: -10 log10 MSE.
-
-    An image equal to its reconstruction has an infinite ratio, and so has then the mean.
+    Attributes:
+        smallest: pixels, the least height and width of an image.
     """
 
-    higher_is_better = True
     full_state_update = False
-    smallest = 1  # pixels, height and width of an image
+    smallest: int
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        _add_mean_states(self)
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_images", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abc.abstractmethod
+    def per_image(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        """Return the value of each image, float [B].
+
+        Args:
+            images: float32 [B, 3, H, W] in [0, 1], height and width of at least `smallest` pixels.
+            reconstructions: the same.
+        """
 
     def update(self, images: Tensor, reconstructions: Tensor) -> None:
         """Add a batch.
 
         Args:
-            images: float [B, 3, H, W] in [0, 1].
+            images: float [B, 3, H, W] in [0, 1], height and width of at least `smallest` pixels.
             reconstructions: the same.
 
         Raises:
             ValueError: shape, type or range are others.
         """
         _check_images(images, reconstructions, self.smallest)
-        mse = (images.float() - reconstructions.float()).square().mean(dim=(1, 2, 3))  # [B]
-        _add_values(self, -10 * mse.to(self.total.device).double().log10())
+        values = self.per_image(images.float(), reconstructions.float())
+        self.total += values.to(self.total.device).double().sum()  # moved first: Apple's GPUs have no float64
+        self.num_images += len(values)
 
     def compute(self) -> Tensor:
-        """Return the mean, float64, in dB."""
-        return _mean(self)
+        """Return the mean over all images, float64.
+
+        Raises:
+            ValueError: no image was given.
+        """
+        if self.num_images == 0:
+            raise ValueError(f"{type(self).__name__} needs at least one image, but was given none.")
+        return self.total / self.num_images
 
 
-class SSIM(Metric):
+class PSNR(ImageMetric):
+    """Mean over images of each image's peak signal-to-noise ratio in dB, data range 1: -10 log10 MSE.
+
+    An image equal to its reconstruction has an infinite ratio, and so has then the mean.
+    """
+
+    higher_is_better = True
+    smallest = 1
+
+    def per_image(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        mse = (images - reconstructions).square().mean(dim=(1, 2, 3))  # [B]
+        return -10 * mse.to(self.total.device).double().log10()
+
+
+class SSIM(ImageMetric):
     """Mean over images of the structural similarity: 11x11 Gaussian window of sigma 1.5, K1 .01, K2 .03, data range 1.
 
     Only where the whole window lies in the image (valid region), mean over channels. As `piqa.SSIM`, and as
@@ -92,69 +108,32 @@ class SSIM(Metric):
     """
 
     higher_is_better = True
-    full_state_update = False
-    smallest = 11  # pixels, height and width of an image
+    smallest = 11
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        _add_mean_states(self)
         offsets = torch.arange(-5, 6, dtype=torch.float64)
         window = torch.exp(-offsets.square() / (2 * 1.5**2))
         self._window = (window / window.sum()).tolist()
 
-    def update(self, images: Tensor, reconstructions: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            images: float [B, 3, H, W] in [0, 1], height and width of at least 11 pixels.
-            reconstructions: the same.
-
-        Raises:
-            ValueError: shape, type or range are others.
-        """
-        _check_images(images, reconstructions, self.smallest)
-        _add_values(self, _ssim(images.float(), reconstructions.float(), self._window))
-
-    def compute(self) -> Tensor:
-        """Return the mean, float64, at most 1."""
-        return _mean(self)
+    def per_image(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        return _ssim(images, reconstructions, self._window)
 
 
-class SSIMUniform7(Metric):
+class SSIMUniform7(ImageMetric):
     """Mean over images of the structural similarity as scikit-image computes it by default, for tables that used that.
 
     7x7 uniform window, sample covariance (N/(N-1)), K1 .01, K2 .03, data range 1, valid region, mean over channels.
     """
 
     higher_is_better = True
-    full_state_update = False
-    smallest = 7  # pixels, height and width of an image
+    smallest = 7
 
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        _add_mean_states(self)
-        self._window = [1 / 7] * 7
-
-    def update(self, images: Tensor, reconstructions: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            images: float [B, 3, H, W] in [0, 1], height and width of at least 7 pixels.
-            reconstructions: the same.
-
-        Raises:
-            ValueError: shape, type or range are others.
-        """
-        _check_images(images, reconstructions, self.smallest)
-        values = _ssim(images.float(), reconstructions.float(), self._window, covariance_scale=49 / 48)
-        _add_values(self, values)
-
-    def compute(self) -> Tensor:
-        """Return the mean, float64, at most 1."""
-        return _mean(self)
+    def per_image(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        return _ssim(images, reconstructions, [1 / 7] * 7, covariance_scale=49 / 48)
 
 
-class LPIPS(Metric):
+class LPIPS(ImageMetric):
     """Mean over images of the learned perceptual distance, lin heads v0.1, images mapped to [-1, 1].
 
     The heads come with torchmetrics. The backbone's weights are large, so they are downloaded only where asked for.
@@ -165,7 +144,7 @@ class LPIPS(Metric):
         download: download the weights where they are not in PyTorch's download folder.
 
     Attributes:
-        smallest: pixels, the least height and width of an image.
+        smallest: pixels, the least height and width of an image: 31 (AlexNet) or 16 (VGG16).
         weights_sha256: first eight hex digits of the weights file's SHA-256, which a published file's name ends in.
 
     Raises:
@@ -173,50 +152,21 @@ class LPIPS(Metric):
         FileNotFoundError: `weights` does not exist.
         ValueError: `net` is another name, or the file is not that backbone's.
 
-    Source: arXiv:1801.03924, section 3; `torchmetrics.functional.image.lpips`.
+    Source: arXiv:1801.03924, section 3; `vistok.networks.lpips`.
     """
 
     higher_is_better = False
-    full_state_update = False
 
     def __init__(
         self, net: str = "alex", weights: str | Path | None = None, download: bool = False, **kwargs: object
     ) -> None:
         super().__init__(**kwargs)
-        if net not in BACKBONES:
-            raise ValueError(f"net is {net!r}, but must be 'alex' or 'vgg'.")
-        title, url, self.smallest = BACKBONES[net]
-        path = _find_weights(weights, url, title, download, options="lpips='download' or lpips=FOLDER")
-        self.weights_sha256 = _sha256(path)
-        state = _load_state(path)
-        with torch.random.fork_rng(devices=[]):  # building a network draws from the generator; a metric must not
-            self.network = _NoTrainLpips(net=net, pnet_rand=True)
-        try:
-            # torchmetrics cuts torchvision's `features` into slices, and keeps their numbers: slice1.0 is features.0.
-            self.network.net.load_state_dict(
-                {name: state["features." + name.partition(".")[2]] for name in self.network.net.state_dict()}
-            )
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold torchvision's {title}: {_first_line(error)}.") from error
-        self.network.to(memory_format=torch.channels_last)
-        _add_mean_states(self)
+        self.network = build_lpips(net, weights, download, options="lpips='download' or lpips=FOLDER")
+        self.smallest = self.network.smallest
+        self.weights_sha256 = self.network.weights_sha256
 
-    def update(self, images: Tensor, reconstructions: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            images: float [B, 3, H, W] in [0, 1], height and width of at least 31 pixels (AlexNet) or 16 (VGG16).
-            reconstructions: the same.
-
-        Raises:
-            ValueError: shape, type or range are others.
-        """
-        _check_images(images, reconstructions, self.smallest)
-        _add_values(self, self.network(images.float() * 2 - 1, reconstructions.float() * 2 - 1).flatten())
-
-    def compute(self) -> Tensor:
-        """Return the mean, float64, at least 0."""
-        return _mean(self)
+    def per_image(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        return self.network(images * 2 - 1, reconstructions * 2 - 1)
 
 
 class RFID(Metric):
@@ -246,13 +196,13 @@ class RFID(Metric):
 
     def __init__(self, weights: str | Path | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        path = _find_weights(
+        path = find_weights(
             weights, URL_INCEPTION_V3, "InceptionV3 (91 MB)", download=True, options="rfid_weights=FILE"
         )
-        self.weights_sha256 = _sha256(path)
+        self.weights_sha256 = file_sha256(path)
         # torch-fidelity unpickles whatever its file holds: it is handed a copy of the tensors alone.
         tensors = io.BytesIO()
-        torch.save(_load_state(path), tensors)
+        torch.save(load_state(path), tensors)
         tensors.seek(0)
         try:
             with torch.random.fork_rng(devices=[]):
@@ -260,7 +210,7 @@ class RFID(Metric):
                     "inception-v3-compat", [str(NUM_FEATURES)], feature_extractor_weights_path=tensors
                 )
         except RuntimeError as error:
-            raise ValueError(f"{path} does not hold torch-fidelity's InceptionV3: {_first_line(error)}.") from error
+            raise ValueError(f"{path} does not hold torch-fidelity's InceptionV3: {first_line(error)}.") from error
         self.network = network.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
         # Row 0 is of the images, row 1 of the reconstructions.
         self.add_state("sums", torch.zeros(2, NUM_FEATURES, dtype=torch.float64), dist_reduce_fx="sum")
@@ -431,25 +381,6 @@ class CodebookUsage(Metric):
         }
 
 
-def _add_mean_states(metric: Metric) -> None:
-    """Give a metric the two sums of a mean over images."""
-    metric.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-    metric.add_state("num_images", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
-
-
-def _add_values(metric: Metric, values: Tensor) -> None:
-    """Add one value an image, [B]; moved before it is widened, for Apple's GPUs have no float64."""
-    metric.total += values.to(metric.total.device).double().sum()
-    metric.num_images += len(values)
-
-
-def _mean(metric: Metric) -> Tensor:
-    """Return the mean of all values added."""
-    if metric.num_images == 0:
-        raise ValueError(f"{type(metric).__name__} needs at least one image, but was given none.")
-    return metric.total / metric.num_images
-
-
 def _check_images(images: Tensor, reconstructions: Tensor, smallest: int) -> None:
     """Raise ValueError unless both are float [B, 3, H, W] in [0, 1], of one shape and at least `smallest` pixels."""
     if images.shape != reconstructions.shape:
@@ -526,78 +457,3 @@ def _root(covariance: Tensor) -> Tensor:
     root = np.empty((len(factor), rank))
     root[pivots - 1] = np.tril(factor)[:, :rank]  # LAPACK counts from 1
     return torch.from_numpy(root)
-
-
-def _find_weights(given: str | Path | None, url: str, what: str, download: bool, options: str) -> Path:
-    """Return the path of a weights file: the one given, one already downloaded, or one downloaded now.
-
-    Args:
-        given: the file, a folder that holds it, or None.
-        url: where it is published; its last part is the file's name and ends in eight hex digits of the SHA-256.
-        what: what the weights are, and their size, for messages.
-        download: whether to download what is not there.
-        options: how the reader of a message asks `evaluate` for the weights.
-    """
-    name = url.rpartition("/")[2]
-    if given is not None:
-        path = resolve_path(given)
-        if not path.exists():
-            raise FileNotFoundError(f"There is no weights file {path}; it should be a copy of {url}.")
-        if path.is_file():
-            return path
-        if not (path / name).is_file():
-            raise Unavailable(f"The weights of {what} are not in the given folder: put {url} into it.")
-        return path / name
-    cached = Path(torch.hub.get_dir()).expanduser() / "checkpoints" / name
-    if cached.is_file():
-        return cached
-    # The message goes into records, which name nobody's home.
-    shown = f"~/{cached.relative_to(Path.home())}" if cached.is_relative_to(Path.home()) else cached
-    way_out = f"put {url} at {shown}, or use {options}."
-    if not download:
-        raise Unavailable(f"The weights of {what} are not here, and their download was not asked for: {way_out}")
-    try:
-        _download(url, cached)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # a URLError and a timeout are OSErrors
-        reason = _first_line(getattr(error, "reason", error))
-        raise Unavailable(f"The weights of {what} could not be downloaded ({reason}): {way_out}") from error
-    return cached
-
-
-def _download(url: str, path: Path) -> None:
-    """Download a file whose name ends in eight hex digits of its SHA-256; nothing is left where that fails."""
-    with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        size = int(response.headers.get("Content-Length", 0)) or None
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside it, so that the last step is atomic
-            partial = Path(folder) / path.name
-            with (
-                partial.open("wb") as file,
-                tqdm(total=size, unit="B", unit_scale=True, desc=f"downloading {path.name}") as bar,
-            ):
-                while block := response.read(2**20):
-                    file.write(block)
-                    bar.update(len(block))
-            if not path.stem.endswith(_sha256(partial)):
-                raise ValueError(f"what came has SHA-256 {_sha256(partial)}..., against the file's name")
-            partial.replace(path)
-
-
-def _sha256(path: Path) -> str:
-    """Return the first eight hex digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
-
-
-def _load_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in a weights file, executing nothing that the file says."""
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a PyTorch weights file.") from error
-
-
-def _first_line(error: object) -> str:
-    """Return the first line of an error's message, fit to stand inside a sentence."""
-    lines = str(error).split("\n")
-    return lines[0].strip().rstrip(".:") or type(error).__name__

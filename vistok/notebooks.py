@@ -70,17 +70,26 @@ def check_names(names: Iterable[str], known: Iterable[str], what: str) -> None:
             raise ValueError(f"{what} has no parameter {name!r}; {nearest(name, known)}")
 
 
-def config_from(namespace: dict[str, Any]) -> TrainConfig:
+def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) -> TrainConfig:
     """Return the configuration that a notebook's parameters describe; None there means "as the row and scale say".
 
     Args:
         namespace: the notebook's `globals()`, with `row`, `scale` and any of `SETTINGS`.
+        model: `config_settings()` of the tokenizer to fine-tune, which then are the configuration's; None: as the row says.
 
     Raises:
-        ValueError: papermill was given a parameter that the notebook does not have, or a value is out of range.
+        ValueError: papermill was given a parameter that the notebook does not have, a value is out of range, or one that
+            `model` fixes was given as well.
     """
     check_parameters(namespace)
     settings = {name: namespace[name] for name in SETTINGS if namespace.get(name) is not None}
+    if model is not None:
+        for name in settings.keys() & (model.keys() - {"image_size"}):  # other sizes are for the network to refuse
+            if settings[name] != model[name]:
+                raise ValueError(
+                    f"{name} is {settings[name]!r}, but the tokenizer to fine-tune has {model[name]!r}: leave it out."
+                )
+        settings = model | settings
     return TrainConfig.from_row(namespace["row"], namespace["scale"], **settings)
 
 

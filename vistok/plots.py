@@ -10,34 +10,67 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import DisplayHandle, Image, display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from vistok.runs import Report
 
 DPI = 80
 LIVE_SECONDS = 5.0
+ADVERSARIAL_NAMES = ("adversarial", "discriminator", "logits_real", "logits_fake", "lecam", "r1")  # of `Report.losses`
 
 
-def reconstructions(images: Tensor, reconstruction: Tensor, titles: Sequence[str] | None = None) -> Figure:
+def reconstructions(
+    images: Tensor, reconstruction: Tensor, titles: Sequence[str] | None = None, before: Tensor | None = None
+) -> Figure:
     """Draw images over their reconstructions over the error.
 
     Args:
         images: float [N, 3, H, W] in [-1, 1].
         reconstruction: float [N, 3, H, W], clamped to [-1, 1] as the metrics do.
         titles: one for each image.
+        before: reconstructions of the same images before training, for a row of their own; None: without.
     """
     reconstruction = reconstruction.clamp(-1, 1)
+    rows = {"original": images} | ({} if before is None else {"before": before}) | {"reconstruction": reconstruction}
     error = (images - reconstruction).abs().mean(1)  # [N, H, W], 0 to 2
-    figure, axes = plt.subplots(3, len(images), figsize=(1.1 * len(images), 3.6), dpi=DPI, squeeze=False)
+    size = (1.1 * len(images), 1.2 * (len(rows) + 1))
+    figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, dpi=DPI, squeeze=False)
     for column in range(len(images)):
-        axes[0, column].imshow(_pixels(images[column]))
-        axes[1, column].imshow(_pixels(reconstruction[column]))
-        axes[2, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
+        for axis, shown in zip(axes[:-1, column], rows.values(), strict=True):
+            axis.imshow(_pixels(shown[column]))
+        axes[-1, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
         if titles:
             axes[0, column].set_title(titles[column], fontsize=8)
-    for axis, label in zip(axes[:, 0], ("original", "reconstruction", "error"), strict=True):
+    for axis, label in zip(axes[:, 0], (*rows, "error"), strict=True):
         axis.set_ylabel(label, fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def side_by_side(
+    image: Tensor, reconstructions: dict[str, Tensor], zoom: tuple[float, float, float] = (0.3, 0.3, 0.25)
+) -> Figure:
+    """Draw an image and what several tokenizers make of it, and the same detail of each enlarged below.
+
+    Args:
+        image: float [3, H, W] in [-1, 1].
+        reconstructions: name to float [3, h, w]; sizes may differ.
+        zoom: top, left and side of the square detail, as fractions of the image's side.
+    """
+    shown = {"original": image} | reconstructions
+    figure, axes = plt.subplots(2, len(shown), figsize=(2.2 * len(shown), 4.7), dpi=DPI, squeeze=False)
+    for column, (name, picture) in enumerate(shown.items()):
+        pixels = _pixels(picture.clamp(-1, 1))
+        top, left, side = (round(part * pixels.shape[0]) for part in zoom)
+        axes[0, column].imshow(pixels)
+        axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
+        axes[1, column].imshow(pixels[top : top + side, left : left + side])
+        axes[0, column].set_title(name, fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.tight_layout(pad=0.3)
@@ -62,20 +95,23 @@ def show_photographs(figure: Figure, path: Path | None = None) -> None:
 def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
     """Draw the unweighted losses, and the codebook usage and perplexity, over the steps of a run's log.
 
+    What the discriminator and the tokenizer make of each other has a panel of its own, where there is a discriminator.
+
     Args:
         log: `run.log()`.
         steps: length of the run, the right end of the axis.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), dpi=DPI)
+    names = list(dict.fromkeys(name for entry in log for name in entry["losses"]))
+    played = [name for name in names if name in ADVERSARIAL_NAMES]
+    panels = 3 if played else 2
+    figure, axes = plt.subplots(1, panels, figsize=(4.5 * panels, 2.6), dpi=DPI)
+    left, right = axes[0], axes[-1]
+    _draw_losses(left, log, [name for name in names if name not in ADVERSARIAL_NAMES], steps)
+    left.set_yscale("log")
+    if played:
+        _draw_losses(axes[1], log, played, steps)
+        axes[1].set_ylabel("tokenizer and discriminator")
     step = [entry["step"] for entry in log]
-    for name in log[0]["losses"] if log else ():
-        style = {"color": "black", "lw": 2, "alpha": 0.4} if name == "total" else {"lw": 1.2}
-        if name == "commitment":  # of VQ it equals the codebook loss, and would hide it
-            style["ls"] = "--"
-        left.plot(step, [entry["losses"][name] for entry in log], label=name, **style)
-    left.set(xlabel="step", ylabel="loss", yscale="log", xlim=(0, steps))
-    if log:
-        left.legend(fontsize=7)
     right.plot(step, [100 * entry["usage"] for entry in log], color="C2")
     right.set(xlabel="step", xlim=(0, steps), ylim=(0, 103))
     right.set_ylabel("codebook usage, % of codes", color="C2")
@@ -85,6 +121,20 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
     twin.set_ylim(bottom=0)
     figure.tight_layout()
     return figure
+
+
+def _draw_losses(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str], steps: int) -> None:
+    for name in names:
+        style = {"color": "black", "lw": 2, "alpha": 0.4} if name == "total" else {"lw": 1.2}
+        if name == "commitment":  # of VQ it equals the codebook loss, and would hide it
+            style["ls"] = "--"
+        entries = [entry for entry in log if name in entry["losses"]]  # the adversarial terms begin amid a run
+        axis.plot(
+            [entry["step"] for entry in entries], [entry["losses"][name] for entry in entries], label=name, **style
+        )
+    axis.set(xlabel="step", ylabel="loss", xlim=(0, steps))
+    if names:
+        axis.legend(fontsize=7)
 
 
 class LiveCurves:

@@ -264,19 +264,22 @@ class Run:
                 "02_train with the same parameters goes on where it stopped."
             )
 
-    def save_metrics(self, record: dict[str, Any], *, overwrite: bool = False) -> Path | None:
+    def save_metrics(self, record: dict[str, Any], *, own_folder: bool = True, overwrite: bool = False) -> Path | None:
         """Write an evaluation, and return its file; None where one is there already and stays.
 
         The whole of the run's own test split goes to `metrics.json`, others to `metrics-<dataset>-<split>.json`.
 
         Args:
             record: `Evaluation.to_dict()`.
+            own_folder: whether the dataset was read from the folder that the run was trained on.
             overwrite: replace an evaluation that is there.
         """
         dataset, split = record["dataset"]["name"], record["dataset"]["split"]
         whole = record["settings"]["max_images"] is None
-        own = dataset == self.config.dataset and split == "test" and whole
-        file = self.path / ("metrics.json" if own else f"metrics-{dataset}-{split}{'' if whole else '-part'}.json")
+        own = dataset == self.config.dataset and split == "test" and whole and own_folder
+        which = "" if own_folder else f"-{record['dataset']['fingerprint'][:8]}"
+        name = f"metrics-{dataset}-{split}{which}{'' if whole else '-part'}.json"
+        file = self.path / ("metrics.json" if own else name)
         if file.exists() and not overwrite:
             return None
         replace_file(file, json.dumps(record, indent=2).encode())

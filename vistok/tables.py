@@ -10,6 +10,7 @@ import argparse
 import ast
 import dataclasses
 import json
+import math
 import re
 import shlex
 import sys
@@ -27,13 +28,25 @@ from vistok.data import DATASETS
 from vistok.notebooks import check_names, execute, notebook_path, parameter_names
 from vistok.tokenizer import VisualTokenizer
 
-# What a table shows: key of metrics.json, heading, and how a value is written.
-COLUMNS = (
-    ("usage_queue", "codebook usage ↑", "{:.1%}"),
-    ("psnr", "PSNR ↑", "{:.2f}"),
-    ("ssim", "SSIM ↑", "{:.4f}"),
-    ("rfid", "rFID ↓", "{:.2f}"),
-)
+# What a table can show: key of metrics.json to heading, and how a value is written.
+COLUMNS = {
+    "usage_queue": ("codebook usage ↑", "{:.1%}"),
+    "psnr": ("PSNR ↑", "{:.2f}"),
+    "ssim": ("SSIM ↑", "{:.4f}"),
+    "ssim_uniform7": ("SSIM 7x7 ↑", "{:.4f}"),
+    "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
+    "rfid": ("rFID ↓", "{:.2f}"),
+}
+COMPARED = {
+    "psnr": ("PSNR ↑", "{:.2f}"),
+    "ssim": ("SSIM ↑", "{:.4f}"),
+    "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
+    "lpips_vgg": ("LPIPS VGG ↓", "{:.4f}"),
+    "rfid": ("rFID ↓", "{:.2f}"),
+    "usage": ("usage ↑", "{:.1%}"),
+    "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
+}
+USUAL_COLUMNS = ("usage_queue", "psnr", "ssim", "rfid")
 
 METRIC_FORMS = {
     "psnr": "{:.2f} dB",
@@ -53,11 +66,12 @@ METRIC_FORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row: its name in the table, what it fixes, and the numbers published for it."""
+    """One row: its name in the table, what it fixes, the numbers published for it, and those of its method's paper."""
 
     name: str
     settings: dict[str, Any]
     published: dict[str, float]
+    paper: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +93,7 @@ class Table:
         title, source, note: what it shows, where the published numbers come from, and under which conditions.
         rows: name to row, in order.
         scales: the names of its scales.
+        columns: keys of `COLUMNS`.
         conclusions: comparisons of two rows that its authors draw from it.
     """
 
@@ -88,15 +103,21 @@ class Table:
     note: str
     rows: dict[str, Row]
     scales: tuple[str, ...]
+    columns: tuple[str, ...]
     conclusions: tuple[Conclusion, ...]
 
 
 def load_table(name: str) -> Table:
     """Return a results table; raises ValueError, naming the nearest, where there is none of that name."""
     raw = read_table(name)
-    rows = {row["name"]: Row(row["name"], row["settings"], row["published"]) for row in raw["rows"]}
-    conclusions = tuple(Conclusion(c["text"], c["better"], c["worse"], tuple(c["metrics"])) for c in raw["conclusions"])
-    return Table(name, raw["title"], raw["source"], raw["note"], rows, tuple(raw["scales"]), conclusions)
+    rows = {r["name"]: Row(r["name"], r["settings"], r["published"], r.get("paper", {})) for r in raw["rows"]}
+    conclusions = [
+        Conclusion(c["text"], c["better"], c["worse"], tuple(c["metrics"])) for c in raw.get("conclusions", ())
+    ]
+    columns = tuple(raw.get("columns", USUAL_COLUMNS))
+    return Table(
+        name, raw["title"], raw["source"], raw["note"], rows, tuple(raw["scales"]), columns, tuple(conclusions)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,16 +278,22 @@ def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
     return values
 
 
-def markdown(planned: Sequence[PlannedRun], columns: Sequence[tuple[str, str, str]] = COLUMNS) -> str:
+def markdown(planned: Sequence[PlannedRun]) -> str:
     """Return the table as Markdown: for each row its settings and, for each metric, measured and published.
 
-    Several seeds are shown as their mean with their range; what was not measured as a dash.
+    Several seeds are shown as their mean with their range; what was not measured or published as a dash. Numbers of a
+    method's paper have a column of their own where the table has any.
     """
     rows = {run.row.name: run for run in planned}
-    header = ["row", "quantizer", "dim", "size", "l2"]
-    header += [f"{heading}{which}" for _, heading, _ in columns for which in ("", "<br>published")]
+    table = _table_of(planned)
+    header, columns = ["row", "quantizer", "dim", "size", "l2"], []
+    for key in table.columns:
+        heading, form = COLUMNS[key]
+        in_papers = any(key in row.paper for row in table.rows.values())
+        columns.append((key, form, ("published", "paper") if in_papers else ("published",)))
+        header += [heading, *(f"{heading}<br>{source}" for source in columns[-1][2])]
     lines = [header, ["---"] * 5 + ["---:"] * (len(header) - 5)]
-    values = {key: measured(planned, key) for key, _, _ in columns}
+    values = {key: measured(planned, key) for key in table.columns}
     for name, run in rows.items():
         config = run.config
         cells = [
@@ -276,11 +303,16 @@ def markdown(planned: Sequence[PlannedRun], columns: Sequence[tuple[str, str, st
             str(config.codebook_size),
             "yes" if config.l2_norm else "no",
         ]
-        for key, _, form in columns:
+        for key, form, sources in columns:
             cells.append(_spread(values[key][name], form))
-            cells.append(form.format(run.row.published[key]) if key in run.row.published else "–")
+            numbers = [{"published": run.row.published, "paper": run.row.paper}[source] for source in sources]
+            cells += [form.format(found[key]) if key in found else "–" for found in numbers]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _table_of(planned: Sequence[PlannedRun]) -> Table:
+    return load_table(planned[0].train_parameters["row"].partition("/")[0])
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -296,7 +328,7 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
     A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
     it is the other way round, and is *open* where the seeds overlap.
     """
-    table = load_table(planned[0].train_parameters["row"].partition("/")[0])
+    table = _table_of(planned)
     values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
     lines = [["conclusion", "rows", "metric", "measured", "verdict"], ["---"] * 5]
     for conclusion in table.conclusions:
@@ -336,6 +368,33 @@ def beside_published(record: dict[str, Any], row: str | None) -> str:
         shown = form.format(published[key]) if key in published else ""
         lines.append([key, value, *([shown] if published else [])])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, list[dict[str, Any]]]) -> str:
+    """Return evaluations of several tokenizers as one Markdown table, each over what others report of it.
+
+    Args:
+        records: name of a tokenizer to `Evaluation.to_dict()`.
+        reported: name to reports, each with `by`, `convention` and any of `COMPARED`; for some of the names.
+    """
+    header = ["tokenizer", "by", "tokens", "K", "bits a pixel", *(heading for heading, _ in COMPARED.values())]
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
+    for name, record in records.items():
+        sizes = [codebook["codebook_size"] for codebook in record["codebooks"]]
+        bits = record["bits_per_pixel"] * record["dataset"]["image_size"] ** 2
+        tokens = f"{bits / sum(math.log2(size) for size in sizes):.0f}"
+        measured_on = f"here: {record['dataset']['name']}, {record['num_images']:,} images"
+        cells = [name, measured_on, tokens, " + ".join(map(str, sizes)), f"{record['bits_per_pixel']:.3f}"]
+        lines.append(cells + [_number(record, key) for key in COMPARED])
+        for report in reported.get(name, []):
+            cells = ["", f"{report['by']} ({report['convention']})", "", "", ""]
+            lines.append(cells + [_number(report, key) for key in COMPARED])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _number(record: dict[str, Any], key: str) -> str:
+    value = record.get(key)
+    return "–" if value is None else COMPARED[key][1].format(value)
 
 
 MARK = re.compile(r"(<!-- (table|conclusions) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
@@ -402,7 +461,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (name, reason)
         for run in planned
         for name, reason in (run.metrics or {}).get("unavailable", {}).items()
-        if name in [key for key, _, _ in COLUMNS]
+        if name in load_table(given.table).columns
     }
     for name, reason in sorted(reasons):
         print(f"{name} was not measured: {reason}\n")

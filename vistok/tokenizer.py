@@ -78,7 +78,10 @@ class VisualTokenizer(nn.Module):
         }
         self.quantizer = quantizers.build(quantizer, **self.settings["quantizer_options"])
         self.encoder, self.decoder = networks.build(
-            network, codebook_dim=self.quantizer.codebook_dim, **self.settings["network_options"]
+            network,
+            image_size=image_size,
+            codebook_dim=self.quantizer.codebook_dim,
+            **self.settings["network_options"],
         )
         self.image_size = image_size
         self.downsample_factor: int = self.encoder.downsample_factor
@@ -88,15 +91,30 @@ class VisualTokenizer(nn.Module):
     def from_config(cls, config: TrainConfig) -> Self:
         """Return a new tokenizer as a training configuration describes it, with random weights."""
         options = {"codebook_size": config.codebook_size, "codebook_dim": config.codebook_dim}
-        if config.l2_norm:  # handed on only where asked for: a quantizer without it then refuses it by name
+        network_options = {"hidden_dim": config.hidden_dim}
+        # Handed on only where they are taken or asked for: a part without them then refuses them by name.
+        if config.l2_norm:
             options["l2_norm"] = True
+        if config.network in networks.WITH_RES_BLOCKS or config.num_res_blocks != TrainConfig().num_res_blocks:
+            network_options["num_res_blocks"] = config.num_res_blocks
         return cls(
             network=config.network,
-            network_options={"hidden_dim": config.hidden_dim, "num_res_blocks": config.num_res_blocks},
+            network_options=network_options | config.network_options,
             quantizer=config.quantizer,
             quantizer_options=options | config.quantizer_options,
             image_size=config.image_size,
         )
+
+    def config_settings(self) -> dict[str, Any]:
+        """Return the fields of `TrainConfig` that describe this tokenizer: `from_config` the other way round."""
+        network, quantizer = dict(self.settings["network_options"]), dict(self.settings["quantizer_options"])
+        fields = {name: self.settings[name] for name in ("network", "quantizer", "image_size")}
+        for options, names in (
+            (network, ("hidden_dim", "num_res_blocks")),
+            (quantizer, ("codebook_size", "codebook_dim", "l2_norm")),
+        ):
+            fields |= {name: options.pop(name) for name in names if name in options}
+        return fields | {"network_options": network, "quantizer_options": quantizer}
 
     def forward(self, images: Tensor) -> TokenizerOutput:
         """Encode, quantize and decode.

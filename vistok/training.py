@@ -1,11 +1,11 @@
-"""One training loop: an iterator that trains between two reports, so that a notebook draws, interrupts and goes on.
+"""One training loop, adversarial or not: an iterator that trains between two reports, so that a notebook draws,
+interrupts and goes on.
 
 The loop runs on Hugging Face Accelerate; one process or many is the launcher's business. What a step computes is fixed by
 the configuration alone: batch k of the data is a function of (seed, k), whatever was interrupted before it.
 """
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -17,12 +17,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from vistok.adversary import Adversary
 from vistok.config import TrainConfig
-from vistok.data import ImageDataset, open_dataset, to_float, train_batches
-from vistok.losses import reconstruction_loss, weighted_sum
+from vistok.data import check_batch_size, open_dataset, to_float, train_batches
 from vistok.metrics import CodebookUsage
+from vistok.networks.blocks import recompute_activations
+from vistok.objective import Objective
+from vistok.optimization import build_optimizer, lr_factor
+from vistok.pretrained import load_pretrained
 from vistok.runs import Report, Run
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 
@@ -36,6 +41,7 @@ class Trainer:
     Attributes:
         run, config: what is trained.
         tokenizer: the model, on `device`.
+        adversary: the discriminator's side, or None.
         step: optimiser steps taken.
     """
 
@@ -51,7 +57,15 @@ class Trainer:
                 architecture. Before any training.
         """
         self.run, self.config, self.progress = run, run.config, progress
-        self.dataset = open_training_data(self.config)
+        self.dataset = open_dataset(
+            self.config.dataset,
+            "train",
+            self.config.image_size,
+            data_root=self.config.data_root,
+            crop=self.config.crop,
+            test_fraction=self.config.test_fraction,
+            on_bad_image=self.config.on_bad_image,
+        )
         # Precision is the configuration's, whatever `accelerate config` says of mixed precision on this machine.
         self.accelerator = Accelerator(mixed_precision="no", log_with=self.config.log_with, project_dir=str(run.path))
         if self.config.log_with and not self.accelerator.log_with:  # Accelerate only drops it
@@ -59,30 +73,39 @@ class Trainer:
                 f"log_with is {self.config.log_with!r}, but that package is not installed: pip install "
                 f"{self.config.log_with}, or leave log_with out."
             )
+        check_batch_size(self.dataset, self.config.batch_size, self.accelerator.num_processes * self.config.accumulate)
         self.device = self.accelerator.device
         self.dtype = resolve_precision(self.config.precision, self.device)
 
         set_seed(self.config.seed)
         self.tokenizer = VisualTokenizer.from_config(self.config)
-        self.loss_weights = loss_weights(self.config, self.tokenizer)
+        self.objective = Objective(self.config, self.tokenizer, self.device, self.dtype)
+        if self.config.train_parts == "decoder":
+            self.tokenizer.encoder.requires_grad_(False)
+            self.tokenizer.quantizer.requires_grad_(False)
+        recompute_activations(self.tokenizer, self.config.checkpoint_activations)
         if self.device.type != "mps":  # channels_last: convolutions without reordering, on CPUs and GPUs
             self.tokenizer.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(
-            self.tokenizer.parameters(),
-            lr=self.config.lr,
-            betas=(self.config.beta1, self.config.beta2),
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        parameters = [p for p in self.tokenizer.to(self.device).parameters() if p.requires_grad]
+        optimizer = build_optimizer(self.config, parameters, self.config.lr)
+        self._compile_settings()
         model = torch.compile(self.tokenizer) if self.config.compile else self.tokenizer
         self._model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.adversary = Adversary(self.config, self.accelerator, self.dtype) if self.config.discriminator else None
+        self._average = None
+        if self.config.ema_decay is not None:
+            self._average = AveragedModel(self.tokenizer, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
         self._usage = [CodebookUsage(size).to(self.device) for size in self.tokenizer.quantizer.codebook_sizes]
         self._window: list[dict[str, Tensor]] = []  # losses of the steps since the last report, still on the device
         self.step = self._saved_step = 0
-        self._resume()
+        if not self._resume() and self.config.init_from is not None:
+            start = load_pretrained(self.config.init_from)
+            self.tokenizer.load_weights(start.state_dict(), source=self.config.init_from)
 
-    def __len__(self) -> int:
-        """Return the number of reports of the whole run."""
-        return math.ceil(self.config.steps / self.config.report_every)
+    @property
+    def result(self) -> VisualTokenizer:
+        """The tokenizer that is saved and measured: the moving average of the weights where the configuration has one."""
+        return self.tokenizer if self._average is None else self._average.module
 
     def __iter__(self) -> Iterator[Report]:
         if self.step >= self.config.steps:
@@ -114,10 +137,8 @@ class Trainer:
                 waiting = time.perf_counter()
                 images = to_float(next(batches).to(self.device, non_blocking=True))  # [B, 3, H, W] in [-1, 1]
                 data_seconds += time.perf_counter() - waiting
-                losses, output = self.train_step(images)
+                self._window.append(self.train_step(images))
                 self.step += 1
-                self._window.append(losses)
-                self._count(output)
                 bar.update()
                 if self.device.type == "cpu":  # elsewhere it would wait for the device at every step
                     self._check_finite()
@@ -137,32 +158,82 @@ class Trainer:
                 f"Interrupted: saved at step {self.step} of {self.config.steps}; the same command goes on from there."
             )
 
-    def train_step(self, images: Tensor) -> tuple[dict[str, Tensor], TokenizerOutput]:
-        """Take one optimiser step.
+    def train_step(self, images: Tensor) -> dict[str, Tensor]:
+        """Take one optimiser step of the tokenizer and, where there is one, of the discriminator.
 
         Args:
             images: float32 [B, 3, H, W] in [-1, 1], on `device`.
 
         Returns:
-            unweighted losses with their weighted sum as "total", detached and still on the device; and the output.
+            unweighted losses of the whole batch with their weighted sum as "total", detached and still on the device.
         """
         self._model.train()
-        losses, output = forward_losses(self._model, images, self.loss_weights, self.dtype)
-        self.accelerator.backward(losses["total"])
+        if self.config.train_parts == "decoder":
+            self.tokenizer.encoder.eval()
+            self.tokenizer.quantizer.eval()  # a codebook that learns inside `forward` stays as well
+        self._set_lr()
+        parts = images.chunk(self.config.accumulate)
+        losses = [self._backward(part, 1 / len(parts), last=part is parts[-1]) for part in parts]
+        if self.config.gradient_clip is not None:
+            self.accelerator.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {name: loss.detach() for name, loss in losses.items()}, output
+        if self._average is not None:
+            self._average.update_parameters(self.tokenizer)
+        if self._discriminator_learns:
+            self.adversary.step()
+        return {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}
+
+    def _backward(self, images: Tensor, share: float, last: bool) -> dict[str, Tensor]:
+        """Add the gradients of a part of a batch, `share` of it, and return its losses, detached."""
+        wait = [] if last else [self._model]  # over several processes gradients are summed once
+        with self.accelerator.no_sync(*wait) if wait else contextlib.nullcontext():
+            losses, output = self.objective(self._model, images)
+            total = self.objective.total(losses)
+            if self.adversary and self.step >= self.config.adversarial_start:
+                losses["adversarial"], weight = self.adversary.tokenizer_losses(
+                    output.reconstruction, self.objective.image_terms(losses), self.tokenizer.decoder.last_layer
+                )
+                total = total + weight * losses["adversarial"]
+                losses["adversarial_weight"] = torch.as_tensor(weight, device=self.device, dtype=torch.float32)
+            losses["total"] = total
+            self.accelerator.backward(total * share)
+            losses = {name: loss.detach() for name, loss in losses.items()}
+            if self._discriminator_learns:
+                losses |= self.adversary.backward(images, output.reconstruction, self.step, share)
+        self._count(output)
+        return losses
+
+    @property
+    def _discriminator_learns(self) -> bool:
+        return self.adversary is not None and self.step >= self.config.discriminator_start
+
+    def _set_lr(self) -> None:
+        factor = lr_factor(self.config, self.step)
+        sides = {self.optimizer: self.config.lr}
+        if self.adversary:
+            sides[self.adversary.optimizer] = self.config.discriminator_lr or self.config.lr
+        for optimizer, lr in sides.items():
+            for group in optimizer.param_groups:
+                group["lr"] = lr * factor
+
+    def _compile_settings(self) -> None:
+        if self.config.compile and self.config.adversarial_adaptive:
+            # The adaptive weight goes back through the decoder's last layer once more, so its buffers must last.
+            torch._functorch.config.donated_buffer = False
 
     def save(self) -> None:
         """Write the tokenizer and a checkpoint, on the main process; the checkpoint last, as it says that both are whole."""
         self._check_finite()
         self._check_finite_weights()
         if self.accelerator.is_main_process:
-            self.tokenizer.save(self.run.tokenizer_dir)
+            self.result.save(self.run.tokenizer_dir)
             state = {
                 "step": self.step,
                 "tokenizer": self.tokenizer.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "adversary": self.adversary.state_dict() if self.adversary else None,
+                "average": self._average.state_dict() if self._average else None,
                 "usage": [usage.state_dict() for usage in self._usage],
                 "window": self._window,
                 "rng": torch.get_rng_state(),
@@ -171,20 +242,25 @@ class Trainer:
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> None:
-        """Take over the newest checkpoint, if there is one."""
+    def _resume(self) -> bool:
+        """Take over the newest checkpoint; return whether there was one."""
         for usage in self._usage:
             usage.persistent(True)
         state = self.run.load_checkpoint()
         if state is None:
-            return
+            return False
         self.tokenizer.load_weights(state["tokenizer"], source=self.run.checkpoints()[-1])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.adversary:
+            self.adversary.load_state_dict(state["adversary"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
         for usage, saved in zip(self._usage, state["usage"], strict=True):
             usage.load_state_dict(saved)
         self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
         torch.set_rng_state(state["rng"])
         self.step = self._saved_step = state["step"]
+        return True
 
     def _begin(self) -> None:
         """Write where the run is started, and drop what the log holds beyond the checkpoint."""
@@ -211,9 +287,10 @@ class Trainer:
 
     def _report(self, steps: int, seconds: float, data_seconds: float) -> Report:
         self._check_finite()
-        names = list(self._window[0])
-        means = torch.stack([torch.stack([losses[name] for name in names]) for losses in self._window]).mean(0)
-        means = self.accelerator.reduce(means, reduction="mean").tolist()
+        # Each over the steps that have it: the adversarial ones begin amid a run.
+        names = list(dict.fromkeys(name for losses in self._window for name in losses))
+        means = [torch.stack([losses[name] for losses in self._window if name in losses]).mean() for name in names]
+        means = self.accelerator.reduce(torch.stack(means), reduction="mean").tolist()
         self._window = []
         usages = [usage.compute() for usage in self._usage]
         for usage in self._usage:
@@ -237,7 +314,7 @@ class Trainer:
         """Raise FloatingPointError, naming the step and the last good checkpoint, where a loss was not finite."""
         if not self._window:
             return
-        totals = torch.stack([losses["total"] for losses in self._window])
+        totals = torch.stack([losses["total"] + losses.get("discriminator", 0.0) for losses in self._window])
         bad = (~totals.isfinite()).nonzero()
         if len(bad):
             step = self.step - len(self._window) + 1 + int(bad[0])
@@ -247,7 +324,12 @@ class Trainer:
 
     def _check_finite_weights(self) -> None:
         """Raise FloatingPointError where a weight is not finite: the gradient can overflow before the loss does."""
-        bad = [name for name, value in self.tokenizer.state_dict().items() if not value.isfinite().all()]
+        state = self.tokenizer.state_dict()
+        if self.adversary:
+            state |= {
+                f"discriminator.{name}": value for name, value in self.adversary.discriminator.state_dict().items()
+            }
+        bad = [name for name, value in state.items() if not value.isfinite().all()]
         if bad:
             raise FloatingPointError(
                 f"The weights are not finite after step {self.step} ({bad[0]}); {self._way_back()}"
@@ -274,58 +356,6 @@ class Trainer:
         if self.config.log_with:
             for tracker in self.accelerator.trackers:  # not end_training(), which ends the processes' group as well
                 tracker.finish()
-
-
-def forward_losses(
-    model: torch.nn.Module, images: Tensor, weights: dict[str, float], dtype: torch.dtype
-) -> tuple[dict[str, Tensor], TokenizerOutput]:
-    """Run the model under autocast and return every loss with the weighted "total", and the output.
-
-    Args:
-        model: a `VisualTokenizer`, wrapped or not.
-        images: float32 [B, 3, H, W] in [-1, 1].
-        weights: loss name to weight.
-        dtype: of the convolutions; losses and quantizer are float32 whatever it is.
-    """
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        output = model(images)
-    losses = {"reconstruction": reconstruction_loss(output.reconstruction, images), **output.losses}
-    return losses | {"total": weighted_sum(losses, weights)}, output
-
-
-def open_training_data(config: TrainConfig) -> ImageDataset:
-    """Open the training split of a configuration; raises ValueError where it is smaller than a batch."""
-    dataset = open_dataset(
-        config.dataset,
-        "train",
-        config.image_size,
-        data_root=config.data_root,
-        crop=config.crop,
-        test_fraction=config.test_fraction,
-        on_bad_image=config.on_bad_image,
-    )
-    if len(dataset) < config.batch_size:
-        raise ValueError(
-            f"The training split of {config.dataset!r} has {len(dataset)} images, fewer than batch_size "
-            f"{config.batch_size}: take at most {len(dataset)}."
-        )
-    return dataset
-
-
-def loss_weights(config: TrainConfig, tokenizer: VisualTokenizer) -> dict[str, float]:
-    """Return the weight of each loss; raises ValueError for a weight that was set but whose loss the quantizer has not."""
-    default = TrainConfig()
-    weights = {"reconstruction": 1.0}
-    for name in ("codebook", "commitment"):
-        weight = getattr(config, f"{name}_weight")
-        if name in tokenizer.quantizer.loss_names:
-            weights[name] = weight
-        elif weight != getattr(default, f"{name}_weight"):
-            raise ValueError(
-                f"{name}_weight is {weight}, but quantizer {config.quantizer!r} has no such loss "
-                f"(it has: {', '.join(tokenizer.quantizer.loss_names)}): leave it out."
-            )
-    return weights
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

@@ -21,7 +21,6 @@ from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from vistok import Run, TrainConfig, Trainer, VisualTokenizer
 from vistok.data import open_dataset, to_float, train_batches
 from vistok.tables import plan
-from vistok.training import forward_losses
 
 BATCH_SIZE, NUM_TURNS = 64, 12
 CONFIG = TrainConfig.from_row("celeba64/vq-d4", "paper", batch_size=BATCH_SIZE, num_workers=0, seed=0)
@@ -90,8 +89,9 @@ def _gradient_cosine() -> float:
     gradients = []
     for dtype in (trainer.dtype, torch.float32):
         trainer.tokenizer.zero_grad()
-        losses, _ = forward_losses(trainer.tokenizer, images, trainer.loss_weights, dtype)
-        losses["total"].backward()
+        trainer.objective.dtype = dtype
+        losses, _ = trainer.objective(trainer.tokenizer, images)
+        trainer.objective.total(losses).backward()
         gradients.append(torch.cat([p.grad.flatten().double() for p in trainer.tokenizer.parameters()]))
     return torch.nn.functional.cosine_similarity(*gradients, dim=0).item()
 

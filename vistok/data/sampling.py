@@ -48,6 +48,20 @@ def train_batches(
     Raises:
         ValueError: the dataset is smaller than a batch, or the batch cannot be shared evenly.
     """
+    check_batch_size(dataset, batch_size, num_processes)
+    share = batch_size // num_processes
+    batches = _TrainBatches(dataset, batch_size, seed, flip, offset=rank * share, share=share)
+    return _load(batches, range(start_step, steps), num_workers, pin_memory)
+
+
+def check_batch_size(dataset: ImageDataset, batch_size: int, num_parts: int) -> None:
+    """Raise ValueError where a dataset is smaller than a batch, or a batch cannot be shared evenly.
+
+    Args:
+        dataset: N images.
+        batch_size: images a step.
+        num_parts: that share them: processes times what each takes one after the other.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
     if len(dataset) < batch_size:
@@ -55,14 +69,11 @@ def train_batches(
             f"The {dataset.split} split of {dataset.name} has {len(dataset)} images, fewer than one batch of "
             f"{batch_size}; the largest batch_size is {len(dataset)}."
         )
-    if batch_size % num_processes:
-        nearest_size = max(1, round(batch_size / num_processes)) * num_processes
+    if batch_size % num_parts:
+        nearest_size = max(1, round(batch_size / num_parts)) * num_parts
         raise ValueError(
-            f"batch_size {batch_size} cannot be shared evenly by {num_processes} processes; {nearest_size} can."
+            f"batch_size {batch_size} cannot be shared evenly by {num_parts} processes; {nearest_size} can."
         )
-    share = batch_size // num_processes
-    batches = _TrainBatches(dataset, batch_size, seed, flip, offset=rank * share, share=share)
-    return _load(batches, range(start_step, steps), num_workers, pin_memory)
 
 
 def eval_batches(

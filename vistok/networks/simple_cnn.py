@@ -66,6 +66,11 @@ class Decoder(nn.Module):
             nn.Tanh(),
         )
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the last convolution, at which adversarial and reconstruction gradients are weighed."""
+        return self.up[-2].weight
+
     def forward(self, codes: Tensor) -> Tensor:
         return self.up(self.res_blocks(self.from_codes(codes)))
 

@@ -2,12 +2,29 @@
 
 from vistok.config import call_with_options, nearest
 from vistok.quantizers.base import Quantized, Quantizer
+from vistok.quantizers.ibq import IBQQuantizer
+from vistok.quantizers.lfq import LFQQuantizer
 from vistok.quantizers.search import nearest_code
 from vistok.quantizers.vq import EMAQuantizer, VectorQuantizer
 
-QUANTIZERS: dict[str, type[Quantizer]] = {"vq": VectorQuantizer, "ema": EMAQuantizer}
+QUANTIZERS: dict[str, type[Quantizer]] = {
+    "vq": VectorQuantizer,
+    "ema": EMAQuantizer,
+    "ibq": IBQQuantizer,
+    "lfq": LFQQuantizer,
+}
 
-__all__ = ["QUANTIZERS", "EMAQuantizer", "Quantized", "Quantizer", "VectorQuantizer", "build", "nearest_code"]
+__all__ = [
+    "QUANTIZERS",
+    "EMAQuantizer",
+    "IBQQuantizer",
+    "LFQQuantizer",
+    "Quantized",
+    "Quantizer",
+    "VectorQuantizer",
+    "build",
+    "nearest_code",
+]
 
 
 def build(name: str, **options: object) -> Quantizer:

@@ -9,7 +9,6 @@ import dataclasses
 from typing import ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 
@@ -104,10 +103,3 @@ def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
     """Return tokens [B*h*w, D] as [B, D, h, w] with the batch and grid of `like` [B, *, h, w]."""
     batch, _, height, width = like.shape
     return tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Sum a tensor in place over the processes of a distributed run; without one, return it as it is."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor

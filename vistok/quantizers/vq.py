@@ -15,14 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.quantizers.base import (
-    Quantized,
-    Quantizer,
-    straight_through,
-    sum_over_processes,
-    to_grid,
-    to_tokens,
-)
+from vistok.processes import sum_over_processes
+from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_grid, to_tokens
 from vistok.quantizers.search import nearest_code
 
 

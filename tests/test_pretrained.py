@@ -1,0 +1,422 @@
+"""Official checkpoints: parity with the originals, every container, every name of the full-size files, and hostile files."""
+
+import collections
+import functools
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vistok.pretrained import FORMATS, find_format, load_pretrained, reference_checkpoints
+from vistok.tokenizer import VisualTokenizer
+
+GOLDEN = Path(__file__).parent / "golden"
+MODELS = {
+    "taming": "model_vqgan_taming",
+    "llamagen": "model_vqgan_llamagen",
+    "maskgit": "model_vqgan_maskgit",
+    "ibq": "model_ibq",
+    "open-magvit2": "model_open_magvit2",
+    "visual-tokenizer-pytorch": "model_simple_cnn_vq",
+}
+MANIFESTS = {
+    "manifest_taming_f16_1024": ("taming", 1024, 256, 16),
+    "manifest_taming_f16_16384": ("taming", 16384, 256, 16),
+    "manifest_llamagen_vq16": ("llamagen", 16384, 8, 16),
+    "manifest_llamagen_vq8": ("llamagen", 16384, 8, 8),
+    "manifest_maskgit_vqgan": ("maskgit", 1024, 256, 16),
+    "manifest_ibq_1024": ("ibq", 1024, 256, 16),
+    "manifest_open_magvit2_18bit": ("open-magvit2", 2**18, 18, 16),
+}
+every_format = pytest.mark.parametrize("format", MODELS)
+
+
+def golden(format: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The original's outputs, and its state dict."""
+    tensors = load_file(GOLDEN / f"{MODELS[format]}.safetensors")
+    return tensors, {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+
+
+class Callback:
+    """Something of another package that a checkpoint holds."""
+
+    def __init__(self) -> None:
+        self.best, self.paths = torch.ones(3), ["a", "b"]
+
+
+def lightning(state: dict[str, Tensor]) -> dict[str, object]:
+    """What Lightning writes: weights among losses, optimizers, and objects of packages that a reader may not have."""
+    package = types.ModuleType("a_package_that_is_not_installed")
+    package.Callback = type("Callback", (Callback,), {"__module__": package.__name__})
+    package.Options = type("Options", (dict,), {"__module__": package.__name__})
+    package.Steps = type("Steps", (list,), {"__module__": package.__name__})
+    package.Names = type("Names", (set,), {"__module__": package.__name__})
+    sys.modules[package.__name__] = package
+    return {
+        "epoch": 3,
+        "state_dict": collections.OrderedDict(state | {"loss.discriminator.main.0.weight": torch.ones(4, 3)}),
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(5)}}, "param_groups": [{"lr": 1e-4}]}],
+        "callbacks": {package.Callback: package.Callback(), "other": package.Callback()},
+        "hyper_parameters": [package.Options(lr=1, path=Path("x")), package.Steps([1, 2]), package.Names({"a"})],
+        "rng": [torch.get_rng_state(), torch.Generator, torch.float16, torch.Size([2]), torch.device("cpu")],
+    }
+
+
+def with_average(state: dict[str, Tensor]) -> dict[str, object]:
+    """As SEED-Voken: the weights that count are the moving average, under names without their dots."""
+    average = {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in state.items()}
+    others = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    return lightning(others | average | {"model_ema.decay": torch.tensor(0.999)})
+
+
+CONTAINERS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "plain": lambda state: state,
+    "model": lambda state: {"model": state, "optimizer": {"lr": 1e-4}, "steps": 400},
+    "parameters": lambda state: {"model": {k: torch.nn.Parameter(v) for k, v in state.items()}},
+    "ema": lambda state: {"model": {k: torch.zeros_like(v) for k, v in state.items()}, "ema": state},
+    "lightning": lightning,
+    "model_ema": with_average,
+}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., Path]:
+    def write(content: object, legacy: bool = False, name: str = "last.ckpt") -> Path:
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=not legacy)
+        sys.modules.pop("a_package_that_is_not_installed", None)
+        return tmp_path / name
+
+    return write
+
+
+def check_parity(tokenizer: VisualTokenizer, expected: dict[str, Tensor], format: str) -> None:
+    unit_range = format == "maskgit"  # its original works on images in [0, 1]
+    images = 2 * expected["x"] - 1 if unit_range else expected["x"]
+    target = 2 * expected["reconstruction"] - 1 if unit_range else expected["reconstruction"]
+    with torch.no_grad():
+        output = tokenizer(images)
+        assert torch.equal(output.indices, expected["indices"])
+        torch.testing.assert_close(output.z, expected["z"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(output.codes, expected["codes"], atol=1e-5, rtol=0)
+        clamped = target.clamp(-1, 1) if unit_range else target
+        torch.testing.assert_close(output.reconstruction, clamped, atol=1e-4, rtol=0)
+        torch.testing.assert_close(tokenizer.train()(images).reconstruction, target, atol=1e-4, rtol=0)
+    tokenizer.eval()
+
+
+@every_format
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_format_in_every_container_equals_the_original(
+    format: str, container: str, written: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, state = golden(format)
+    path = written(CONTAINERS[container](state), legacy=container == "parameters")
+    # At toy size nothing but a moving average tells IBQ from taming-transformers.
+    insist = format if format in ("taming", "ibq") else None
+    tokenizer = load_pretrained(path, insist)
+    average = container in ("ema", "model_ema")
+    assert f"last.ckpt: {format}, {'ema' if average else 'model'} weights, K = " in capsys.readouterr().out
+    assert not tokenizer.training
+    check_parity(tokenizer, expected, format)
+
+    tokenizer.save(tmp_path / "saved")
+    for saved in (tmp_path / "saved", tmp_path / "saved" / "model.safetensors"):
+        images = expected["x"][:1] * (2 if format == "maskgit" else 1) - (1 if format == "maskgit" else 0)
+        assert torch.equal(load_pretrained(saved).encode(images), expected["indices"][:1])
+
+
+@every_format
+@pytest.mark.parametrize("kind", ["legacy", "safetensors"])
+def test_other_kinds_of_files(format: str, kind: str, written: Callable[..., Path], tmp_path: Path) -> None:
+    expected, state = golden(format)
+    if kind == "legacy":
+        path = written(lightning(state), legacy=True)
+    else:
+        path = tmp_path / "weights.safetensors"
+        save_file(state, path)
+    check_parity(load_pretrained(path, "ibq" if format == "ibq" else None), expected, format)
+
+
+def test_losses_of_the_original_vqgans(written: Callable[..., Path]) -> None:
+    expected, state = golden("taming")
+    losses = load_pretrained(written(state))(expected["x"]).losses
+    total = losses["commitment"] + 0.25 * losses["codebook"]  # its documented "legacy" weights
+    torch.testing.assert_close(total, expected["loss.quantizer_legacy"], atol=1e-6, rtol=1e-4)
+    expected, state = golden("llamagen")
+    losses = load_pretrained(written(state))(expected["x"]).losses
+    torch.testing.assert_close(losses["codebook"], expected["loss.codebook"], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(0.25 * losses["commitment"], expected["loss.commitment_weighted"], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_every_name_and_shape_of_the_official_files_is_accepted(
+    manifest: str, written: Callable[..., Path], tmp_path: Path
+) -> None:
+    format, num_codes, dim, factor = MANIFESTS[manifest]
+    shapes = json.loads((GOLDEN / f"{manifest}.json").read_text())["tensors"]
+    state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}  # one number a tensor
+    tokenizer = load_pretrained(written({"state_dict": state}), device="meta")
+    assert (tokenizer.quantizer.codebook_size, tokenizer.quantizer.codebook_dim) == (num_codes, dim)
+    assert tokenizer.downsample_factor == factor and tokenizer.image_size == 256
+    assert find_format(shapes) == format
+    assert tokenizer.settings["quantizer_options"].get("l2_norm", False) == (format == "llamagen")
+
+    name = next(iter(state))
+    del state[name]
+    with pytest.raises(ValueError, match=name.replace(".", r"\.") + " is missing"):
+        load_pretrained(written({"state_dict": state}), format, device="meta")
+
+
+def test_the_average_can_be_declined_and_tells_ibq(written: Callable[..., Path]) -> None:
+    expected, state = golden("ibq")
+    path = written(with_average(state))
+    check_parity(load_pretrained(path), expected, "ibq")
+    raw = load_pretrained(path, weights="model")
+    assert raw.settings["quantizer"] == "ibq" and not raw.quantizer.weight.any()
+    with pytest.raises(ValueError, match="has no 'ema' weights; Known: model"):
+        load_pretrained(written(state), "ibq", weights="ema")
+
+
+def test_l2_norm_can_be_insisted_on(written: Callable[..., Path]) -> None:
+    _, state = golden("llamagen")
+    assert load_pretrained(written(state)).quantizer.l2_norm
+    assert not load_pretrained(written(state), l2_norm=False).quantizer.l2_norm
+    _, state = golden("visual-tokenizer-pytorch")
+    assert load_pretrained(written(state), l2_norm=True).quantizer.l2_norm
+
+
+def test_other_dtypes_and_shared_storages(written: Callable[..., Path]) -> None:
+    expected, state = golden("taming")
+    tokenizer = load_pretrained(written({name: tensor.double() for name, tensor in state.items()}))
+    check_parity(tokenizer, expected, "taming")
+    together = torch.cat([tensor.flatten() for tensor in state.values()])  # all tensors are views of one storage
+    views = together.split([tensor.numel() for tensor in state.values()])
+    state = {name: view.view(tensor.shape) for (name, tensor), view in zip(state.items(), views, strict=True)}
+    state["quant_conv.weight"] = state["quant_conv.weight"].transpose(0, 1).contiguous().transpose(0, 1)
+    check_parity(load_pretrained(written(state)), expected, "taming")
+
+
+def test_tensors_that_do_not_fit_are_listed_by_their_names_in_the_file(written: Callable[..., Path]) -> None:
+    _, state = golden("taming")
+    state["decoder.up.1.extra.weight"] = torch.ones(1)
+    state["decoder.up.2.block.1.conv1.bias"] = torch.ones(7)
+    del state["decoder.up.0.block.0.norm1.weight"]
+    with pytest.raises(ValueError) as caught:
+        load_pretrained(written(state))
+    message = str(caught.value)
+    assert "decoder.up.0.block.0.norm1.weight is missing" in message
+    assert "decoder.up.1.extra.weight is not expected" in message
+    assert "decoder.up.2.block.1.conv1.bias is [7], not [64]" in message
+    assert "not those of the format 'taming'" in message
+
+
+def test_a_format_can_be_insisted_on_but_must_fit(written: Callable[..., Path]) -> None:
+    _, state = golden("llamagen")
+    path = written(state)
+    with pytest.raises(ValueError, match=r"The tensor encoder\.down\.0\.block\.0\.conv1\.weight is missing"):
+        load_pretrained(path, "taming")
+    with pytest.raises(ValueError, match="no checkpoint format 'lamagen'; did you mean 'llamagen'"):
+        load_pretrained(path, "lamagen")
+    with pytest.raises(ValueError, match="named as in no known format. Known: taming, llamagen"):
+        load_pretrained(written({"layer.weight": torch.ones(2, 2)}))
+    with pytest.raises(ValueError, match=r"encoder\.conv_in\.weight of .* is \[\]: no network has that"):
+        load_pretrained(written(golden("taming")[1] | {"encoder.conv_in.weight": torch.ones(())}))
+
+
+def test_files_that_are_no_checkpoints_are_refused(written: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
+        load_pretrained(tmp_path / "nothing.pt")
+    with pytest.raises(FileNotFoundError, match="There is no tokenizer in"):
+        load_pretrained(tmp_path)
+    for content in (b"", b"<!DOCTYPE html>", b"\x80\x04N.", b"PK\x03\x04 and so on", pickle.dumps({"a": 1})):
+        (tmp_path / "page.pt").write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+            load_pretrained(tmp_path / "page.pt")
+    with pytest.raises(ValueError, match="holds no tensors"):
+        load_pretrained(written({"steps": 3, "state_dict": None}))
+    VisualTokenizer(quantizer_options={"codebook_size": 2, "codebook_dim": 2}, image_size=16).save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="leave them out"):
+        load_pretrained(tmp_path / "saved", "taming")
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_a_truncated_file_is_refused(kind: str, written: Callable[..., Path], tmp_path: Path) -> None:
+    _, state = golden("visual-tokenizer-pytorch")
+    path = tmp_path / "weights.safetensors"
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        path = written(state, legacy=kind == "legacy")
+    content = path.read_bytes()
+    for length in (len(content) - 1000, len(content) // 2, 60, 9):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint .* its download may have broken off"):
+            load_pretrained(path)
+
+
+# Hostile files. Each `attack` is something whose unpickling would create the file `victim`.
+
+
+class Call:
+    """Unpickles by calling a function: the classic attack."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.call
+
+
+class Stateful:
+    """Unpickles by a state that is set on something else."""
+
+    def __init__(self, target: object, state: object) -> None:
+        self.target, self.state = target, state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Call, (self.target,), self.state)
+
+
+def attacks(victim: Path) -> dict[str, object]:
+    source = f"open({str(victim)!r}, 'w').write('owned')"
+    inner = io.BytesIO()
+    torch.save(Call(os.system, f"touch {victim}"), inner)
+    return {
+        "system": Call(os.system, f"touch {victim}"),
+        "open": Call(open, str(victim), "w"),
+        "eval": Call(eval, source),
+        "exec": Call(exec, source),
+        "nested": {"model": {"a": [({1: Call(eval, source)},)]}},
+        "subprocess": Call(subprocess.Popen, ["touch", str(victim)]),
+        "torch.load": Call(functools.partial(torch.load, weights_only=False), io.BytesIO(inner.getvalue())),
+        "pickle.loads": Call(pickle.loads, pickle.dumps(Call(eval, source))),
+        "dict": collections.OrderedDict({"a": Call(eval, source)}),
+        "default factory": Call(collections.defaultdict, eval),
+        "key": {Call(eval, source): 1},
+        "tensor's hooks": Call(torch._utils._rebuild_parameter, torch.ones(1), False, Call(eval, source)),
+        "tensor of a call": Call(torch._utils._rebuild_tensor_v2, Call(eval, source), 0, (1,), (1,), False, {}),
+        "type of a tensor": Call(torch._tensor._rebuild_from_type_v2, eval, Tensor, (source,), {}),
+    }
+
+
+ATTACKS = list(attacks(Path("/nowhere")))
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_in_a_file_is_executed(attack: str, legacy: bool, written: Callable[..., Path], tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    expected, state = golden("visual-tokenizer-pytorch")
+    path = written({"state_dict": state, "callbacks": attacks(victim)[attack]}, legacy=legacy)
+    check_parity(load_pretrained(path), expected, "visual-tokenizer-pytorch")  # the weights load, the rest is ignored
+    assert not victim.exists()
+
+
+def test_the_attacks_are_real(tmp_path: Path) -> None:
+    for attack in ("system", "open", "eval", "exec", "nested", "pickle.loads", "dict", "key", "tensor's hooks"):
+        victim = tmp_path / attack.replace(" ", "-")
+        pickle.loads(pickle.dumps(attacks(victim)[attack]))
+        assert victim.exists(), attack
+
+
+def handmade(tmp_path: Path, body: bytes, legacy: bool) -> Path:
+    """A file of PyTorch around a pickle that no pickler would write."""
+    path = tmp_path / "handmade.pt"
+    if legacy:
+        start = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {})]
+        path.write_bytes(b"".join(start) + body + pickle.dumps([], 2))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", body)
+    return path
+
+
+def string(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_pickles_that_alter_what_they_may_name_do_nothing(legacy: bool, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    evaluated = string(f"open({str(victim)!r}, 'w')")
+    rebuild, ordered = b"ctorch._utils\n_rebuild_tensor_v2\n", b"ccollections\nOrderedDict\n"
+    storage = b"ctorch\nFloatStorage\n"
+    bodies = {
+        # GLOBAL function, then BUILD with a state and with a state of slots: attributes set on the function itself.
+        "state": rebuild + b"}" + string("__code__") + b"cos\nsystem\nsb.",
+        "slots": rebuild + b"N}" + string("__defaults__") + b"cos\nsystem\ns\x86b.",
+        "slots of a class": ordered + b"N}" + string("__setitem__") + b"cbuiltins\neval\ns\x86b.",
+        "slots of a dtype": storage + b"N}" + string("itemsize") + b"cbuiltins\neval\ns\x86b.",
+        "call of a dtype": storage + b"(" + evaluated + b"tR.",
+        # INST and OBJ name and call at once; STACK_GLOBAL walks dots.
+        "getattr": b"cbuiltins\ngetattr\n(cbuiltins\n__import__\n("
+        + (string("os") + b"tR" + string("system") + b"tR(" + string(f"touch {victim}") + b"tR."),
+        "inst": b"(" + evaluated + b"ibuiltins\neval\n.",
+        "obj": b"(cbuiltins\neval\n" + evaluated + b"o.",
+        "dots": b"\x80\x04" + string("torch") + string("os.system") + b"\x93(" + evaluated + b"tR.",
+        "dots of an allowed name": b"\x80\x04"
+        + string("collections")
+        + string("OrderedDict.__class__.__subclasses__")
+        + b"\x93(" + evaluated + b"tR.",
+        # Persistent identifiers: what torch.load looks the sources of modules up with.
+        "module": b"(" + string("module") + b"cbuiltins\neval\n" + string("a") + string("b") + b"tQ.",
+        "deep storage": b"(" + string("storage") + b"cbuiltins\neval\n" + string("0") + string("cpu") + b"K\x01tQ.",
+        "extension": b"\x82\x01.",
+        "memory": b"j\xff\xff\xff\x7f.",
+    }  # fmt: skip
+    for name, body in bodies.items():
+        prefix = b"" if body.startswith(b"\x80") else b"\x80\x02"
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint|holds no tensors"):
+            load_pretrained(handmade(tmp_path, prefix + body, legacy))
+        assert not victim.exists(), name
+    expected, state = golden("taming")  # and the next file loads as ever
+    torch.save(state, tmp_path / "next.pt")
+    check_parity(load_pretrained(tmp_path / "next.pt"), expected, "taming")
+
+
+def test_a_tensor_cannot_leave_its_storage(tmp_path: Path) -> None:
+    _, state = golden("visual-tokenizer-pytorch")
+    name, tensor = next(iter(state.items()))
+    for offset, stride in ((10**6, 1), (0, 10**6), (-1, 1), (0, -1)):
+        content = {
+            **state,
+            name: Call(torch._utils._rebuild_tensor_v2, torch.ones(3).untyped_storage(), 0, (), (), False, {}),
+        }
+        layout = (torch.ones(3)._typed_storage(), offset, tuple(tensor.shape), (stride,) * tensor.ndim, False, {})
+        content[name] = Call(torch._utils._rebuild_tensor_v2, *layout)
+        torch.save({"model": content}, tmp_path / "a.pt")
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+            load_pretrained(tmp_path / "a.pt")
+
+
+def test_torchscript_archives_are_refused_unexecuted(tmp_path: Path) -> None:
+    path = handmade(tmp_path, b"\x80\x02c__torch__\nModule\n)\x81}b.", legacy=False)
+    with zipfile.ZipFile(path, "a") as archive:  # what torch.load takes a TorchScript archive by, and executes
+        archive.writestr("archive/constants.pkl", b"\x80\x02).")
+    with pytest.raises(ValueError, match="holds no tensors"):
+        load_pretrained(path)
+
+
+def test_the_table_of_official_checkpoints() -> None:
+    table = reference_checkpoints()
+    for name, entry in table.items():
+        assert entry["format"] in FORMATS and entry["address"].startswith("https://"), name
+        assert entry["reported"] and all(0 < r["rfid"] < 10 and r["by"] and r["convention"] for r in entry["reported"])
+        assert all(0 < r.get("usage", 1) <= 1 for r in entry["reported"])
+    by_file = {entry["file"]: entry for entry in table.values()}
+    for manifest, (format, num_codes, _, factor) in MANIFESTS.items():
+        file = json.loads((GOLDEN / f"{manifest}.json").read_text())["file"]
+        assert by_file[file]["format"] == format and by_file[file]["downsample_factor"] == factor
+        assert num_codes in [e["codebook_size"] for e in table.values() if e["file"] == file]

@@ -1,0 +1,33 @@
+"""Optimisers and learning rates, as functions of the configuration and of the step alone."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from vistok.config import TrainConfig
+
+
+def build_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return the configuration's optimiser for some parameters; fused, where the device has that."""
+    parameters = list(parameters)
+    options = {"lr": lr, "betas": (config.beta1, config.beta2), "fused": parameters[0].device.type in ("cpu", "cuda")}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, **options)
+    return torch.optim.Adam(parameters, **options)
+
+
+def lr_factor(config: TrainConfig, step: int) -> float:
+    """Return what the learning rate is multiplied by: a linear rise over `warmup_steps`, then the schedule.
+
+    Args:
+        config: its `lr_schedule` is "constant", or "cosine", to 0 at the end of the run.
+        step: steps taken before this one.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return 1.0
+    progress = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * progress))

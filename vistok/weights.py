@@ -1,0 +1,132 @@
+"""Weights files: found where they are, downloaded and checked where asked for, read without executing anything in them.
+
+Weights that are published under a fixed address, such as those of the metrics' networks, have file names that end in eight
+hex digits of the file's SHA-256. They are looked for in PyTorch's download folder, and nowhere else unless told.
+"""
+
+import hashlib
+import http.client
+import pickle
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vistok.config import resolve_path
+
+DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
+
+
+class Unavailable(RuntimeError):
+    """A network cannot be had here, because its weights are not; the message says why and what helps."""
+
+
+def find_weights(given: str | Path | None, url: str, what: str, download: bool, options: str) -> Path:
+    """Return the path of a weights file: the one given, one already downloaded, or one downloaded now.
+
+    Args:
+        given: the file, a folder that holds it, or None.
+        url: where it is published; its last part is the file's name and ends in eight hex digits of the SHA-256.
+        what: what the weights are, and their size, for messages.
+        download: whether to download what is not there.
+        options: how the reader of a message asks for the weights.
+
+    Raises:
+        Unavailable: there are no weights; the message says what, how large, from where and where to put it.
+        FileNotFoundError: `given` does not exist.
+    """
+    name = url.rpartition("/")[2]
+    if given is not None:
+        path = resolve_path(given)
+        if not path.exists():
+            raise FileNotFoundError(f"There is no weights file {path}; it should be a copy of {url}.")
+        if path.is_file():
+            return path
+        if not (path / name).is_file():
+            raise Unavailable(f"The weights of {what} are not in the given folder: put {url} into it.")
+        return path / name
+    cached = Path(torch.hub.get_dir()).expanduser() / "checkpoints" / name
+    if cached.is_file():
+        return cached
+    # The message goes into records, which name nobody's home.
+    shown = f"~/{cached.relative_to(Path.home())}" if cached.is_relative_to(Path.home()) else cached
+    way_out = f"put {url} at {shown}, or use {options}."
+    if not download:
+        raise Unavailable(f"The weights of {what} are not here, and their download was not asked for: {way_out}")
+    try:
+        download_file(url, cached)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # a URLError and a timeout are OSErrors
+        reason = first_line(getattr(error, "reason", error))
+        raise Unavailable(f"The weights of {what} could not be downloaded ({reason}): {way_out}") from error
+    return cached
+
+
+def download_file(url: str, path: Path) -> None:
+    """Download a file whose name ends in eight hex digits of its SHA-256; nothing is left where that fails.
+
+    Args:
+        url: where it is.
+        path: where to put it, under that name.
+
+    Raises:
+        OSError: the file cannot be had, or not be written.
+        ValueError: what came is another file.
+    """
+    with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = int(response.headers.get("Content-Length", 0)) or None
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside it, so that the last step is atomic
+            partial = Path(folder) / path.name
+            with (
+                partial.open("wb") as file,
+                tqdm(total=size, unit="B", unit_scale=True, desc=f"downloading {path.name}") as bar,
+            ):
+                while block := response.read(2**20):
+                    file.write(block)
+                    bar.update(len(block))
+            if not path.stem.endswith(file_sha256(partial)):
+                raise ValueError(f"what came has SHA-256 {file_sha256(partial)}..., against the file's name")
+            partial.replace(path)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the first eight hex digits of a file's SHA-256, which a published file's name ends in."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a weights file, executing nothing that the file says.
+
+    Raises:
+        ValueError: the file is not one that PyTorch wrote, or holds more than tensors.
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a PyTorch weights file.") from error
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a state dict, 64 hex digits: of names, types, shapes and values, in the order of the names.
+
+    The same on every device and in every memory format.
+
+    Args:
+        state: name to tensor, as `Module.state_dict` returns it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())  # no copy where it is contiguous
+    return digest.hexdigest()
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's message, fit to stand inside a sentence."""
+    lines = str(error).split("\n")
+    return lines[0].strip().rstrip(".:") or type(error).__name__
