@@ -51,7 +51,9 @@ class Objective:
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = model(images)
             perceptual = self.perceptual(output.reconstruction, images) if self.perceptual else None
-        losses = {"reconstruction": reconstruction_loss(output.reconstruction, images, self.config.reconstruction_error)}
+        losses = {
+            "reconstruction": reconstruction_loss(output.reconstruction, images, self.config.reconstruction_error)
+        }
         if "logit_laplace" in self.weights:
             losses["logit_laplace"] = logit_laplace_loss(output.reconstruction, images)
         if perceptual is not None:
