@@ -13,11 +13,11 @@ import pytest
 import torch
 from test_training import assert_same_weights, crash_at, log_without_rates, opened, trained
 
-from vistok import metrics
 from vistok.config import TrainConfig, repository_root
 from vistok.optimization import lr_factor
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
+from vistok.weights import Unavailable
 
 Toy = Callable[..., TrainConfig]
 GAN = {
@@ -262,7 +262,7 @@ def test_lpips_without_its_network_fails_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
-    with pytest.raises(metrics.Unavailable) as error:
+    with pytest.raises(Unavailable) as error:
         opened(toy(lpips_weight=1.0), tmp_path / "run")
     message = str(error.value)
     assert "\n" not in message

@@ -11,7 +11,7 @@ ROWS = [  # from the top
     {"adversary", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization"},
     {"networks", "quantizers"},
-    {"processes", "weights"},
+    {"devices", "processes", "weights"},
     {"config"},
 ]
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}

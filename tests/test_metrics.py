@@ -9,6 +9,7 @@ import urllib.error
 from pathlib import Path
 from unittest import mock
 
+import lpips
 import numpy as np
 import piqa
 import pytest
@@ -21,8 +22,9 @@ from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from vistok import metrics
-from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7, Unavailable, frechet_distance
+from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7, frechet_distance
 from vistok.networks.lpips import BACKBONES, build_lpips
+from vistok.weights import Unavailable
 
 
 def write_inception_weights(path: Path) -> Path:
@@ -155,7 +157,6 @@ def test_lpips_is_that_of_torchmetrics(net: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning:torchvision")  # of how that package asks for a backbone
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_and_its_gradient_are_those_of_the_authors_package(net: str, tmp_path: Path) -> None:
-    lpips = pytest.importorskip("lpips")
     images, reconstructions = (batch * 2 - 1 for batch in pictures(3, 40))
     file = write_backbone(net, tmp_path)
     authors = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # their heads, in evaluation mode

@@ -23,9 +23,11 @@ from tqdm import tqdm
 
 from vistok.config import resolve_path
 from vistok.data import eval_batches, open_dataset, to_float
-from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7, Unavailable
+from vistok.devices import exact_float32, usable_device
+from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.runs import provenance
 from vistok.tokenizer import VisualTokenizer
+from vistok.weights import Unavailable
 
 LPIPS_CHOICES = ("if-present", "download", "off")
 USAGES = ("usage", "usage_queue", "perplexity", "entropy_bits")
@@ -161,7 +163,7 @@ def evaluate(
         raise ValueError("rfid_weights is given, but rfid is False; leave one of them out.")
     if rfid_weights is not None and not resolve_path(rfid_weights).exists():
         raise FileNotFoundError(f"rfid_weights is {str(rfid_weights)!r}, but there is no such file.")
-    device = _fastest_device() if device is None else torch.device(device)
+    device = usable_device(device)
     opened = open_dataset(
         dataset,
         split,
@@ -183,7 +185,7 @@ def evaluate(
     data_seconds = 0.0
     with (
         _in_eval_mode(tokenizer, device),
-        _exact_float32(device),
+        exact_float32(device),
         torch.inference_mode(),
         _Stopwatch(networks, device) as stopwatch,
         tqdm(total=num_images, desc=f"evaluating on {dataset}", unit=" images", disable=not progress) as bar,
@@ -299,13 +301,6 @@ def _to_unit(images: Tensor) -> Tensor:
     return images.float().clamp(-1, 1).add_(1).div_(2)
 
 
-def _fastest_device() -> torch.device:
-    """Return CUDA, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def _move(metric: Metric, device: torch.device) -> None:
     """Move a metric, its sums too unless the device has no float64."""
     if device.type != "mps":
@@ -326,26 +321,6 @@ def _in_eval_mode(tokenizer: nn.Module, device: torch.device) -> Iterator[None]:
         tokenizer.to(before)
         for module, training in modes.items():
             module.training = training
-
-
-@contextlib.contextmanager
-def _exact_float32(device: torch.device) -> Iterator[None]:
-    """Compute in plain float32: no autocast from outside, and no TF32, which moves codes and Inception's features."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled,
-                benchmark=torch.backends.cudnn.benchmark,
-                deterministic=torch.backends.cudnn.deterministic,
-                allow_tf32=False,
-            ),
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
 
 
 class _Stopwatch:

@@ -27,7 +27,6 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torchmetrics import Metric
 
 from vistok.networks.lpips import build_lpips
-from vistok.weights import Unavailable as Unavailable  # what LPIPS and RFID raise; also to be had from here
 from vistok.weights import file_sha256, find_weights, first_line, load_state
 
 NUM_FEATURES = 2048  # of Inception's last pooling

@@ -77,13 +77,20 @@ def check_batch_size(dataset: ImageDataset, batch_size: int, num_parts: int) -> 
 
 
 def eval_batches(
-    dataset: ImageDataset, batch_size: int, *, num_workers: int = 0, rank: int = 0, num_processes: int = 1
+    dataset: ImageDataset,
+    batch_size: int,
+    *,
+    first_image: int = 0,
+    num_workers: int = 0,
+    rank: int = 0,
+    num_processes: int = 1,
 ) -> Iterator[torch.Tensor]:
     """Iterate once over the images in order, without augmentation (centre crops); nothing is dropped or repeated.
 
     Args:
         dataset: N images.
         batch_size: images a batch of this process; the last may have fewer.
+        first_image: number of the image to begin with.
         num_workers: loading processes; 0: load here.
         rank: this process, in [0, num_processes).
         num_processes: each takes one contiguous part of the dataset; their parts differ by at most one image.
@@ -93,7 +100,8 @@ def eval_batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
-    first, last = (len(dataset) * r // num_processes for r in (rank, rank + 1))
+    num_images = len(dataset) - first_image
+    first, last = (first_image + num_images * r // num_processes for r in (rank, rank + 1))
     batches = _EvalBatches(dataset, batch_size, first, last)
     return _load(batches, range(len(batches)), num_workers, pin_memory=False)
 

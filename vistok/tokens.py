@@ -1,0 +1,472 @@
+"""A whole dataset as tokens: one array of indices in a file, mapped into memory. What training a generator begins with.
+
+A folder holds two files:
+
+    tokens.npy     the indices, an array that any numpy maps: numpy.load("tokens.npy", mmap_mode="r"); uint16 where every
+                   codebook has at most 65,536 codes, else uint32; [N, h, w], or [N, total] where a tokenizer has several
+                   levels or groups: each level row by row, one level after the other
+    tokens.json    what they are: shape and dtype, size of each codebook, grid [h, w] of each level, image size, the
+                   tokenizer (settings, SHA-256 of its weights), the dataset (its record), and how many images are done
+
+Row i is image i of the dataset; with flips, row 2i is image i and row 2i + 1 its mirror image. Images are not augmented
+otherwise, and are encoded in plain float32, as an evaluation does.
+
+The data is synced to the disk before tokens.json says that it is there, so encoding that was stopped, however, goes on where
+it was; on the same device and with the same batch size the files are in the end those of an encoding that was not stopped.
+
+    python -m vistok.tokens runs/my-run --dataset photos --split train --out data/photos-tokens
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import reprlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import filelock
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from vistok.config import replace_file, resolve_path
+from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
+from vistok.devices import exact_float32, usable_device
+from vistok.tokenizer import VisualTokenizer
+from vistok.weights import first_line, state_sha256
+
+ARRAY, HEADER = "tokens.npy", "tokens.json"
+FORMAT = "vistok tokens 1"
+SECONDS_BETWEEN_RECORDS = 5.0  # of how many images are done: as much work is lost where encoding is stopped
+
+
+class TokenFile(Dataset):
+    """The tokens of a dataset, read as they are asked for; a `torch.utils.data.Dataset` of the rows.
+
+    Attributes:
+        path: the folder.
+        header: what tokens.json holds.
+        tokens: uint16 or uint32 [N, h, w] or [N, total], mapped into memory, read-only.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], tokens: np.ndarray) -> None:
+        """Use `TokenFile.open`."""
+        self.path, self.header, self.tokens = path, header, tokens
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open the tokens that `encode_dataset` wrote.
+
+        Args:
+            path: their folder, a relative one counted from the repository.
+
+        Raises:
+            FileNotFoundError: there are no tokens in `path`.
+            ValueError: not every image is encoded, or a file is damaged or not what the other one says.
+        """
+        path = resolve_path(path)
+        header = _read_header(path)
+        num_done, num_images = header["num_images_done"], header["dataset"]["num_images"]
+        if num_done < num_images:
+            raise ValueError(
+                f"{path} holds {num_done} of {num_images} images: encode the dataset again with the same arguments, and it "
+                "goes on where it stopped."
+            )
+        return cls(path, header, _map_array(path, header))
+
+    def __reduce__(self) -> tuple:
+        return type(self).open, (self.path,)  # a mapped array would travel as its whole content
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, ...]:
+        """Return one row: int64 [h, w], or a tuple of one per level or group."""
+        return self._to_indices(self.tokens[index])
+
+    def indices(self, rows: slice | int | Sequence[int] = slice(None)) -> Tensor | tuple[Tensor, ...]:
+        """Return some rows as `VisualTokenizer.decode` takes them.
+
+        Args:
+            rows: a slice or numbers of rows; one number is a batch of one.
+
+        Returns:
+            int64 [n, h, w], or a tuple of one per level or group.
+        """
+        return self._to_indices(self.tokens[[rows] if isinstance(rows, int) else rows])
+
+    def decode(self, tokenizer: VisualTokenizer, rows: slice | int | Sequence[int] = slice(None)) -> Tensor:
+        """Return the images of some rows, on the device of the tokenizer.
+
+        Args:
+            tokenizer: the one that encoded them.
+            rows: as in `indices`.
+
+        Returns:
+            float [n, 3, H, W] in [-1, 1].
+
+        Raises:
+            ValueError: `tokenizer` is another; the sentence says in what.
+        """
+        self.check_tokenizer(tokenizer)
+        device = next(tokenizer.parameters()).device
+        indices = self.indices(rows)
+        on_device = tuple(level.to(device) for level in _levels(indices))
+        return tokenizer.decode(on_device if isinstance(indices, tuple) else on_device[0])
+
+    def check_tokenizer(self, tokenizer: VisualTokenizer) -> None:
+        """Raise ValueError unless these are tokens of `tokenizer`: of its settings and its very weights."""
+        if differences := _differences(self.header["tokenizer"], _describe(tokenizer)):
+            raise ValueError(
+                f"The tokens in {self.path} are of another tokenizer ({differences}): decode them with the one that "
+                "encoded them."
+            )
+
+    def _to_indices(self, tokens: np.ndarray) -> Tensor | tuple[Tensor, ...]:
+        """Return rows, [..., h, w] or [..., total], as int64 in the shape of the quantizer's indices."""
+        indices = torch.from_numpy(tokens.astype(np.int64))
+        if self.tokens.ndim == 3:
+            return indices
+        shapes = self.header["level_shapes"]
+        parts = indices.split([math.prod(shape) for shape in shapes], dim=-1)
+        return tuple(part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def encode_dataset(
+    tokenizer: VisualTokenizer,
+    dataset: str,
+    path: str | Path,
+    *,
+    split: str = "train",
+    data_root: str | Path | None = None,
+    image_size: int | None = None,
+    crop: str | None = None,
+    test_fraction: float | None = None,
+    on_bad_image: str = "raise",
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    num_workers: int = 0,
+    flips: bool = False,
+    progress: bool = True,
+) -> TokenFile:
+    """Encode a split of a dataset into a file of tokens, or go on where that was stopped.
+
+    The tokenizer encodes in eval mode, and is left in the mode and on the device that it had. In a run of several processes
+    call this in one of them.
+
+    Args:
+        tokenizer: that encodes.
+        dataset, split, data_root, test_fraction, on_bad_image: as in `open_dataset`.
+        path: the folder to write, a relative one counted from the repository.
+        image_size: pixels, height and width; None: the tokenizer's.
+        crop: as in `open_dataset`; "adm" gives training images ADM's centre crop, while the centre of a cached square,
+            "cached" or None, leaves out another ninth of their height and width.
+        batch_size: images at a time; changes speed and memory, and indices only where rounding decides.
+        device: None: a GPU (CUDA, then Apple's) where there is one, or else the CPU.
+        num_workers: loading processes; 0: load in this one.
+        flips: encode the mirror image of each image too.
+        progress: show a bar with rate and remaining time.
+
+    Returns:
+        The tokens. A file that is complete is not encoded again.
+
+    Raises:
+        ValueError: an argument is out of range, or what `open_dataset` raises; `path` holds tokens of another tokenizer,
+            dataset or setting (the sentence lists what differs), a damaged file, or another process writes there.
+    """
+    size = tokenizer.image_size if image_size is None else image_size
+    for name, value, least in (("image_size", size, 1), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}, but must be at least {least}.")
+    path = resolve_path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, but tokens go into a folder.")
+    device = usable_device(device)
+    with _on_device(tokenizer, device), exact_float32(device):
+        blank = tokenizer.encode(torch.zeros(1, 3, size, size, device=device))  # refuses a size that does not fit
+        opened = open_dataset(
+            dataset,
+            split,
+            size,
+            data_root=data_root,
+            crop=crop,
+            test_fraction=test_fraction,
+            on_bad_image=on_bad_image,
+        )
+        header = _new_header(tokenizer, opened, blank, flips)
+        path.mkdir(parents=True, exist_ok=True)
+        with _only_writer(path):
+            header = _begin_or_resume(path, header)
+            if header["num_images_done"] < len(opened):
+                _encode_rest(tokenizer, opened, path, header, batch_size, num_workers, progress)
+    return TokenFile.open(path)
+
+
+def _encode_rest(
+    tokenizer: VisualTokenizer,
+    dataset: ImageDataset,
+    path: Path,
+    header: dict[str, Any],
+    batch_size: int,
+    num_workers: int,
+    progress: bool,
+) -> None:
+    """Encode the images that `header` does not call done."""
+    device = next(tokenizer.parameters()).device
+    array = _map_array(path, header)
+    num_done = header["num_images_done"]
+    rows_done = num_done * _rows_per_image(header)
+    recorded_at = time.monotonic()
+    with (
+        (path / ARRAY).open("r+b") as file,
+        tqdm(
+            total=len(dataset),
+            initial=num_done,
+            desc=f"encoding {dataset.name}",
+            unit=" images",
+            disable=not progress,
+        ) as bar,
+    ):
+        # Plain writes: on a full disk they raise, where a mapped array ends the process.
+        file.seek(array.offset + rows_done * array[0].nbytes)
+        for batch in eval_batches(dataset, batch_size, num_workers=num_workers, first_image=num_done):
+            images = to_float(batch.to(device, non_blocking=True))  # [b, 3, H, W]
+            if header["flips"]:
+                images = torch.stack([images, images.flip(3)], dim=1).flatten(0, 1)  # [2b, 3, H, W], in turns
+            indices = tokenizer.encode(images.contiguous(memory_format=torch.channels_last))
+            rows = torch.cat([level.flatten(1) for level in _levels(indices)], dim=1)  # [b or 2b, total]
+            file.write(rows.cpu().numpy().astype(array.dtype).tobytes())
+            num_done += len(batch)
+            bar.update(len(batch))
+            if num_done == len(dataset) or time.monotonic() - recorded_at >= SECONDS_BETWEEN_RECORDS:
+                _record(file, path, header | {"num_images_done": num_done})
+                recorded_at = time.monotonic()
+
+
+@contextlib.contextmanager
+def _on_device(tokenizer: VisualTokenizer, device: torch.device) -> Iterator[None]:
+    """Put a tokenizer on a device, and back at the end."""
+    before = next(tokenizer.parameters()).device
+    tokenizer.to(device)
+    try:
+        yield
+    finally:
+        tokenizer.to(before)
+
+
+# The two files.
+
+
+def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """Return the header of what is in the folder, which is begun where there is nothing.
+
+    Raises:
+        ValueError: there is something else; the sentence lists what differs.
+    """
+    if (path / HEADER).is_file():
+        there = _read_header(path)
+        if differences := _differences(there, header | {"num_images_done": there["num_images_done"]}):
+            raise ValueError(f"{path} holds other tokens ({differences}): delete them, or give another folder.")
+        header = there
+    elif (path / ARRAY).exists():
+        raise ValueError(
+            f"{path} holds {ARRAY} without {HEADER}, which would say whose tokens they are: delete it, or give another "
+            "folder."
+        )
+    else:
+        _write_header(path, header)
+    if header["num_images_done"] == 0:
+        np.lib.format.open_memmap(path / ARRAY, mode="w+", dtype=header["dtype"], shape=tuple(header["shape"]))
+    return header
+
+
+def _new_header(
+    tokenizer: VisualTokenizer, dataset: ImageDataset, blank: Tensor | tuple[Tensor, ...], flips: bool
+) -> dict[str, Any]:
+    """Return what tokens.json says before the first image.
+
+    Args:
+        tokenizer: that encodes.
+        dataset: what is encoded.
+        blank: indices of one image of that size.
+        flips: whether each image is followed by its mirror image.
+    """
+    shapes = [list(level.shape[1:]) for level in _levels(blank)]
+    row = [sum(math.prod(shape) for shape in shapes)] if isinstance(blank, tuple) else shapes[0]
+    header = {
+        "format": FORMAT,
+        "shape": [0, *row],
+        "dtype": _dtype(tokenizer.quantizer.codebook_sizes),
+        "codebook_sizes": tokenizer.quantizer.codebook_sizes,
+        "level_shapes": shapes,
+        "image_size": dataset.image_size,
+        "flips": flips,
+        "tokenizer": _describe(tokenizer),
+        "dataset": dataset.record(),
+        "num_images_done": 0,
+    }
+    header["shape"][0] = len(dataset) * _rows_per_image(header)
+    return json.loads(json.dumps(header))  # as it is read again: a tuple is a list
+
+
+def _describe(tokenizer: VisualTokenizer) -> dict[str, Any]:
+    """Return what tells a tokenizer from others, as it is read from JSON."""
+    settings = json.loads(json.dumps(tokenizer.settings))
+    return {"settings": settings, "weights_sha256": state_sha256(tokenizer.state_dict())}
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """Return what tokens.json says, once it is known not to contradict itself."""
+    file = path / HEADER
+    if not file.is_file():
+        raise FileNotFoundError(f"There are no tokens in {path}: {HEADER} and {ARRAY} are expected there.")
+    try:
+        header = json.loads(file.read_text(encoding="utf-8"))
+        _check_header(header)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # wrong values, types, missing entries
+        reason = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise ValueError(f"{file} does not describe tokens: {reason}.") from error
+    return header
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    """Raise ValueError where a header contradicts itself, or what Python raises where it is something else."""
+    if header["format"] != FORMAT:
+        raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
+    num_images, shapes, sizes = header["dataset"]["num_images"], header["level_shapes"], header["codebook_sizes"]
+    num_rows = num_images * _rows_per_image(header)
+    fitting = [[num_rows, sum(math.prod(shape) for shape in shapes)]]
+    fitting += [[num_rows, *shapes[0]]] if len(shapes) == 1 else []
+    if header["shape"] not in fitting:
+        raise ValueError(
+            f"its shape is {header['shape']}, but {num_images} images with levels {shapes} make {fitting[-1]}"
+        )
+    if len(sizes) != len(shapes):
+        raise ValueError(f"it has {len(sizes)} codebook_sizes, but {len(shapes)} level_shapes")
+    if header["dtype"] != _dtype(sizes):
+        raise ValueError(f"its dtype is {header['dtype']!r}, but codebooks of {sizes} codes take {_dtype(sizes)!r}")
+    if not 0 <= header["num_images_done"] <= num_images:
+        raise ValueError(f"num_images_done is {header['num_images_done']}, but there are {num_images} images")
+    if not {"settings", "weights_sha256"} <= header["tokenizer"].keys():
+        raise ValueError("its tokenizer has no settings or no weights_sha256")
+
+
+def _map_array(path: Path, header: dict[str, Any]) -> np.memmap:
+    """Map tokens.npy, read-only; raises ValueError where it is not what the header says."""
+    file = path / ARRAY
+    try:
+        array = np.lib.format.open_memmap(file, mode="r")
+    except (ValueError, OSError) as error:  # of numpy, on a file that ends early, and where there is none
+        raise ValueError(
+            f"{file} is missing, cut off or no array ({first_line(error)}): delete {path} and encode again."
+        ) from error
+    if list(array.shape) != header["shape"] or array.dtype.name != header["dtype"]:
+        raise ValueError(
+            f"{file} holds {array.dtype.name} {list(array.shape)}, but {HEADER} says {header['dtype']} {header['shape']}."
+        )
+    num_bytes = file.stat().st_size
+    if num_bytes != array.offset + array.nbytes:
+        raise ValueError(f"{file} has {num_bytes} bytes, but its array ends after {array.offset + array.nbytes}.")
+    return array
+
+
+def _record(file: BinaryIO, path: Path, header: dict[str, Any]) -> None:
+    """Say how many images are done, once their tokens are on the disk and not before."""
+    file.flush()
+    os.fsync(file.fileno())
+    _write_header(path, header)
+
+
+def _write_header(path: Path, header: dict[str, Any]) -> None:
+    replace_file(path / HEADER, json.dumps(header, indent=2).encode())
+
+
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Refuse to write into a folder while another process does."""
+    try:
+        with filelock.FileLock(path / ".tokens.lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"Another process is writing tokens into {path}: wait for it, or give another folder."
+        ) from error
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Return in what two descriptions differ, fit to stand inside a sentence; empty where they do not."""
+    theirs, ours = dict(_flat(there)), dict(_flat(here))
+    return "; ".join(
+        f"{name} is {reprlib.repr(theirs.get(name))} there, {reprlib.repr(ours.get(name))} here"
+        for name in theirs | ours
+        if theirs.get(name) != ours.get(name)
+    )
+
+
+def _flat(entries: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over the entries of nested dicts, under names like "dataset.split"."""
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _dtype(codebook_sizes: Sequence[int]) -> str:
+    return "uint16" if max(codebook_sizes) <= 2**16 else "uint32"
+
+
+def _rows_per_image(header: dict[str, Any]) -> int:
+    return 2 if header["flips"] else 1
+
+
+def _levels(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return indices if isinstance(indices, tuple) else (indices,)
+
+
+# Where and how precisely is computed.
+
+
+# The command line.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Encode a dataset from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vistok.tokens",
+        description="Encode a dataset into one memory-mapped file of tokens, for training a generator. Run the same command "
+        "again to go on where it was stopped.",
+    )
+    parser.add_argument("tokenizer", help="a run directory, or a directory written by VisualTokenizer.save")
+    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
+    parser.add_argument("--split", default="train", help="train, test or val (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write tokens.npy and tokens.json into")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset (default: data/<dataset>)")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="(default: the tokenizer's)")
+    parser.add_argument("--crop", help="cached or adm, how training images are cropped (default: the dataset's usual)")
+    parser.add_argument("--test-fraction", type=float, metavar="SHARE", help="of a folder without split subfolders")
+    parser.add_argument("--on-bad-image", default="raise", help="raise or skip (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="IMAGES", help="(default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
+    parser.add_argument("--num-workers", type=int, default=0, help="loading processes (default: %(default)s)")
+    parser.add_argument("--flips", action="store_true", help="encode the mirror image of each image too")
+    given = vars(parser.parse_args(arguments))
+    try:
+        tokenizer = VisualTokenizer.load(given.pop("tokenizer"))
+        file = encode_dataset(tokenizer, given.pop("dataset"), given.pop("out"), **given)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    shape = "x".join(str(length) for length in file.tokens.shape)
+    print(f"{shape} tokens ({file.tokens.dtype}, {file.tokens.nbytes / 1e6:.1f} MB) in {file.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
