@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_metrics import write_backbone
 from test_training import assert_same_weights, crash_at, log_without_rates, opened, trained
 
 from vistok.config import TrainConfig, repository_root
@@ -276,9 +277,36 @@ def test_lpips_without_its_network_fails_before_the_first_step(
     assert not list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize(
-    "row", ["taming", "taming-corrected", "llamagen", "llamagen-corrected", "vit-small", "vit-base"]
-)
+ROWS = ["taming", "taming-corrected", "llamagen", "llamagen-corrected", "vit-small", "vit-base"]
+
+
+@pytest.mark.skipif("VISTOK_EXTENDED" not in os.environ, reason="a minute a row: VISTOK_EXTENDED=1")
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_takes_a_step_at_paper_scale(row: str, images_root: Path, tmp_path: Path) -> None:
+    """Both sides, LPIPS (on a backbone of random weights) and the optimisers, at 256x256; two images instead of a batch."""
+    config = TrainConfig.from_row(
+        f"imagenet256/{row}",
+        "paper",
+        dataset="folder",
+        data_root=str(images_root),
+        batch_size=2,
+        steps=1,
+        adversarial_start=0,
+        discriminator_start=0,
+        warmup_steps=0,
+        num_workers=0,
+        lpips_weights=str(write_backbone("vgg", tmp_path)),
+    )
+    trainer = opened(config, tmp_path / "run")
+    before = {name: value.clone() for name, value in trainer.tokenizer.named_parameters()}
+    (report,) = trainer
+    assert {"lpips", "adversarial", "discriminator"} <= report.losses.keys()
+    assert all(math.isfinite(value) for value in report.losses.values())
+    still = [name for name, value in trainer.tokenizer.named_parameters() if torch.equal(value, before[name])]
+    assert still == []
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_every_row_trains_at_smoke_scale(row: str, tmp_path: Path) -> None:
     config = TrainConfig.from_row(f"imagenet256/{row}", "smoke", dataset="photos", steps=3, adversarial_start=1)
     trainer = trained(config, tmp_path / "run")

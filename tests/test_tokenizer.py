@@ -102,3 +102,31 @@ def test_an_image_size_that_cannot_be_halved_is_refused_with_the_nearest() -> No
 def test_an_odd_width_is_refused() -> None:
     with pytest.raises(ValueError, match="hidden_dim is 7, but simple_cnn halves it: take 8"):
         VisualTokenizer.from_config(TrainConfig(hidden_dim=7))
+
+
+def test_the_hubs_mixin_reads_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    tokenizer = VisualTokenizer(
+        network_options={"hidden_dim": 8},
+        quantizer_options={"codebook_size": 16, "codebook_dim": 4, "l2_norm": True},
+        image_size=16,
+    ).eval()
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / "saved").iterdir()}
+    again = VisualTokenizer.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.encode(images), tokenizer.encode(images))
+    assert again.settings == tokenizer.settings
+    assert not again.training
+    monkeypatch.chdir(tmp_path)  # a relative folder is the caller's, as everywhere on the Hub
+    assert torch.equal(VisualTokenizer.from_pretrained("saved").encode(images), tokenizer.encode(images))
+    plain = VisualTokenizer.load(tmp_path / "saved")
+    assert torch.equal(plain.encode(images), tokenizer.encode(images))
+
+
+def test_the_fields_of_the_configuration_that_describe_a_tokenizer() -> None:
+    config = TrainConfig.from_row("imagenet256/llamagen", "smoke", dataset="photos")
+    fields = VisualTokenizer.from_config(config).config_settings()
+    assert fields == {name: getattr(config, name) for name in fields}
+    again = VisualTokenizer.from_config(TrainConfig(**fields))
+    assert again.settings == VisualTokenizer.from_config(config).settings

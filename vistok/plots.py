@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,7 +71,7 @@ def side_by_side(
         axes[0, column].imshow(pixels)
         axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
         axes[1, column].imshow(pixels[top : top + side, left : left + side])
-        axes[0, column].set_title(name, fontsize=8)
+        axes[0, column].set_title(textwrap.fill(name, 28), fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.tight_layout(pad=0.3)

@@ -188,7 +188,8 @@ def load_pretrained(
 
     Args:
         path: a checkpoint (.pt, .ckpt, .bin, .pth or .safetensors), or a run directory, a directory written by
-            `VisualTokenizer.save`, or the `model.safetensors` in it.
+            `VisualTokenizer.save`, or the `model.safetensors` in it; or the name of an official checkpoint whose file is
+            where `official_file` expects it.
         format: a key of `FORMATS`, to insist; None: found from the tensors' names.
         weights: "model", or "ema", the moving average; None: the average where the file has one.
         l2_norm: whether codes and encoder outputs are on the unit sphere; None: as the format's official files.
@@ -202,11 +203,13 @@ def load_pretrained(
         ValueError: the file is not a checkpoint, or broken, or of no known format, or tensors are missing, unexpected or
             of another shape (named as in the file), or it has no such weights.
     """
-    path = resolve_path(path)
+    path = official_file(str(path)) if str(path) in reference_checkpoints() else resolve_path(path)
     if format is not None and format not in FORMATS:
         raise ValueError(f"There is no checkpoint format {format!r}; {nearest(format, FORMATS)}")
     if not path.exists():
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
+        found = [known for name, known in reference_checkpoints().items() if official_file(name) == path]
+        where = f" It is to be had from {found[0]['address']}." if found else ""
+        raise FileNotFoundError(f"There is no checkpoint {path}.{where}")
     if path.is_dir() or (path.name == "model.safetensors" and (path.parent / "config.json").is_file()):
         if (format, weights, l2_norm) != (None, None, None):
             raise ValueError(
@@ -248,6 +251,18 @@ def reference_checkpoints() -> dict[str, dict[str, Any]]:
     Every number is beside the project that reported it and the convention it used; see `pretrained.toml`.
     """
     return tomllib.loads((PACKAGE / "pretrained.toml").read_text(encoding="utf-8"))
+
+
+def official_file(name: str) -> Path:
+    """Return where the file of an official checkpoint is expected: `checkpoints/<name>/<file>` of the repository.
+
+    Raises:
+        ValueError: there is no official checkpoint of that name.
+    """
+    known = reference_checkpoints()
+    if name not in known:
+        raise ValueError(f"There is no official checkpoint {name!r}; {nearest(name, known)}")
+    return resolve_path(f"checkpoints/{name}/{known[name]['file']}")
 
 
 def _choose_weights(

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import safetensors.torch
 import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
 from vistok import networks, quantizers
@@ -37,8 +38,10 @@ class TokenizerOutput:
     losses: dict[str, Tensor]
 
 
-class VisualTokenizer(nn.Module):
+class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["visual-tokenizer"]):
     """Encoder, quantizer and decoder.
+
+    The Hugging Face Hub's mixin gives `push_to_hub`, `save_pretrained` and `from_pretrained`, on the files of `save`.
 
     Attributes:
         encoder, quantizer, decoder: the parts.
@@ -196,6 +199,35 @@ class VisualTokenizer(nn.Module):
         tokenizer = call_with_options("tokenizer", cls, json.loads((directory / "config.json").read_text()))
         tokenizer.load_weights(safetensors.torch.load_file(directory / "model.safetensors"), source=directory)
         return tokenizer.to(device).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory.absolute())
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **settings: Any,  # of config.json, which `load` reads itself
+    ) -> Self:
+        if Path(model_id).is_dir():
+            return cls.load(Path(model_id).absolute())
+        return cls.load(
+            snapshot_download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=["config.json", "model.safetensors"],
+            )
+        )
 
     def load_weights(self, state: dict[str, Tensor], source: object) -> None:
         """Take over a state dict whose names and shapes are this tokenizer's own.

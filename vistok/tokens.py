@@ -431,9 +431,6 @@ def _levels(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return indices if isinstance(indices, tuple) else (indices,)
 
 
-# Where and how precisely is computed.
-
-
 # The command line.
 
 

@@ -103,7 +103,7 @@ class EMAQuantizer(Quantizer):
     @torch.no_grad()
     def _update(self, tokens: Tensor, indices: Tensor) -> None:
         """Move sums, counts and the chosen codes (equations 6 to 8), over the tokens of all processes."""
-        counts = torch.bincount(indices, minlength=self.codebook_size).to(tokens.dtype)  # [K]
+        counts = torch.zeros_like(self.ema_count).index_add_(0, indices, torch.ones_like(tokens[:, 0]))  # [K]
         sums = torch.zeros_like(self.ema_sum).index_add_(0, indices, tokens)  # [K, D]
         sum_over_processes(counts)
         sum_over_processes(sums)

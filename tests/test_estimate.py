@@ -1,0 +1,386 @@
+"""The estimate of a step against the same step really taken: bytes saved, bytes alive, operations, memory of the process."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from vistok.config import TrainConfig, repository_root
+from vistok.estimate import (
+    GIB,
+    GPUS,
+    CudaAutocast,
+    LiveStorages,
+    Parts,
+    SavedTensors,
+    StepEstimate,
+    estimate_config,
+    estimate_step,
+    lpips_vgg,
+    main,
+    measure_step,
+)
+from vistok.losses import reconstruction_loss
+from vistok.networks import discriminators
+from vistok.networks.blocks import recompute_activations
+from vistok.quantizers import QUANTIZERS
+from vistok.tokenizer import VisualTokenizer
+
+VIT = {"hidden_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 48, "patch_size": 4}
+
+
+def vit_vqgan() -> VisualTokenizer:
+    return VisualTokenizer(
+        network="vit",
+        network_options=VIT,
+        quantizer_options={"codebook_size": 16, "codebook_dim": 4, "l2_norm": True},
+        image_size=32,
+    )
+
+
+def simple_cnn() -> VisualTokenizer:
+    return VisualTokenizer(
+        network_options={"hidden_dim": 16, "num_res_blocks": 1},
+        quantizer_options={"codebook_size": 16, "codebook_dim": 4},
+        image_size=32,
+    )
+
+
+class Perceptual(nn.Module):
+    """A stand-in for LPIPS: the squared distance of frozen features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, stride=2))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.features(x) - self.features(y)).square().mean((1, 2, 3))
+
+
+def patchgan() -> nn.Module:
+    return discriminators.build("patchgan", image_size=32, hidden_dim=8, norm="group")
+
+
+def stylegan2() -> nn.Module:
+    return discriminators.build("stylegan2", image_size=32, channel_multiplier=1 / 64)
+
+
+VGG16 = [  # at 32 pixels: side of the level, channels into and out of each 3x3 convolution
+    (32, [(3, 64), (64, 64)]),
+    (16, [(64, 128), (128, 128)]),
+    (8, [(128, 256), (256, 256), (256, 256)]),
+    (4, [(256, 512), (512, 512), (512, 512)]),
+    (2, [(512, 512), (512, 512), (512, 512)]),
+]
+STEPS = {
+    "vq-vae": (simple_cnn, {}),
+    "vqgan": (simple_cnn, {"discriminator": patchgan, "perceptual": Perceptual}),
+    "vqgan-adaptive": (simple_cnn, {"discriminator": patchgan, "perceptual": Perceptual, "adaptive": True}),
+    "vit": (vit_vqgan, {}),
+    "vit-recompute": (vit_vqgan, {"recompute": True}),
+    "vit-vqgan": (vit_vqgan, {"discriminator": stylegan2, "perceptual": Perceptual, "r1": True}),
+}
+every_step = pytest.mark.parametrize("name", STEPS)
+every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+
+
+def estimated(name: str, dtype: torch.dtype, batch_size: int = 4, **options: object) -> StepEstimate:
+    tokenizer, chosen = STEPS[name]
+    return estimate_step(tokenizer, 32, batch_size, dtype=dtype, **{"device": "cpu"} | chosen | options)
+
+
+def saved_by_autograd(tokenizer: VisualTokenizer, images: Tensor, dtype: torch.dtype) -> int:
+    """Bytes of what the forward pass of a tokenizer keeps, counted by address."""
+    left_out = {tensor.data_ptr() for tensor in [*tokenizer.parameters(), *tokenizer.buffers()]}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            output = tokenizer(images)
+        loss = reconstruction_loss(output.reconstruction, images) + sum(output.losses.values())
+    assert loss.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for address, tensor in kept.items() if address not in left_out)
+
+
+@every_dtype
+@pytest.mark.parametrize("name", ["vq-vae", "vit", "vit-recompute"])
+def test_saved_bytes_are_exactly_those_of_a_real_pass(name: str, dtype: torch.dtype) -> None:
+    tokenizer = STEPS[name][0]().train()
+    recompute_activations(tokenizer, name.endswith("recompute"))
+    real = saved_by_autograd(tokenizer, torch.rand(4, 3, 32, 32) * 2 - 1, dtype)
+    assert estimated(name, dtype).saved_bytes == real
+
+
+@every_dtype
+@every_step
+def test_everything_counted_is_what_a_real_step_counts(name: str, dtype: torch.dtype) -> None:
+    tokenizer, chosen = STEPS[name]
+    options = dict(chosen)
+    parts = {role: options.pop(role)() for role in ("discriminator", "perceptual") if role in options}
+    recompute = options.pop("recompute", False)
+    parts = Parts(tokenizer(), **parts, **options)
+    recompute_activations(parts.tokenizer, recompute)
+    with CudaAutocast():
+        real = measure_step(parts, torch.rand(4, 3, 32, 32) * 2 - 1, dtype)
+    estimate = estimated(name, dtype, device="cuda")
+    for field in ("saved_bytes", "discriminator_saved_bytes", "flops"):
+        assert getattr(estimate, field) == getattr(real, field), field
+    # Not exact: PyTorch's mean-squared-error kernels keep a whole buffer behind the scalar, which fake tensors do not show.
+    assert estimate.step_bytes == pytest.approx(real.step_bytes, rel=0.05)
+    assert estimate.gradient_bytes == sum(
+        p.grad.nbytes for module in parts.trained() for p in module.parameters() if p.grad is not None
+    )
+
+
+def test_operations_are_those_of_the_flop_counter() -> None:
+    tokenizer = simple_cnn().train()
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    with FlopCounterMode(display=False) as counter:
+        output = tokenizer(images)
+        (reconstruction_loss(output.reconstruction, images) + sum(output.losses.values())).backward()
+    assert estimated("vq-vae", torch.float32).flops == counter.get_total_flops()
+
+
+def test_operations_of_a_transformer_by_hand() -> None:
+    tokens, dim, mlp, depth, patch, codes, size = 64, 32, 48, 2, 48, 4, 16
+    block = 2 * tokens * dim * (3 * dim + dim + 2 * mlp) + 4 * tokens**2 * dim  # projections, and q k^T with a v
+    side = depth * block + 2 * tokens * dim * (patch + codes)
+    # Backward: twice the forward, but attention 2.5 times (it computes q k^T again), and nothing for the gradient of images.
+    attention = 2 * depth * 4 * tokens**2 * dim
+    total = 3 * 2 * side + 0.5 * attention - 2 * tokens * dim * patch
+    search = 2 * tokens * codes * size
+    estimate = estimated("vit", torch.float32, batch_size=1)
+    assert estimate.flops == total + search
+
+
+PROCESS = """
+import json, os, resource, sys, torch
+from pathlib import Path
+from vistok.losses import reconstruction_loss
+from vistok.tokenizer import VisualTokenizer
+
+torch.set_num_threads(1)
+tokenizer = VisualTokenizer(**json.loads(sys.argv[1])).train()
+
+def step(images):
+    output = tokenizer(images)
+    (reconstruction_loss(output.reconstruction, images) + sum(output.losses.values())).backward()
+    tokenizer.zero_grad()
+
+step(torch.rand(1, 3, 64, 64))  # code of the kernels is loaded
+images = torch.rand(64, 3, 64, 64)
+resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+step(images)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident)
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "network_options", "tolerance"),
+    [
+        ("vit", {"hidden_dim": 64, "depth": 2, "num_heads": 2, "mlp_dim": 256, "patch_size": 4}, 0.1),
+        ("simple_cnn", {"hidden_dim": 64}, 0.25),  # convolutions have workspaces
+    ],
+)
+def test_the_memory_of_a_real_process_is_as_estimated(network: str, network_options: dict, tolerance: float) -> None:
+    """A step of 64 images of 64 pixels, by what the process grows."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc/self/statm, which is Linux's")
+    options = {
+        "network": network,
+        "network_options": network_options,
+        "quantizer_options": {"codebook_size": 64, "codebook_dim": 4},
+    }
+    estimate = estimate_step(lambda: VisualTokenizer(**options), 64, 64, dtype=torch.float32, device="cpu")
+    expected = estimate.step_bytes - estimate.weight_bytes - 64 * 3 * 64 * 64 * 4  # those are there before the step
+    output = subprocess.run(
+        [sys.executable, "-c", PROCESS, json.dumps(options)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed goes back to the system at once
+    ).stdout
+    assert int(output) == pytest.approx(expected, rel=tolerance)
+
+
+def test_the_rule_for_a_gpu_is_pytorchs_own() -> None:
+    """Fake tensors of a GPU, under the autocast of a GPU, save the same bytes; no GPU is needed for the forward pass."""
+    if torch.version.cuda is None:
+        pytest.skip("this PyTorch was built without CUDA")
+
+    def saved_bytes(device: str, autocast: contextlib.AbstractContextManager) -> int:
+        with FakeTensorMode(), torch.device(device):
+            tokenizer = simple_cnn()
+            network = nn.Sequential(tokenizer.encoder, tokenizer.decoder, patchgan())
+            images = torch.rand(4, 3, 32, 32)
+            with autocast, SavedTensors(network.parameters()) as saved:
+                loss = (network(images) ** 2).sum()
+                assert loss.dtype == torch.float32
+                return saved.bytes
+
+    @contextlib.contextmanager
+    def gpus_autocast() -> Iterator[None]:  # torch.autocast("cuda") turns itself off where there is no GPU
+        torch.set_autocast_enabled("cuda", True)
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        torch.autocast_increment_nesting()
+        try:
+            yield
+        finally:
+            torch.autocast_decrement_nesting()
+            torch.clear_autocast_cache()
+            torch.set_autocast_enabled("cuda", False)
+
+    @contextlib.contextmanager
+    def rule() -> Iterator[None]:
+        with CudaAutocast(), torch.autocast("cpu", torch.bfloat16):
+            yield
+
+    assert saved_bytes("cpu", rule()) == saved_bytes("cuda", gpus_autocast())
+
+
+def test_recomputing_trades_memory_for_operations() -> None:
+    plain, recomputed = (estimated("vit", torch.float32, recompute=recompute) for recompute in (False, True))
+    assert recomputed.saved_bytes < 0.4 * plain.saved_bytes
+    assert recomputed.step_bytes < plain.step_bytes
+    assert 1.2 * plain.flops < recomputed.flops < 1.4 * plain.flops
+
+
+def test_activations_grow_with_the_batch_and_weights_do_not() -> None:
+    one, two, four = (estimated("vqgan", torch.bfloat16, batch_size) for batch_size in (4, 8, 16))
+    assert one.weight_bytes == four.weight_bytes and one.optimizer_bytes == four.optimizer_bytes
+    assert four.saved_bytes - two.saved_bytes == 2 * (two.saved_bytes - one.saved_bytes)
+    assert four.flops == 4 * one.flops
+
+
+def test_state_is_counted_in_float32() -> None:
+    estimate = estimated("vqgan", torch.bfloat16, ema=True)
+    trained = sum(p.numel() for p in simple_cnn().parameters())
+    judging = sum(p.numel() for p in patchgan().parameters())
+    frozen = sum(p.numel() for p in Perceptual().parameters())
+    assert (estimate.parameters, estimate.discriminator_parameters) == (trained, judging)
+    assert estimate.gradient_bytes == 4 * (trained + judging)
+    assert estimate.optimizer_bytes == 8 * (trained + judging)
+    assert estimate.ema_bytes == 4 * trained
+    assert estimate.weight_bytes == 4 * (trained + judging + frozen)
+    assert estimate.peak_bytes == estimate.step_bytes + estimate.optimizer_bytes + estimate.ema_bytes
+    assert estimated("vqgan", torch.bfloat16).ema_bytes == 0
+
+
+def test_live_storages_count_a_storage_once_and_until_it_is_freed() -> None:
+    live = LiveStorages()
+    a = torch.empty(1000, dtype=torch.float32)
+    live.add(a)
+    live.add(a[10:])
+    assert live.bytes == 4000
+    b = torch.empty(500, dtype=torch.bfloat16)
+    live.add(b)
+    view = b[:1]
+    del a, b
+    assert (live.bytes, live.peak) == (1000, 5000)  # the view holds all of b
+    del view
+    assert live.bytes == 0
+
+
+def test_a_gpus_autocast_computes_norms_and_powers_in_float32() -> None:
+    x = torch.randn(2, 4, 8, 8)
+    with CudaAutocast(), torch.autocast("cpu", torch.bfloat16):
+        h = nn.Conv2d(4, 4, 3)(x)
+        assert h.dtype == torch.bfloat16
+        assert nn.GroupNorm(2, 4)(h).dtype == nn.LayerNorm(6)(h).dtype == torch.float32
+        assert (h**2).dtype == h.sum().dtype == h.softmax(1).dtype == torch.float32
+        assert nn.functional.silu(h).dtype == (h + h).dtype == torch.bfloat16
+        with torch.autocast("cpu", enabled=False):
+            assert nn.GroupNorm(2, 4).bfloat16()(h).dtype == torch.bfloat16
+    assert nn.GroupNorm(2, 4).bfloat16()(h).dtype == torch.bfloat16
+    cpu, cuda = (estimated("vqgan", torch.bfloat16, device=device) for device in ("cpu", "cuda"))
+    assert cuda.saved_bytes > cpu.saved_bytes and cuda.flops == cpu.flops
+
+
+def test_lpips_counts_two_passes_forward_and_one_back_to_the_reconstruction() -> None:
+    plain, with_lpips = (estimated("vq-vae", torch.float32, perceptual=make) for make in (None, lpips_vgg))
+    forward = sum(2 * 9 * a * b * side**2 for side, pairs in VGG16 for a, b in pairs)
+    heads = sum(2 * channels * side**2 for side, channels in ((32, 64), (16, 128), (8, 256), (4, 512), (2, 512)))
+    assert with_lpips.flops - plain.flops == 4 * (3 * forward + 2 * heads)  # 4 images
+    assert with_lpips.gradient_bytes == plain.gradient_bytes
+    assert with_lpips.weight_bytes - plain.weight_bytes > 4 * 14.7e6
+
+
+def test_the_table_and_the_gpus() -> None:
+    estimate = dataclasses.replace(
+        estimated("vq-vae", torch.bfloat16), step_bytes=21 * GIB, optimizer_bytes=0, batch_size=8, flops=10**12
+    )
+    assert estimate.fits("rtx-4090") and estimate.fits("a100-40")
+    assert not dataclasses.replace(estimate, ema_bytes=GIB).fits("rtx-4090")  # 22 of 24, of which a tenth is left alone
+    assert estimate.images_per_second("a100-80", utilisation=0.5) == pytest.approx(8 * 156)
+    single = dataclasses.replace(estimate, dtype="float32")
+    assert single.images_per_second("a100-80", utilisation=0.5) == pytest.approx(8 * 9.75)
+    text = str(estimate)
+    assert "| peak | 21.00 GiB |" in text and "| RTX 4090 | yes | 396 |" in text and "at 30% of its peak" in text
+    assert all(gpu.name in text for gpu in GPUS.values())
+    with pytest.raises(ValueError, match="did you mean 'h100-80'"):
+        estimate.fits("h100")
+    with pytest.raises(ValueError, match="utilisation is 2"):
+        estimate.images_per_second("h100-80", utilisation=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"dtype": torch.float16}, "dtype is torch.float16"),
+        ({"device": "cudo"}, "did you mean 'cuda'"),
+        ({"adaptive": True}, "there is none"),
+        ({"recompute": True}, "no blocks"),
+        ({"image_size": 30}, "image_size 30 is not divisible"),
+    ],
+)
+def test_wrong_arguments_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        estimate_step(**{"tokenizer": simple_cnn, "image_size": 32, "batch_size": 4} | options)
+
+
+def test_a_row_is_estimated_as_its_configuration_says() -> None:
+    config = TrainConfig.from_row("imagenet256/taming", "smoke", batch_size=4, accumulate=2, lpips_weight=1.0)
+    estimate = estimate_config(config)
+    by_hand = estimate_step(
+        lambda: VisualTokenizer.from_config(config),
+        32,
+        2,
+        discriminator=lambda: discriminators.build("patchgan", **config.discriminator_options),
+        perceptual=lpips_vgg,
+        adaptive=True,
+    )
+    assert estimate == by_hand
+
+
+@pytest.mark.parametrize("quantizer", sorted(QUANTIZERS))
+def test_every_quantizer_can_be_estimated(quantizer: str) -> None:
+    config = TrainConfig(
+        quantizer=quantizer, codebook_size=16, codebook_dim=4, hidden_dim=8, batch_size=2, image_size=16
+    )
+    assert estimate_config(config).flops > 0
+
+
+def test_the_command_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (repository_root() / "README.md").read_text()
+    rows = ["imagenet256/llamagen-corrected"]
+    assert main([*rows, "--batch-size", "8"]) == 0
+    for line in capsys.readouterr().out.strip().splitlines():
+        assert line in readme
+    with pytest.raises(SystemExit):
+        main(["imagenet256/llamagem", "--batch-size", "8"])
+    assert "did you mean 'llamagen'" in capsys.readouterr().err

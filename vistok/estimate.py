@@ -1,0 +1,552 @@
+"""What one training step needs, computed without running it: memory, floating-point operations, images a second on a GPU.
+
+The step runs on fake tensors, which have shapes but no values: seconds on any machine, for models that do not fit it. What is
+counted are the bytes that autograd saves and the operations of matrix products, convolutions and attention, which are exactly
+those of a real step, and the most bytes of tensors alive at once, which are within a few percent: a real kernel of the mean
+squared error keeps a buffer behind its scalar, and one of batch norm keeps its statistics in float32 beside bfloat16.
+
+The step is the trainer's: one forward pass of the tokenizer under autocast; mean squared error, perceptual distance, the
+quantizer's losses and the hinge generator's loss; backward; then the discriminator on images and on the same
+reconstructions, and backward, with the tokenizer's gradients still there; then both optimisers. Deviations from a GPU:
+
+- The fake tensors are a CPU's, so kernels are chosen as on a CPU: attention that never builds tokens x tokens, and a
+  nearest-code search in smaller tiles. Under autocast a GPU computes norms, powers, sums and losses in float32 where a
+  CPU does not; with `device="cuda"` the step follows the GPU's rule (pytorch.org/docs/stable/amp.html).
+- Workspaces inside a kernel, the CUDA context and the allocator's fragmentation are not in it: `RESERVE` is for them.
+
+    python -m vistok.estimate imagenet256/llamagen-corrected imagenet256/vit-base --batch-size 8
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
+from torchmetrics.functional.image.lpips import _NoTrainLpips
+
+from vistok.config import TrainConfig, nearest
+from vistok.losses import adaptive_weight, discriminator_loss, generator_loss, r1_penalty, reconstruction_loss
+from vistok.networks import discriminators
+from vistok.networks.blocks import recompute_activations
+from vistok.tokenizer import VisualTokenizer
+
+GIB = 2**30  # bytes
+RESERVE = 0.1  # share of a GPU's memory left for its context, workspaces and fragmentation
+UTILISATION = 0.3  # share of the peak that a training step reaches; convolutional networks: about 0.2 to 0.4
+ADAM_BYTES = 8  # a parameter: two float32 moments
+
+
+@dataclasses.dataclass(frozen=True)
+class GPU:
+    """A graphics card as NVIDIA's data sheets and architecture papers describe it.
+
+    Attributes:
+        name: of the card.
+        memory_gib: memory.
+        bfloat16_tflops: peak of dense bfloat16 matrix products that accumulate in float32, in 10^12 operations a second.
+        float32_tflops: peak in float32 proper, without TF32.
+    """
+
+    name: str
+    memory_gib: int
+    bfloat16_tflops: float
+    float32_tflops: float
+
+
+GPUS = {
+    "rtx-3090": GPU("RTX 3090", 24, 71.0, 35.6),
+    "rtx-4090": GPU("RTX 4090", 24, 165.2, 82.6),
+    "a100-40": GPU("A100 40 GB", 40, 312.0, 19.5),
+    "a100-80": GPU("A100 80 GB", 80, 312.0, 19.5),
+    "h100-80": GPU("H100 SXM 80 GB", 80, 989.4, 66.9),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepEstimate:
+    """What one training step needs.
+
+    Attributes:
+        image_size: pixels.
+        batch_size: images a step on one GPU.
+        dtype: "bfloat16" (autocast) or "float32".
+        recompute: whether activations of blocks are computed again in the backward pass.
+        parameters: trained ones of the tokenizer.
+        discriminator_parameters: trained ones of the discriminator; 0 without.
+        weight_bytes: all parameters and buffers, of the frozen perceptual network too.
+        gradient_bytes: of all trained parameters.
+        optimizer_bytes: Adam's two float32 moments of each trained parameter.
+        ema_bytes: the moving average of the tokenizer's weights; 0 without.
+        saved_bytes: what the tokenizer's forward pass and losses keep for its backward pass, parameters left out.
+        discriminator_saved_bytes: the same of the discriminator's own pass.
+        step_bytes: most bytes of tensors alive at once within the step: weights, gradients, images and all that is computed.
+        flops: operations of matrix products, convolutions and attention; a multiplication and an addition are two.
+    """
+
+    image_size: int
+    batch_size: int
+    dtype: str
+    recompute: bool
+    parameters: int
+    discriminator_parameters: int
+    weight_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    ema_bytes: int
+    saved_bytes: int
+    discriminator_saved_bytes: int
+    step_bytes: int
+    flops: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes needed at once: of the step, Adam's moments and the moving average."""
+        return self.step_bytes + self.optimizer_bytes + self.ema_bytes
+
+    def fits(self, gpu: str) -> bool:
+        """Return whether the step fits a GPU of `GPUS`, `RESERVE` of its memory left alone."""
+        return self.peak_bytes <= (1 - RESERVE) * find_gpu(gpu).memory_gib * GIB
+
+    def images_per_second(self, gpu: str, utilisation: float = UTILISATION) -> float:
+        """Return the images a second on a GPU: flops / (its peak x the share of the peak that is reached).
+
+        Args:
+            gpu: a key of `GPUS`.
+            utilisation: that share, in (0, 1]; an assumption, not a measurement.
+
+        Raises:
+            ValueError: the GPU is unknown, or `utilisation` out of range.
+        """
+        if not 0 < utilisation <= 1:
+            raise ValueError(f"utilisation is {utilisation}, but must be in (0, 1]; {UTILISATION} is usual.")
+        card = find_gpu(gpu)
+        tflops = card.bfloat16_tflops if self.dtype == "bfloat16" else card.float32_tflops
+        return self.batch_size * utilisation * tflops * 1e12 / self.flops
+
+    def to_markdown(self) -> str:
+        """Return two tables: what the step needs, and what that means on each GPU of `GPUS`."""
+        needs = [
+            ("trained parameters", f"{(self.parameters + self.discriminator_parameters) / 1e6:.1f} M"),
+            ("weights", _gib(self.weight_bytes)),
+            ("gradients", _gib(self.gradient_bytes)),
+            ("Adam's moments", _gib(self.optimizer_bytes)),
+            ("moving average", _gib(self.ema_bytes)),
+            ("saved for backward, tokenizer", _gib(self.saved_bytes)),
+            ("saved for backward, discriminator", _gib(self.discriminator_saved_bytes)),
+            ("peak", _gib(self.peak_bytes)),
+            ("operations an image", f"{self.flops / self.batch_size / 1e12:.2f} TFLOP"),
+        ]
+        recompute = ", activations recomputed" if self.recompute else ""
+        lines = [f"| {self.batch_size} images of {self.image_size} pixels, {self.dtype}{recompute} | |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in needs]
+        lines += ["", f"| GPU | fits | images/s at {UTILISATION:.0%} of its peak |", "|---|---|---|"]
+        for key, gpu in GPUS.items():
+            fits = "yes" if self.fits(key) else "no"
+            lines.append(f"| {gpu.name} | {fits} | {self.images_per_second(key):.0f} |")
+        return "\n".join(lines)
+
+    __str__ = to_markdown
+
+
+def find_gpu(name: str) -> GPU:
+    """Return a GPU of `GPUS`; raises ValueError, naming the nearest, where there is none of that name."""
+    if name not in GPUS:
+        raise ValueError(f"There is no GPU {name!r}; {nearest(name, GPUS)}")
+    return GPUS[name]
+
+
+def lpips_vgg() -> nn.Module:
+    """Return LPIPS's VGG16 network with random weights, which cost what the published ones do; for `estimate_step`."""
+    return _NoTrainLpips(net="vgg", pnet_rand=True)
+
+
+def estimate_step(
+    tokenizer: Callable[[], VisualTokenizer],
+    image_size: int,
+    batch_size: int,
+    *,
+    discriminator: Callable[[], nn.Module] | None = None,
+    perceptual: Callable[[], nn.Module] | None = None,
+    adaptive: bool = False,
+    r1: bool = False,
+    ema: bool = False,
+    dtype: torch.dtype = torch.bfloat16,
+    recompute: bool = False,
+    device: str = "cuda",
+) -> StepEstimate:
+    """Return what one training step needs, without running it.
+
+    Args:
+        tokenizer: makes the tokenizer; called where tensors have no values.
+        image_size: pixels, height and width.
+        batch_size: images.
+        discriminator: makes the discriminator; None: no adversarial training.
+        perceptual: makes the network of the perceptual loss, (reconstruction, images) to distances, for instance
+            `lpips_vgg`; None: without.
+        adaptive: the adversarial weight is adaptive, which costs two more backward passes through what follows the tokenizer.
+        r1: it is a step in which the discriminator is regularised by R1, which needs the most memory.
+        ema: a moving average of the tokenizer's weights is kept.
+        dtype: torch.bfloat16 (autocast) or torch.float32.
+        recompute: activations of blocks are computed again in the backward pass.
+        device: "cuda" or "cpu": whose autocast rules hold.
+
+    Raises:
+        ValueError: an argument is out of range, or the tokenizer has nothing that can be recomputed.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
+    if dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"dtype is {dtype}; Known: torch.bfloat16, torch.float32.")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}; {nearest(device, ('cpu', 'cuda'))}")
+    if discriminator is None and (adaptive or r1):
+        raise ValueError("adaptive and r1 are about a discriminator, but there is none.")
+    with FakeTensorMode():
+        parts = Parts(
+            tokenizer(), discriminator() if discriminator else None, perceptual() if perceptual else None, adaptive, r1
+        )
+        recompute_activations(parts.tokenizer, recompute)
+        images = torch.rand(batch_size, 3, image_size, image_size)
+        with CudaAutocast() if device == "cuda" else contextlib.nullcontext():
+            usage = measure_step(parts, images, dtype)
+    return StepEstimate(
+        image_size=image_size,
+        batch_size=batch_size,
+        dtype=str(dtype).removeprefix("torch."),
+        recompute=recompute,
+        parameters=_numel(parts.tokenizer, trained=True),
+        discriminator_parameters=_numel(parts.discriminator, trained=True),
+        weight_bytes=sum(_bytes(module) for module in parts.modules()),
+        gradient_bytes=sum(_bytes(module, trained=True) for module in parts.trained()),
+        optimizer_bytes=ADAM_BYTES * sum(_numel(module, trained=True) for module in parts.trained()),
+        ema_bytes=_bytes(parts.tokenizer) if ema else 0,
+        **dataclasses.asdict(usage),
+    )
+
+
+def estimate_config(config: TrainConfig) -> StepEstimate:
+    """Return what one step of a configuration needs on one GPU: a part of the batch, where gradients are accumulated."""
+
+    def discriminator() -> nn.Module:
+        return discriminators.build(config.discriminator, image_size=config.image_size, **config.discriminator_options)
+
+    return estimate_step(
+        lambda: VisualTokenizer.from_config(config),
+        config.image_size,
+        config.batch_size // config.accumulate,
+        discriminator=discriminator if config.discriminator else None,
+        perceptual=lpips_vgg if config.lpips_weight else None,
+        adaptive=config.adversarial_adaptive,
+        r1=config.r1_weight > 0,
+        ema=config.ema_decay is not None,
+        dtype=torch.float32 if config.precision == "float32" else torch.bfloat16,
+        recompute=config.checkpoint_activations,
+    )
+
+
+def rows_markdown(rows: Sequence[str], scale: str, batch_size: int | None) -> str:
+    """Return a Markdown table of rows of results tables, each with activations kept and recomputed.
+
+    Memory is that of the step that needs most; operations are the mean over steps, of which R1 is in some only.
+
+    Args:
+        rows: "table/row".
+        scale: of each.
+        batch_size: images a step; None: the row's.
+    """
+    header = ["row", "batch", "activations", "saved for backward", "peak", "fits 24 GB", "TFLOP an image"]
+    header += [f"images/s, {GPUS[gpu].name}" for gpu in ("rtx-4090", "a100-80")]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    overrides = {} if batch_size is None else {"batch_size": batch_size}
+    for row in rows:
+        for recompute in (False, True):
+            config = TrainConfig.from_row(row, scale, checkpoint_activations=recompute, **overrides)
+            estimate = estimate_config(config)
+            if config.r1_weight:
+                usual = estimate_config(dataclasses.replace(config, r1_weight=0.0))
+                flops = usual.flops + (estimate.flops - usual.flops) // config.r1_every
+                estimate = dataclasses.replace(estimate, flops=flops)
+            lines.append(
+                [
+                    row,
+                    str(estimate.batch_size),
+                    "recomputed" if recompute else "kept",
+                    _gib(estimate.saved_bytes),
+                    _gib(estimate.peak_bytes),
+                    "yes" if estimate.fits("rtx-4090") else "no",
+                    f"{estimate.flops / estimate.batch_size / 1e12:.2f}",
+                    *(f"{estimate.images_per_second(gpu):.0f}" for gpu in ("rtx-4090", "a100-80")),
+                ]
+            )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What takes part in a step; see `estimate_step`."""
+
+    tokenizer: VisualTokenizer
+    discriminator: nn.Module | None = None
+    perceptual: nn.Module | None = None
+    adaptive: bool = False
+    r1: bool = False
+
+    def modules(self) -> list[nn.Module]:
+        """Return all networks."""
+        return [module for module in (self.tokenizer, self.discriminator, self.perceptual) if module is not None]
+
+    def trained(self) -> list[nn.Module]:
+        """Return the networks that learn."""
+        return [module for module in (self.tokenizer, self.discriminator) if module is not None]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Return all parameters and buffers."""
+        for module in self.modules():
+            yield from module.parameters()
+            yield from module.buffers()
+
+
+@dataclasses.dataclass(frozen=True)
+class StepUsage:
+    """What was counted in one step; the names are those of `StepEstimate`."""
+
+    saved_bytes: int
+    discriminator_saved_bytes: int
+    step_bytes: int
+    flops: int
+
+
+def measure_step(parts: Parts, images: Tensor, dtype: torch.dtype) -> StepUsage:
+    """Take the forward and backward passes of a step and count; the same on fake tensors and on real ones.
+
+    Args:
+        parts: the networks, without gradients.
+        images: float32 [B, 3, H, W] in [-1, 1].
+        dtype: torch.bfloat16 (autocast) or torch.float32.
+    """
+    for module in parts.trained():
+        module.train()
+    if parts.perceptual is not None:
+        parts.perceptual.eval().requires_grad_(False)
+    meter = StepMeter([images, *parts.tensors()])
+    with meter:
+        with SavedTensors(parts.tensors()) as saved:
+            loss, reconstruction = _tokenizer_loss(parts, images, dtype)
+            saved_bytes = saved.bytes
+        loss.backward()
+        discriminator_saved_bytes = 0
+        if parts.discriminator is not None:
+            with SavedTensors(parts.tensors()) as saved:
+                loss = _discriminator_loss(parts, images, reconstruction.detach(), dtype)
+                discriminator_saved_bytes = saved.bytes
+            loss.backward()
+    return StepUsage(saved_bytes, discriminator_saved_bytes, meter.live.peak, meter.flops)
+
+
+def _tokenizer_loss(parts: Parts, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the tokenizer's total loss, all weights 1, and the reconstruction."""
+    with _autocast(images, dtype):
+        output = parts.tokenizer(images)
+        distances = parts.perceptual(output.reconstruction, images) if parts.perceptual is not None else None
+    image_terms = reconstruction_loss(output.reconstruction, images)
+    if distances is not None:
+        image_terms = image_terms + distances.float().mean()
+    total = image_terms + sum(output.losses.values())
+    if parts.discriminator is not None:
+        parts.discriminator.requires_grad_(False)
+        with _autocast(images, dtype):
+            logits = parts.discriminator(output.reconstruction)
+        parts.discriminator.requires_grad_(True)
+        adversarial = generator_loss(logits.float(), "hinge")
+        if parts.adaptive:
+            weight = adaptive_weight(image_terms, adversarial, parts.tokenizer.decoder.last_layer)
+            adversarial = weight * adversarial
+        total = total + adversarial
+    return total, output.reconstruction
+
+
+def _discriminator_loss(parts: Parts, images: Tensor, reconstruction: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the discriminator's total loss, all weights 1."""
+    with _autocast(images, dtype):
+        real, fake = parts.discriminator(images).float(), parts.discriminator(reconstruction).float()
+    loss = discriminator_loss(real, fake, "hinge")
+    return loss + r1_penalty(parts.discriminator, images) if parts.r1 else loss
+
+
+def _autocast(images: Tensor, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
+
+
+class LiveStorages:
+    """The bytes of all tensors added that are still alive, each storage once.
+
+    Attributes:
+        bytes: alive now.
+        peak: most of them so far.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = self.peak = 0
+        self._alive: set[int] = set()
+
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor's storage until it is freed."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive:
+            return
+        self._alive.add(key)
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+        weakref.finalize(storage, self._free, key, size).atexit = False
+
+    def _free(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.bytes -= size
+
+
+class StepMeter(TorchDispatchMode):
+    """Counts the operations of what runs inside, and the bytes of the tensors that it makes.
+
+    `torch.utils.flop_counter.FlopCounterMode` has the same formulas, but neither the bytes nor a CPU's attention.
+
+    Attributes:
+        flops: operations so far.
+        live: the bytes.
+    """
+
+    formulas: ClassVar[dict[Any, Callable[..., int]]] = flop_registry | {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+    }
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        """Begin with these tensors alive."""
+        super().__init__()
+        self.flops = 0
+        self.live = LiveStorages()
+        for tensor in tensors:
+            self.live.add(tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func._overloadpacket in self.formulas:
+            self.flops += self.formulas[func._overloadpacket](*args, **kwargs, out_val=out)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.live.add(leaf)
+        return out
+
+
+class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
+    """Counts what autograd keeps of the operations inside, parameters and buffers left out.
+
+    Attributes:
+        bytes: kept now, each storage once.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        """Leave these tensors out."""
+        self._left_out = {tensor.untyped_storage()._cdata for tensor in parameters}
+        self._kept = LiveStorages()
+        super().__init__(self._pack, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return self._kept.bytes
+
+    def __enter__(self) -> "SavedTensors":
+        super().__enter__()
+        return self
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage()._cdata not in self._left_out:
+            self._kept.add(tensor)
+        return tensor
+
+
+class CudaAutocast(TorchFunctionMode):
+    """Autocast on a CPU's tensors by a GPU's rule: what a GPU computes in float32 is computed in float32.
+
+    Source: pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32".
+    """
+
+    float32: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("__pow__", "__rpow__", "pow", "square", "reciprocal", "__rtruediv__", "rsqrt", "exp", "expm1"),
+            *("log", "log10", "log1p", "log2", "softplus", "softmax", "log_softmax"),
+            *("sum", "prod", "cumsum", "cumprod", "norm", "normalize", "dist", "cosine_similarity"),
+            *(
+                "group_norm",
+                "layer_norm",
+                "mse_loss",
+                "l1_loss",
+                "smooth_l1_loss",
+                "kl_div",
+                "nll_loss",
+                "cross_entropy",
+            ),
+            "binary_cross_entropy_with_logits",
+        }
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ not in self.float32 or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **kwargs)
+        wide = [a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args]
+        with torch.autocast("cpu", enabled=False):
+            return func(*wide, **kwargs)
+
+
+def _numel(module: nn.Module | None, trained: bool = False) -> int:
+    if module is None:
+        return 0
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)
+
+
+def _bytes(module: nn.Module, trained: bool = False) -> int:
+    """Bytes of all parameters and buffers, or of the trained parameters only."""
+    if trained:
+        return sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what a training step of some rows needs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vistok.estimate", description="What one training step needs, without running it."
+    )
+    parser.add_argument("rows", nargs="+", help="table/row, for instance imagenet256/llamagen-corrected")
+    parser.add_argument("--scale", default="paper", help="smoke, quick, laptop or paper (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, help="images a step on one GPU (default: the row's)")
+    given = parser.parse_args(arguments)
+    try:
+        table = rows_markdown(given.rows, given.scale, given.batch_size)
+    except (ValueError, TypeError) as error:
+        parser.error(str(error))
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
