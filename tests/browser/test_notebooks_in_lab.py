@@ -113,6 +113,16 @@ def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook:
     assert not notebook.errors, notebook.errors
 
 
+def test_06_pretrained_measures_the_committed_tokenizer_and_shows_it(lab: Any, open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook("06_pretrained", max_images=32)
+    notebook.run_all(seconds=SECONDS)
+    text = " ".join(notebook.page.locator(".jp-Notebook").inner_text().split())
+    assert "checkpoints/llamagen-ds16/vq_ds16_c2i.pt" in text  # what can be had, and where it goes
+    assert "here: photos, 32 images" in text
+    check_figures(notebook, number=1)
+    assert not notebook.errors, notebook.errors
+
+
 def test_02_train_interrupted_goes_on_where_it_stopped(lab: Any, open_notebook: OpenNotebook) -> None:
     settings = {"dataset": "photos", "hidden_dim": 8, "batch_size": 4, "steps": FOREVER}
     run = run_directory(lab.runs, **settings)
