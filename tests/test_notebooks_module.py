@@ -91,6 +91,15 @@ def test_injected_parameters_win_and_none_is_as_the_row_says() -> None:
     assert config == TrainConfig.from_row("celeba64/vq-d8", "smoke", steps=7)
 
 
+def test_fine_tuning_takes_the_model_from_the_checkpoint() -> None:
+    model = {"network": "simple_cnn", "hidden_dim": 24, "codebook_size": 32, "image_size": 32}
+    config = config_from(cells_run('# Parameters\ninit_from = "somewhere"\nhidden_dim = 24\nimage_size = 64\n'), model)
+    assert (config.hidden_dim, config.codebook_size, config.image_size) == (24, 32, 64)
+    assert config.steps == TrainConfig.from_row("celeba64", "quick").steps
+    with pytest.raises(ValueError, match="codebook_size is 64, but the tokenizer to fine-tune has 32: leave it out"):
+        config_from(cells_run("# Parameters\ncodebook_size = 64\n"), model)
+
+
 def test_false_and_zero_are_values() -> None:
     config = config_from(cells_run("# Parameters\nflip = False\ncommitment_weight = 0.0\nseed = 0\n"))
     assert (config.flip, config.commitment_weight, config.seed) == (False, 0.0, 0)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vistok.pretrained import FORMATS, find_format, load_pretrained, reference_checkpoints
+from vistok.pretrained import FORMATS, find_format, load_pretrained, official_file, reference_checkpoints
 from vistok.tokenizer import VisualTokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -407,6 +407,23 @@ def test_torchscript_archives_are_refused_unexecuted(tmp_path: Path) -> None:
         archive.writestr("archive/constants.pkl", b"\x80\x02).")
     with pytest.raises(ValueError, match="holds no tensors"):
         load_pretrained(path)
+
+
+def test_an_official_checkpoint_can_be_named(
+    written: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.config.repository_root", lambda: tmp_path)
+    expected = official_file("llamagen-ds16")
+    assert expected == tmp_path / "checkpoints/llamagen-ds16/vq_ds16_c2i.pt"
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no checkpoint .*vq_ds16_c2i\.pt\. It is to be had from https://"
+    ):
+        load_pretrained("llamagen-ds16")
+    with pytest.raises(ValueError, match="no official checkpoint 'llamagen-ds17'; did you mean 'llamagen-ds16'"):
+        official_file("llamagen-ds17")
+    expected.parent.mkdir(parents=True)
+    written(golden("llamagen")[1]).rename(expected)
+    assert load_pretrained("llamagen-ds16").quantizer.l2_norm
 
 
 def test_the_table_of_official_checkpoints() -> None:

@@ -219,6 +219,14 @@ def test_an_evaluation_is_filed_by_its_data_and_stays(
     assert json.loads((run.path / name).read_text())["psnr"] == 30.0
 
 
+def test_another_folder_of_the_same_dataset_is_not_the_runs_own(toy: Toy) -> None:
+    run = begun(toy(), 6)
+    about = {"name": "folder", "split": "test", "fingerprint": "0123456789ab"}
+    record = {"psnr": 20.0, "dataset": about, "settings": {"max_images": None}}
+    assert run.save_metrics(record, own_folder=False) == run.path / "metrics-folder-test-01234567.json"
+    assert run.metrics is None
+
+
 def test_provenance_names_no_path_of_the_machine() -> None:
     text = json.dumps(provenance())
     assert str(repository_root()) not in text

@@ -314,3 +314,55 @@ def test_tables_are_made_anew_between_their_marks(mark: str) -> None:
 
 def test_text_without_marks_stays() -> None:
     assert with_tables("# Title\n<!-- tables -->\n") == "# Title\n<!-- tables -->\n"
+
+
+def test_numbers_of_a_methods_paper_have_a_column_where_there_are_any() -> None:
+    planned = plan("imagenet256", ["taming", "vit-base"], "smoke", dataset="photos")
+    header, _, taming, vit = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in markdown(planned).splitlines()
+    )
+    values = dict(zip(header, taming, strict=True))
+    assert (values["rFID ↓<br>published"], values["rFID ↓<br>paper"], values["rFID ↓"]) == ("18.91", "7.94", "–")
+    assert dict(zip(header, vit, strict=True))["rFID ↓<br>paper"] == "1.55"
+    assert "PSNR ↑<br>published" in header and "SSIM ↑<br>paper" not in header
+    assert "paper" not in markdown(plan("celeba64", ["vq-d4"], "smoke", dataset="photos")).replace("published", "")
+
+
+def test_a_row_at_paper_scale_is_its_recipe() -> None:
+    seed, corrected = (TrainConfig.from_row(f"imagenet256/{name}", "paper") for name in ("taming", "taming-corrected"))
+    assert (seed.lr, seed.batch_size, seed.steps, seed.discriminator_start) == (5e-4, 16, 500_000, 250_000)
+    assert (corrected.lr, corrected.batch_size, corrected.steps, corrected.discriminator_start) == (
+        5.4e-5,
+        12,
+        10**6,
+        0,
+    )
+    assert corrected.lr == pytest.approx(4.5e-6 * 12)
+    base = TrainConfig.from_row("imagenet256/vit-base", "paper")
+    assert (base.hidden_dim, base.network_options["depth"], base.network_options["patch_size"]) == (768, 12, 8)
+    assert (base.warmup_steps, base.lr_schedule, base.discriminator) == (50_000, "cosine", "stylegan2")
+
+
+def test_a_comparison_puts_reports_under_what_was_measured() -> None:
+    record = {
+        "codebooks": [{"codebook_size": 1024}],
+        "bits_per_pixel": 10 * 256 / 256**2,
+        "dataset": {"name": "photos", "image_size": 256},
+        "num_images": 1234,
+        **{
+            "psnr": 20.5,
+            "ssim": 0.5,
+            "lpips_alex": None,
+            "lpips_vgg": None,
+            "rfid": 3.25,
+            "usage": 0.5,
+            "usage_queue": 0.25,
+        },
+    }
+    reports = {"a": [{"by": "its authors", "convention": "their own", "rfid": 2.19}], "other": [{"by": "x"}]}
+    lines = tables.comparison_markdown({"a": record, "b": record}, reports).splitlines()
+    assert lines[2] == (
+        "| a | here: photos, 1,234 images | 256 | 1024 | 0.039 | 20.50 | 0.5000 | – | – | 3.25 | 50.0% | 25.0% |"
+    )
+    assert lines[3] == "|  | its authors (their own) |  |  |  | – | – | – | – | 2.19 | – | – |"
+    assert lines[4].startswith("| b |") and len(lines) == 5
