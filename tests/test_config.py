@@ -31,6 +31,7 @@ CHANGED: dict[str, Any] = {
     "lpips_weight": 1.0,
     "lpips_weights": "vgg16.pth",
     "entropy_weight": 0.2,
+    "kl_weight": 0.01,
     "discriminator": "patchgan",
     "discriminator_options": {"num_layers": 2},
     "discriminator_lr": 1e-4,

@@ -369,8 +369,9 @@ def test_a_row_is_estimated_as_its_configuration_says() -> None:
 
 @pytest.mark.parametrize("quantizer", sorted(QUANTIZERS))
 def test_every_quantizer_can_be_estimated(quantizer: str) -> None:
+    dim = 2 if quantizer == "fsq" else 4  # 16 codes are two channels of four levels
     config = TrainConfig(
-        quantizer=quantizer, codebook_size=16, codebook_dim=4, hidden_dim=8, batch_size=2, image_size=16
+        quantizer=quantizer, codebook_size=16, codebook_dim=dim, hidden_dim=8, batch_size=2, image_size=16
     )
     assert estimate_config(config).flops > 0
 

@@ -1,5 +1,6 @@
 """What README.md says is so: its tables come from the records, its examples run, its links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def test_a_table_changes_with_a_record(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: f"{len(text)}-characters")
 def test_its_examples_run(example: str, tmp_path: Path) -> None:
     exec(compile(example.replace("runs/my-run", str(tmp_path / "my-run")), str(README), "exec"), {})
+
+
+def test_what_it_says_of_the_small_vqgan_is_recorded() -> None:
+    folder = repository_root() / "runs/vq-laptop-imagenet-sample-s0-e637c27b"
+    metrics, config = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "config"))
+    settings = config["config"]
+    assert (
+        f"{metrics['psnr']:.1f} dB and uses {metrics['usage']:.1%} of its {settings['codebook_size']:,} codes" in TEXT
+    )
+    assert f"{settings['steps']:,} steps of {settings['batch_size']} images" in TEXT
+    assert f"from step {settings['adversarial_start']:,} on" in TEXT
+    assert settings["lpips_weight"] == 0 and f"On {metrics['num_images']} photographs" in TEXT
 
 
 def test_its_links_to_files_lead_somewhere() -> None:

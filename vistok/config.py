@@ -134,6 +134,7 @@ class TrainConfig:
     codebook_weight: float = 1.0
     commitment_weight: float = 0.25
     entropy_weight: float = 0.1
+    kl_weight: float = 5e-4
 
     # The discriminator and what comes of it; None and 0: not adversarial.
     discriminator: str | None = None  # "patchgan" or "stylegan2"
@@ -332,7 +333,7 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = (
     *("seed", "num_workers", "warmup_steps", "discriminator_start", "adversarial_start", "weight_decay"),
     *("reconstruction_weight", "logit_laplace_weight", "lpips_weight", "codebook_weight", "commitment_weight"),
-    *("entropy_weight", "adversarial_weight", "lecam_weight", "r1_weight"),
+    *("entropy_weight", "kl_weight", "adversarial_weight", "lecam_weight", "r1_weight"),
 )
 _ABOVE_ZERO = {"lr": 0.0004, "discriminator_lr": 0.0001, "gradient_clip": 1.0}  # name to what is usual
 _ADVERSARIAL = (

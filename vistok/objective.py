@@ -9,7 +9,7 @@ from vistok.networks.lpips import build_lpips
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 
 IMAGE_LOSSES = ("reconstruction", "logit_laplace", "lpips")  # what an adaptive adversarial weight is in proportion to
-QUANTIZER_LOSSES = ("codebook", "commitment", "entropy")
+QUANTIZER_LOSSES = ("codebook", "commitment", "entropy", "kl")
 
 
 class Objective:

@@ -7,10 +7,17 @@ published rows use it with 256 channels and 2 residual blocks. Two things to kno
   It is kept, and written out, because the published weights and numbers hold only with it.
 - The 1x1 convolutions into and out of the code dimension belong to the encoder and the decoder here: what leaves the
   encoder is what the quantizer sees.
+
+`norm_out` is not in the original: group normalisation and swish before the last convolution of the encoder, as VQGAN and
+MAGVIT-v2 have them. Quantizers whose codes have a fixed size (LFQ, BSQ) rely on it.
 """
+
+import math
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vistok.networks.blocks import GroupNorm
 
 DOWNSAMPLE_FACTOR = 4
 
@@ -33,7 +40,7 @@ class Encoder(nn.Module):
 
     downsample_factor = DOWNSAMPLE_FACTOR
 
-    def __init__(self, codebook_dim: int, hidden_dim: int, num_res_blocks: int) -> None:
+    def __init__(self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, norm_out: bool) -> None:
         super().__init__()
         self.down = nn.Sequential(
             nn.Conv2d(3, hidden_dim // 2, 4, stride=2, padding=1),  # [B, h/2, H/2, W/2]
@@ -43,10 +50,13 @@ class Encoder(nn.Module):
             nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1),
         )
         self.res_blocks = nn.Sequential(*[ResidualBlock(hidden_dim) for _ in range(num_res_blocks)])
+        self.norm_out = nn.Sequential()
+        if norm_out:
+            self.norm_out.extend([GroupNorm(math.gcd(32, hidden_dim), hidden_dim), nn.SiLU()])
         self.to_codes = nn.Conv2d(hidden_dim, codebook_dim, 1)  # [B, D, H/4, W/4]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.to_codes(self.res_blocks(self.down(images)))
+        return self.to_codes(self.norm_out(self.res_blocks(self.down(images))))
 
 
 class Decoder(nn.Module):
@@ -75,17 +85,21 @@ class Decoder(nn.Module):
         return self.up(self.res_blocks(self.from_codes(codes)))
 
 
-def build(codebook_dim: int, hidden_dim: int = 256, num_res_blocks: int = 2) -> tuple[Encoder, Decoder]:
+def build(
+    codebook_dim: int, hidden_dim: int = 256, num_res_blocks: int = 2, norm_out: bool = False
+) -> tuple[Encoder, Decoder]:
     """Return the encoder and the decoder.
 
     Args:
         codebook_dim: D, channels of z and of the codes.
         hidden_dim: h, channels at the lowest resolution; even.
         num_res_blocks: residual blocks on each side.
+        norm_out: normalise the encoder's last features.
 
     Raises:
         ValueError: `hidden_dim` is odd.
     """
     if hidden_dim % 2:
         raise ValueError(f"hidden_dim is {hidden_dim}, but simple_cnn halves it: take {hidden_dim + 1}.")
-    return Encoder(codebook_dim, hidden_dim, num_res_blocks), Decoder(codebook_dim, hidden_dim, num_res_blocks)
+    encoder = Encoder(codebook_dim, hidden_dim, num_res_blocks, norm_out)
+    return encoder, Decoder(codebook_dim, hidden_dim, num_res_blocks)

@@ -2,9 +2,14 @@
 
 from vistok.config import call_with_options, nearest
 from vistok.quantizers.base import Quantized, Quantizer
+from vistok.quantizers.bsq import BSQQuantizer
+from vistok.quantizers.composite import GroupedQuantizer, MultiScaleQuantizer, ResidualQuantizer
+from vistok.quantizers.fsq import FSQQuantizer
+from vistok.quantizers.gumbel import GumbelQuantizer
 from vistok.quantizers.ibq import IBQQuantizer
 from vistok.quantizers.lfq import LFQQuantizer
 from vistok.quantizers.search import nearest_code
+from vistok.quantizers.simvq import SimVQQuantizer
 from vistok.quantizers.vq import EMAQuantizer, VectorQuantizer
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
@@ -12,15 +17,29 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "ema": EMAQuantizer,
     "ibq": IBQQuantizer,
     "lfq": LFQQuantizer,
+    "fsq": FSQQuantizer,
+    "bsq": BSQQuantizer,
+    "simvq": SimVQQuantizer,
+    "gumbel": GumbelQuantizer,
+    "residual": ResidualQuantizer,
+    "grouped": GroupedQuantizer,
+    "multiscale": MultiScaleQuantizer,
 }
 
 __all__ = [
     "QUANTIZERS",
+    "BSQQuantizer",
     "EMAQuantizer",
+    "FSQQuantizer",
+    "GroupedQuantizer",
+    "GumbelQuantizer",
     "IBQQuantizer",
     "LFQQuantizer",
+    "MultiScaleQuantizer",
     "Quantized",
     "Quantizer",
+    "ResidualQuantizer",
+    "SimVQQuantizer",
     "VectorQuantizer",
     "build",
     "nearest_code",

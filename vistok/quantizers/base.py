@@ -6,7 +6,6 @@ inside `forward` and only while training, and compute no metrics.
 
 import abc
 import dataclasses
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ class Quantizer(nn.Module, abc.ABC):
         loss_names: keys of `Quantized.losses`, so that a weight without a loss can be refused before training.
     """
 
-    loss_names: ClassVar[tuple[str, ...]] = ()
+    loss_names: tuple[str, ...] = ()
 
     def __init__(self, codebook_sizes: tuple[int, ...], codebook_dim: int) -> None:
         super().__init__()

@@ -7,8 +7,14 @@ ViT-VQGAN (Yu et al. 2022, arXiv:2110.04627), section 3.2, and LlamaGen (arXiv:2
   LlamaGen. The code behind the published CelebA rows normalised for the distance only.
 - EMA: no Laplace smoothing of the counts, and a code that no token of the batch chose keeps its value exactly, as in the
   code behind the published rows; the paper's appendix has neither.
+
+What later work added against unused codes is in `remedies`, off by default: `init`, `revive_after`, `gradient` and
+`entropy_temperature`. Codes start and revive before the search, so that the batch which they come from uses them already.
+An optimizer's moments of a revived code stay as they were; those of a code without gradient have decayed.
 """
 
+import abc
+import math
 from typing import ClassVar
 
 import torch
@@ -17,6 +23,7 @@ from torch import Tensor, nn
 
 from vistok.processes import sum_over_processes
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_grid, to_tokens
+from vistok.quantizers.remedies import count_and_sum, draw_tokens, entropy_loss, kmeans, rotated
 from vistok.quantizers.search import nearest_code
 
 
@@ -25,21 +32,99 @@ def _uniform_codebook(codebook_size: int, codebook_dim: int) -> Tensor:
     return torch.empty(codebook_size, codebook_dim).uniform_(-1 / codebook_size, 1 / codebook_size)
 
 
-class VectorQuantizer(Quantizer):
-    """A codebook learned by the codebook loss |sg[z] - e|^2 (VQ-VAE, equation 3, second term)."""
+class _VectorCodebook(Quantizer):
+    """What both quantizers of this file share: how codes start and revive, and the gradient that z gets."""
+
+    weight: Tensor  # float32 [K, D]
+    l2_norm = False
+
+    def __init__(
+        self, codebook_size: int, codebook_dim: int, init: str, revive_after: int | None, gradient: str
+    ) -> None:
+        super().__init__((codebook_size,), codebook_dim)
+        for name, value, choices in (
+            ("init", init, ("uniform", "kmeans")),
+            ("gradient", gradient, ("straight-through", "rotation")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}, but must be {choices[0]!r} or {choices[1]!r}.")
+        if revive_after is not None and revive_after < 1:
+            raise ValueError(f"revive_after is {revive_after}, but must be at least 1 step; 100 is usual.")
+        self.init, self.revive_after, self.gradient = init, revive_after, gradient
+        if init == "kmeans":
+            self.register_buffer("initialized", torch.tensor(False))
+        if revive_after is not None:
+            self.register_buffer("unused_steps", torch.zeros(codebook_size, dtype=torch.int64))  # since last chosen
+
+    @abc.abstractmethod
+    def _place(self, codes: Tensor, where: Tensor) -> None:
+        """Put codes, float32 [n, D], at the n places where `where`, bool [K], is true."""
+
+    @torch.no_grad()
+    def _renew(self, tokens: Tensor) -> None:
+        """Start the codebook on the first batch, and revive dead codes; before the search."""
+        if self.init == "kmeans" and not self.initialized:
+            codes = kmeans(tokens, self.codebook_size, self.l2_norm)
+            self._place(codes, torch.ones(len(codes), dtype=torch.bool, device=codes.device))
+            self.initialized.fill_(True)
+        if self.revive_after is not None:
+            dead = self.unused_steps >= self.revive_after
+            if dead.any():
+                self._place(draw_tokens(tokens, int(dead.sum())), dead)
+                self.unused_steps.masked_fill_(dead, 0)
+
+    @torch.no_grad()
+    def _count_unused(self, indices: Tensor) -> None:
+        """Count the steps since each code was chosen, in whatever process; after the search."""
+        if self.revive_after is not None:
+            chosen = torch.zeros_like(self.unused_steps).index_fill_(0, indices, 1)
+            self.unused_steps.add_(1).masked_fill_(sum_over_processes(chosen) > 0, 0)
+
+    def _with_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
+        """Exactly `codes`, with the gradient of the identity or of a rotation with respect to z."""
+        return straight_through(rotated(z, codes) if self.gradient == "rotation" else z, codes)
+
+
+class VectorQuantizer(_VectorCodebook):
+    """A codebook learned by the codebook loss |sg[z] - e|^2 (VQ-VAE, equation 3, second term).
+
+    Attributes:
+        loss_names: "entropy" is among them where `entropy_temperature` is set.
+    """
 
     loss_names: ClassVar[tuple[str, ...]] = ("codebook", "commitment")
 
-    def __init__(self, codebook_size: int, codebook_dim: int, l2_norm: bool = False) -> None:
+    def __init__(
+        self,
+        codebook_size: int,
+        codebook_dim: int,
+        l2_norm: bool = False,
+        init: str = "uniform",
+        revive_after: int | None = None,
+        gradient: str = "straight-through",
+        entropy_temperature: float | None = None,
+    ) -> None:
         """Make the quantizer.
 
         Args:
             codebook_size: K, at least 1.
             codebook_dim: D, at least 1.
             l2_norm: put z and the codes on the unit sphere.
+            init: "uniform", codes in (-1/K, 1/K), or "kmeans" of the first training batch, of K tokens or more.
+            revive_after: training batches without a token after which a code becomes a random one, at least 1; None: never.
+            gradient: "straight-through", or "rotation" for the rotation trick.
+            entropy_temperature: of the entropy loss, above 0, 0.01 in the original; None: there is no such loss.
+
+        Raises:
+            ValueError: an option is out of range.
         """
-        super().__init__((codebook_size,), codebook_dim)
+        super().__init__(codebook_size, codebook_dim, init, revive_after, gradient)
         self.l2_norm = l2_norm
+        if entropy_temperature is not None:
+            if not 0 < entropy_temperature < math.inf:
+                raise ValueError(f"entropy_temperature is {entropy_temperature}, but must be above 0; 0.01 is usual.")
+            self.loss_names = (*self.loss_names, "entropy")
+        self.entropy_temperature = entropy_temperature
         self.weight = nn.Parameter(_uniform_codebook(codebook_size, codebook_dim))
 
     @property
@@ -50,36 +135,60 @@ class VectorQuantizer(Quantizer):
         if self.l2_norm:
             z = F.normalize(z, dim=1)
         tokens = to_tokens(z)  # [B*h*w, D]
+        if self.training:
+            self._renew(tokens.detach())
         codebook = self.codebook
         indices = nearest_code(tokens, codebook)  # [B*h*w]
         codes = to_grid(F.embedding(indices, codebook), like=z)  # [B, D, h, w]
+        if self.training:
+            self._count_unused(indices)
         losses = {
             "codebook": F.mse_loss(codes, z.detach()),
             "commitment": F.mse_loss(z, codes.detach()),
         }
-        return Quantized(straight_through(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
+        if self.entropy_temperature is not None:
+            losses["entropy"] = entropy_loss(tokens, codebook, self.entropy_temperature)
+        return Quantized(self._with_gradient(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)  # [B, D, h, w]
 
+    def _place(self, codes: Tensor, where: Tensor) -> None:
+        self.weight[where] = codes
 
-class EMAQuantizer(Quantizer):
+
+class EMAQuantizer(_VectorCodebook):
     """A codebook that follows the mean of the tokens that chose each code (VQ-VAE, appendix A.1)."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("commitment",)
 
-    def __init__(self, codebook_size: int, codebook_dim: int, decay: float = 0.99) -> None:
+    def __init__(
+        self,
+        codebook_size: int,
+        codebook_dim: int,
+        decay: float = 0.99,
+        init: str = "uniform",
+        revive_after: int | None = None,
+        gradient: str = "straight-through",
+    ) -> None:
         """Make the quantizer.
 
         The sums start at the codebook and the counts at 0: the first update multiplies a code by 99/n at decay 0.99 and n
-        tokens, which is harmless only because the initial codes are tiny.
+        tokens, which is harmless only because the initial codes are tiny. Where a code is a token or a mean of some, its
+        count starts at 1.
 
         Args:
             codebook_size: K, at least 1.
             codebook_dim: D, at least 1.
             decay: gamma of equation 7, in [0, 1).
+            init: "uniform", codes in (-1/K, 1/K), or "kmeans" of the first training batch, of K tokens or more.
+            revive_after: training batches without a token after which a code becomes a random one, at least 1; None: never.
+            gradient: "straight-through", or "rotation" for the rotation trick.
+
+        Raises:
+            ValueError: an option is out of range.
         """
-        super().__init__((codebook_size,), codebook_dim)
+        super().__init__(codebook_size, codebook_dim, init, revive_after, gradient)
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}, but must be in [0, 1); 0.99 is usual.")
         self.decay = decay
@@ -93,20 +202,20 @@ class EMAQuantizer(Quantizer):
 
     def quantize(self, z: Tensor) -> Quantized:
         tokens = to_tokens(z)
+        if self.training:
+            self._renew(tokens.detach())
         indices = nearest_code(tokens, self.weight)
         codes = to_grid(F.embedding(indices, self.weight), like=z)  # before the update: the codes this batch chose
         if self.training:
+            self._count_unused(indices)
             self._update(tokens.detach(), indices)
         losses = {"commitment": F.mse_loss(z, codes)}
-        return Quantized(straight_through(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
+        return Quantized(self._with_gradient(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
 
     @torch.no_grad()
     def _update(self, tokens: Tensor, indices: Tensor) -> None:
         """Move sums, counts and the chosen codes (equations 6 to 8), over the tokens of all processes."""
-        counts = torch.zeros_like(self.ema_count).index_add_(0, indices, torch.ones_like(tokens[:, 0]))  # [K]
-        sums = torch.zeros_like(self.ema_sum).index_add_(0, indices, tokens)  # [K, D]
-        sum_over_processes(counts)
-        sum_over_processes(sums)
+        counts, sums = count_and_sum(tokens, indices, self.codebook_size)
         self.ema_count.lerp_(counts, 1 - self.decay)
         self.ema_sum.lerp_(sums, 1 - self.decay)
         chosen = (counts > 0).unsqueeze(1)
@@ -114,3 +223,8 @@ class EMAQuantizer(Quantizer):
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         return F.embedding(indices, self.weight).permute(0, 3, 1, 2)  # [B, D, h, w]
+
+    def _place(self, codes: Tensor, where: Tensor) -> None:
+        self.weight[where] = codes
+        self.ema_sum[where] = codes
+        self.ema_count[where] = 1
