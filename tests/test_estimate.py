@@ -156,13 +156,13 @@ def test_operations_are_those_of_the_flop_counter() -> None:
 
 
 def test_operations_of_a_transformer_by_hand() -> None:
-    tokens, dim, mlp, depth, patch, codes, size = 64, 32, 48, 2, 48, 4, 16
+    tokens, dim, mlp, depth, patch, codes = 64, 32, 48, 2, 48, 4
     block = 2 * tokens * dim * (3 * dim + dim + 2 * mlp) + 4 * tokens**2 * dim  # projections, and q k^T with a v
     side = depth * block + 2 * tokens * dim * (patch + codes)
     # Backward: twice the forward, but attention 2.5 times (it computes q k^T again), and nothing for the gradient of images.
     attention = 2 * depth * 4 * tokens**2 * dim
     total = 3 * 2 * side + 0.5 * attention - 2 * tokens * dim * patch
-    search = 2 * tokens * codes * size
+    search = 2 * tokens * codes * 32  # the search takes its 16 codes as one block of 32
     estimate = estimated("vit", torch.float32, batch_size=1)
     assert estimate.flops == total + search
 

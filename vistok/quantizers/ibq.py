@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
+from vistok.quantizers.search import largest_dot
 
 _TILE_SCORES = {"cpu": 2**20}  # scores held at once: 4 MiB of float32
 _TILE_SCORES_ELSEWHERE = 2**26
@@ -31,24 +32,6 @@ _EPS = 1e-5  # inside the logarithm of the batch's entropy, as in the original: 
 def _tile_of(tokens: Tensor, codebook: Tensor) -> int:
     """Tokens whose scores against all codes are held at once."""
     return max(1, _TILE_SCORES.get(tokens.device.type, _TILE_SCORES_ELSEWHERE) // len(codebook))
-
-
-@torch.no_grad()
-def most_similar_code(z: Tensor, codebook: Tensor) -> Tensor:
-    """Return for each vector the index of the code with the largest dot product, k* = argmax_k z . e_k (IBQ, equation 3).
-
-    Args:
-        z: float32 [N, D].
-        codebook: float32 [K, D].
-
-    Returns:
-        int64 [N], in [0, K).
-    """
-    tile = _tile_of(z, codebook)
-    indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
-    for start in range(0, len(z), tile):
-        torch.argmax(z[start : start + tile] @ codebook.T, dim=1, out=indices[start : start + tile])
-    return indices
 
 
 def mean_code(tokens: Tensor, codebook: Tensor) -> Tensor:
@@ -123,7 +106,7 @@ class IBQQuantizer(Quantizer):
 
     def quantize(self, z: Tensor) -> Quantized:
         tokens = to_tokens(z)  # [B*h*w, D]
-        indices = most_similar_code(tokens, self.weight)  # [B*h*w]
+        indices = largest_dot(tokens, self.weight)  # [B*h*w]
         chosen = F.embedding(indices, self.weight)
         soft = mean_code(tokens, self.weight)
         codes = chosen + (soft - soft.detach())  # exactly `chosen`, with the gradients of both

@@ -1,30 +1,88 @@
-"""The nearest-code search that every codebook quantizer uses: exact, and never the whole tokens x K distance matrix."""
+"""The search that every codebook quantizer uses: exact, and never the whole tokens x K matrix of scores.
+
+Source: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937), equation 1. |z|^2 is the same for every code, so the arg-min of
+|e_k|^2 / 2 - z . e_k is taken. Nothing is approximated: the index differs from the arg-min in float64 only where the
+distances of two codes differ by less than float32 resolves; of equal scores the first is taken. To know:
+
+- Scores are held tile by tile, tokens x codes, so that memory grows with neither. On a CPU a tile stays in the caches
+  between the matrix product and the arg-min.
+- PyTorch's arg-min over codes takes about ten times as long as their minimum alone, which is vectorised over tokens. So the
+  minimum of each block of codes comes first, then the arg-min over blocks, then that over the codes of the best block. At
+  small D the arg-min would otherwise take longer than the product; at large D the float32 product is nearly all.
+- Copies of a code have equal scores, except where a matrix product rounds otherwise at its edges: at odd D, for some BLAS.
+- Products are in float32 as PyTorch is set to compute them: callers keep autocast and TF32 off, as `base.Quantizer` does
+  for autocast.
+- A token that is not finite gets some index in [0, K). A code that is NaN is everyone's nearest, as in `torch.argmin`.
+"""
 
 import torch
 from torch import Tensor
 
-# Scores held at once: 1 MiB of float32, which stays in a core's L2 cache between the product and the arg-min.
-_TILE_SCORES = {"cpu": 2**18}
-_TILE_SCORES_ELSEWHERE = 2**26
+_BLOCK = 32  # codes whose minimum comes first: about the root of a tile's codes, so that neither arg-min is long
+_TILE = {"cpu": (2**21, 2**8)}  # bytes of scores, and least tokens: with fewer the product is slow at large D
+_TILE_ELSEWHERE = (2**28, 2**12)  # enough to fill a GPU, little beside the activations of a training step
 
 
 @torch.no_grad()
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Return for each vector the index of the nearest code, k* = argmin_k |z - e_k|^2 (VQ-VAE, equation 1).
 
-    |z|^2 is the same for every code, so the arg-min of |e_k|^2 / 2 - z . e_k is taken, tile by tile of tokens.
+    Beside the result this holds a tile of scores and its minima, 2 MiB on a CPU and 256 MiB on a GPU, and a copy of the
+    codebook (its squares before the tiles; its padding where K is not a multiple of 32). At small D a GPU's memory bandwidth
+    limits it, as each score is written and read once; at large D the float32 product.
 
     Args:
-        z: float32 [N, D].
-        codebook: float32 [K, D].
+        z: float32 [N, D], on the device of the codebook.
+        codebook: float32 [K, D], K at least 1.
 
     Returns:
         int64 [N], in [0, K).
     """
-    half_squared_norms = codebook.square().sum(1).mul_(0.5)  # [K]
-    tile = max(1, _TILE_SCORES.get(z.device.type, _TILE_SCORES_ELSEWHERE) // len(codebook))
+    return _lowest(z, codebook, codebook.square().sum(1, keepdim=True).mul_(0.5))
+
+
+@torch.no_grad()
+def largest_dot(z: Tensor, codebook: Tensor) -> Tensor:
+    """Return for each vector the index of the code with the largest dot product, k* = argmax_k z . e_k (IBQ, equation 3).
+
+    Args:
+        z: float32 [N, D], on the device of the codebook.
+        codebook: float32 [K, D], K at least 1.
+
+    Returns:
+        int64 [N], in [0, K).
+    """
+    return _lowest(z, codebook, codebook.new_zeros(len(codebook), 1))
+
+
+def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
+    """Return argmin_k (offset_k - z . e_k) of each z [N, D], with offsets [K, 1]: int64 [N]."""
+    num_bytes, least_tokens = _TILE.get(z.device.type, _TILE_ELSEWHERE)
+    num_scores = num_bytes // z.element_size()
+    codes, offsets = _whole_blocks(codebook), _whole_blocks(offsets)
+    num_codes = min(num_scores // least_tokens, len(codes))
+    num_tokens = num_scores // num_codes
+    tiles = list(zip(codes.split(num_codes), offsets.split(num_codes), strict=True))
     indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
-    for start in range(0, len(z), tile):
-        scores = torch.addmm(half_squared_norms, z[start : start + tile], codebook.T, alpha=-1)  # [tile, K]
-        torch.argmin(scores, dim=1, out=indices[start : start + tile])
-    return indices
+    for start in range(0, len(z), num_tokens):
+        tokens = z[start : start + num_tokens].T  # [D, tile]
+        found = [_lowest_of_tile(tokens, *tile) for tile in tiles]
+        lowest, places = (torch.stack(of_tiles) for of_tiles in zip(*found, strict=True))  # [tiles, tile]
+        best = lowest.min(0, keepdim=True).indices  # [1, tile]
+        places += num_codes * torch.arange(len(places), device=z.device).unsqueeze(1)
+        indices[start : start + num_tokens] = places.gather(0, best)[0]
+    return indices.clamp_(max=len(codebook) - 1)  # what was added at the end equals the last code
+
+
+def _whole_blocks(rows: Tensor) -> Tensor:
+    """Return rows [K, ...] with the last one repeated up to a whole number of blocks."""
+    missing = -len(rows) % _BLOCK
+    return torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
+
+
+def _lowest_of_tile(tokens: Tensor, codes: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lowest score of each of tokens [D, tile] among codes [C, D], and the index of the first code with it."""
+    scores = torch.addmm(offsets, codes, tokens, alpha=-1).view(-1, _BLOCK, tokens.shape[1])  # [C / 32, 32, tile]
+    best = scores.amin(1).min(0).indices  # [tile], the first of the best blocks
+    lowest, place = scores.gather(0, best.expand(1, _BLOCK, -1))[0].min(0)  # [tile], [tile]
+    return lowest, best * _BLOCK + place

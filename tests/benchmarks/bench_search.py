@@ -1,0 +1,153 @@
+"""How fast and how lean a quantizer's forward and backward pass is, against diffusers and vector-quantize-pytorch.
+
+    PYTHONPATH=tests python -m benchmarks.bench_search
+
+Each case is one VQ quantizer with a learned codebook of N(0, 1) codes and as many tokens of N(0, 1), in training mode: codes,
+indices and losses, then the gradients of z and of the codebook. Candidates take turns, and the fastest turn of each counts:
+the speed of a shared machine drifts, its best moment less so. Ratios are to the fastest peer. Peak memory is that of a
+process of its own, above what it held once everything was imported: inputs, weights and gradients count.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
+from diffusers.models.autoencoders.vae import VectorQuantizer as DiffusersQuantizer
+from torch import Tensor
+from vector_quantize_pytorch import VectorQuantize
+
+from vistok.quantizers import LFQQuantizer, VectorQuantizer, nearest_code
+
+NUM_TURNS, COMMITMENT = 6, 0.25
+OURS, DIFFUSERS, LUCIDRAINS = "vistok", "diffusers", "vector-quantize-pytorch"
+LFQ = "lfq, 18 bits, 16,384 tokens, with entropy"
+
+
+class Case(NamedTuple):
+    """A size, what is to be reached there, and who takes part."""
+
+    num_tokens: int
+    codebook_size: int
+    codebook_dim: int
+    speedup: float
+    memory_mib: float
+    candidates: tuple[str, ...] = (OURS, DIFFUSERS, LUCIDRAINS)
+
+
+CASES = {
+    f"{case.num_tokens:,} tokens, K {case.codebook_size:,}, D {case.codebook_dim}": case
+    for case in (
+        Case(16_384, 16_384, 8, speedup=4, memory_mib=64),
+        Case(4_096, 16_384, 256, speedup=1.4, memory_mib=160),
+        Case(16_384, 512, 64, speedup=1.5, memory_mib=80),
+        # vector-quantize-pytorch would need more than 20 GiB
+        Case(4_096, 262_144, 8, speedup=3, memory_mib=300, candidates=(OURS, DIFFUSERS)),
+    )
+}
+
+
+def run() -> list[dict[str, Any]]:
+    """Measure every candidate of every case; returns rows with case, value, unit, goal and peak_memory_mib."""
+    rows = [line for name in CASES for line in _measure_case(name)]
+    rows.append(row(f"{LFQ}: memory", peak_memory_mib(__file__, LFQ) or float("nan"), "MiB", goal=-300))
+    return rows + _scaling()
+
+
+def _measure_case(name: str) -> list[dict[str, Any]]:
+    case = CASES[name]
+    steps = {candidate: _step(candidate, case) for candidate in case.candidates}
+    seconds = dict.fromkeys(steps, float("inf"))
+    chosen = {}
+    for candidate in list(steps) * NUM_TURNS:
+        start = time.perf_counter()
+        chosen[candidate] = steps[candidate]()
+        seconds[candidate] = min(seconds[candidate], time.perf_counter() - start)
+    memory = {candidate: peak_memory_mib(__file__, f"{candidate}: {name}") for candidate in steps}
+    differing = (chosen[OURS] != chosen[DIFFUSERS]).float().mean().item()
+    fastest_peer = min(seconds[candidate] for candidate in steps if candidate != OURS)
+    return [
+        *(row(f"{name}: {candidate}", 1e3 * seconds[candidate], "ms", memory=memory[candidate]) for candidate in steps),
+        row(f"{name}: against the fastest peer", fastest_peer / seconds[OURS], "x", goal=case.speedup),
+        row(f"{name}: memory", memory[OURS] or float("nan"), "MiB", goal=-case.memory_mib),
+        row(f"{name}: indices other than diffusers'", 100 * differing, "%"),
+    ]
+
+
+def _step(candidate: str, case: Case) -> Callable[[], Tensor]:
+    """Return what takes one forward and backward pass and returns the indices, [N]."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, case.codebook_dim, 1, case.num_tokens, generator=generator).requires_grad_()
+    codes = torch.randn(case.codebook_size, case.codebook_dim, generator=generator)
+    quantizer = _quantizer(candidate, codes)
+
+    def step() -> Tensor:
+        z.grad = None
+        quantizer.zero_grad()
+        quantized = quantizer(z)
+        if candidate == OURS:
+            output, indices = quantized.codes, quantized.indices
+            loss = quantized.losses["codebook"] + COMMITMENT * quantized.losses["commitment"]
+        elif candidate == DIFFUSERS:
+            output, loss, (_, _, indices) = quantized
+        else:
+            output, indices, loss = quantized
+        (output.mean() + loss.sum()).backward()
+        return indices.flatten()
+
+    return step
+
+
+def _quantizer(candidate: str, codes: Tensor) -> torch.nn.Module:
+    codebook_size, codebook_dim = codes.shape
+    if candidate == OURS:
+        quantizer = VectorQuantizer(codebook_size, codebook_dim)
+        weight = quantizer.weight
+    elif candidate == DIFFUSERS:
+        quantizer = DiffusersQuantizer(codebook_size, codebook_dim, beta=COMMITMENT, legacy=False)
+        weight = quantizer.embedding.weight
+    else:
+        learned = {"learnable_codebook": True, "ema_update": False, "rotation_trick": False, "accept_image_fmap": True}
+        quantizer = VectorQuantize(codebook_dim, codebook_size, commitment_weight=COMMITMENT, **learned)
+        weight = quantizer._codebook.embed
+    with torch.no_grad():
+        weight.copy_(codes.view_as(weight))
+    return quantizer
+
+
+def _scaling() -> list[dict[str, Any]]:
+    """The search's time for each token and code, as tokens or K grow fourfold: 1 is linear."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"base": (2048, 65_536), "K": (2048, 262_144), "tokens": (8192, 65_536)}
+    inputs = {name: [torch.randn(n, 8, generator=generator) for n in size] for name, size in sizes.items()}
+    seconds = dict.fromkeys(sizes, float("inf"))
+    for name in list(sizes) * NUM_TURNS:
+        start = time.perf_counter()
+        nearest_code(*inputs[name])
+        seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return [
+        row(
+            f"time as {name} grows fourfold, over four times the time",
+            seconds[name] / 4 / seconds["base"],
+            "",
+            goal=-1.2,
+        )
+        for name in ("K", "tokens")
+    ]
+
+
+def _take_one_step(name: str) -> None:
+    if name == LFQ:
+        z = torch.randn(1, 18, 128, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        quantized = LFQQuantizer(2**18)(z)
+        (quantized.codes.mean() + sum(quantized.losses.values())).backward()
+    else:
+        candidate, _, case = name.partition(": ")
+        _step(candidate, CASES[case])()
+
+
+if __name__ == "__main__":
+    if not report_memory(sys.argv, _take_one_step):
+        print_rows(run())
