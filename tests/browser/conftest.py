@@ -63,6 +63,13 @@ START = """command => { window.finished = undefined;
     window.jupyterapp.commands.execute(command).then(result => { window.finished = result ?? null; },
                                                      error => { window.finished = String(error); }); }"""
 CELLS = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.toJSON())"
+# Text of cells by line, also of what JupyterLab keeps out of sight, of which `innerText` says nothing.
+TABLES = """tables => tables.map(table => [...table.querySelectorAll("tr")].map(row =>
+    [...row.querySelectorAll("th, td")].map(cell => {
+        const copy = cell.cloneNode(true);
+        copy.querySelectorAll("br").forEach(br => br.replaceWith("\\n"));
+        return copy.textContent.trim();
+    })))"""
 SELECT = "index => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = index; }"
 # Of an image on the page: is it decoded, its own size, the size it is shown at, and how many colours it has.
 MEASURE_IMAGE = """async image => {
@@ -166,9 +173,8 @@ class NotebookPage:
         return [image.evaluate(MEASURE_IMAGE) for image in images.all()]
 
     def tables(self) -> list[list[list[str]]]:
-        """Return every table among the outputs: rows of cells, the header first."""
-        tables = self.page.locator(".jp-Cell-outputArea table").all()
-        return [[row.locator("th, td").all_inner_texts() for row in table.locator("tr").all()] for table in tables]
+        """Return every table among the outputs, scrolled out of sight or not: rows of cells, the header first."""
+        return self.page.locator(".jp-Cell-outputArea table").evaluate_all(TABLES)
 
 
 @pytest.fixture(scope="session")

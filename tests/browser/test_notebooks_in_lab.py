@@ -83,7 +83,8 @@ def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook:
 
     rows = [row["name"] for row in read_table("celeba64")["rows"]]
     assert len(rows) == 11
-    committed, conclusions, ran = notebook.tables()
+    committed, conclusions, larger, ran = notebook.tables()
+    assert [row[0] for row in larger[1:]] == [row["name"] for row in read_table("imagenet256")["rows"]]
     assert [row[0] for row in committed[1:]] == rows
     assert len(conclusions) > 1
     assert {row[-1] for row in conclusions[1:]} <= {"holds", "does not hold", "open"}
