@@ -216,9 +216,10 @@ def test_fine_tuning_the_decoder_leaves_encoder_and_codebook(toy: Toy, tmp_path:
 
 def test_fine_tuning_begins_at_the_given_weights_and_resumes_at_its_own(toy: Toy, tmp_path: Path) -> None:
     start = trained(toy(), tmp_path / "start")
-    config = toy(init_from=str(start.run.path), seed=3, steps=4, checkpoint_every=2)
+    config = toy(init_from=str(start.run.path), seed=3, steps=4, checkpoint_every=2, ema_decay=0.9)
     tuning = opened(config, tmp_path / "tuned")
-    assert_same_weights(tuning.tokenizer.state_dict(), start.tokenizer.state_dict())
+    for tokenizer in (tuning.tokenizer, tuning.result):  # the average begins there too
+        assert_same_weights(tokenizer.state_dict(), start.tokenizer.state_dict())
     assert len(list(tuning)) == 2
     again = opened(config, tmp_path / "tuned")
     assert again.step == 4

@@ -79,6 +79,9 @@ class Trainer:
 
         set_seed(self.config.seed)
         self.tokenizer = VisualTokenizer.from_config(self.config)
+        if self.config.init_from is not None and not run.checkpoints():
+            start = load_pretrained(self.config.init_from)
+            self.tokenizer.load_weights(start.state_dict(), source=self.config.init_from)
         self.objective = Objective(self.config, self.tokenizer, self.device, self.dtype)
         if self.config.train_parts == "decoder":
             self.tokenizer.encoder.requires_grad_(False)
@@ -98,9 +101,7 @@ class Trainer:
         self._usage = [CodebookUsage(size).to(self.device) for size in self.tokenizer.quantizer.codebook_sizes]
         self._window: list[dict[str, Tensor]] = []  # losses of the steps since the last report, still on the device
         self.step = self._saved_step = 0
-        if not self._resume() and self.config.init_from is not None:
-            start = load_pretrained(self.config.init_from)
-            self.tokenizer.load_weights(start.state_dict(), source=self.config.init_from)
+        self._resume()
 
     @property
     def result(self) -> VisualTokenizer:
@@ -242,13 +243,13 @@ class Trainer:
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> bool:
-        """Take over the newest checkpoint; return whether there was one."""
+    def _resume(self) -> None:
+        """Take over the newest checkpoint, if there is one."""
         for usage in self._usage:
             usage.persistent(True)
         state = self.run.load_checkpoint()
         if state is None:
-            return False
+            return
         self.tokenizer.load_weights(state["tokenizer"], source=self.run.checkpoints()[-1])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.adversary:
@@ -260,7 +261,6 @@ class Trainer:
         self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
         torch.set_rng_state(state["rng"])
         self.step = self._saved_step = state["step"]
-        return True
 
     def _begin(self) -> None:
         """Write where the run is started, and drop what the log holds beyond the checkpoint."""

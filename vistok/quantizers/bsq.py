@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_tokens
 from vistok.quantizers.ibq import check_entropy_options
-from vistok.quantizers.lfq import bits_of
+from vistok.quantizers.lfq import bits_of, check_one_bit_a_channel, nearest_num_bits
 
 _EPS = 1e-8  # inside the logarithm of the batch's entropy, as in the original
 
@@ -61,13 +61,8 @@ class BSQQuantizer(Quantizer):
         Raises:
             ValueError: `codebook_size` is not 2 to the power of `codebook_dim`, or an option is out of range.
         """
-        num_bits = max(1, (max(1, codebook_size) - 1).bit_length())
-        super().__init__((codebook_size,), num_bits if codebook_dim is None else codebook_dim)
-        if codebook_size != 2**self.codebook_dim:
-            raise ValueError(
-                f"codebook_size is {codebook_size} and codebook_dim {self.codebook_dim}, but bsq has one bit a channel: "
-                f"take codebook_size {2**self.codebook_dim}, or {2**num_bits} and codebook_dim {num_bits}."
-            )
+        super().__init__((codebook_size,), nearest_num_bits(codebook_size) if codebook_dim is None else codebook_dim)
+        check_one_bit_a_channel("bsq", codebook_size, self.codebook_dim)
         check_entropy_options(temperature, diversity)
         self.temperature = temperature
         self.diversity = diversity

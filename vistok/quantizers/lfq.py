@@ -29,6 +29,21 @@ def bits_of(indices: Tensor, num_bits: int) -> Tensor:
     return (indices.unsqueeze(-1) >> places & 1).float() * 2 - 1
 
 
+def nearest_num_bits(codebook_size: int) -> int:
+    """Return the fewest bits, at least 1, that give so many codes."""
+    return max(1, (max(1, codebook_size) - 1).bit_length())
+
+
+def check_one_bit_a_channel(name: str, codebook_size: int, codebook_dim: int) -> None:
+    """Raise ValueError, naming sizes that fit, unless K = 2^D."""
+    if codebook_size != 2**codebook_dim:
+        num_bits = nearest_num_bits(codebook_size)
+        raise ValueError(
+            f"codebook_size is {codebook_size} and codebook_dim {codebook_dim}, but {name} has one bit a channel: "
+            f"take codebook_size {2**codebook_dim}, or {2**num_bits} and codebook_dim {num_bits}."
+        )
+
+
 def entropy_loss(tokens: Tensor, temperature: float, diversity: float) -> Tensor:
     """Return E[H(p)] - diversity x H(E[p]), p = softmax_k(2 z . e_k / temperature) (MAGVIT-v2, equation 4).
 
@@ -74,13 +89,8 @@ class LFQQuantizer(Quantizer):
         Raises:
             ValueError: `codebook_size` is not 2 to the power of `codebook_dim`, or an option is out of range.
         """
-        num_bits = max(1, (max(1, codebook_size) - 1).bit_length())
-        super().__init__((codebook_size,), num_bits if codebook_dim is None else codebook_dim)
-        if codebook_size != 2**self.codebook_dim:
-            raise ValueError(
-                f"codebook_size is {codebook_size} and codebook_dim {self.codebook_dim}, but lfq has one bit a channel: "
-                f"take codebook_size {2**self.codebook_dim}, or {2**num_bits} and codebook_dim {num_bits}."
-            )
+        super().__init__((codebook_size,), nearest_num_bits(codebook_size) if codebook_dim is None else codebook_dim)
+        check_one_bit_a_channel("lfq", codebook_size, self.codebook_dim)
         check_entropy_options(temperature, diversity)
         self.temperature = temperature
         self.diversity = diversity
