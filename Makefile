@@ -27,7 +27,7 @@ quickstart: $(READY)
 	$(BIN)/python -m vistok.tables celeba64 --rows ema-d4 --scale quick --dataset photos
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest tests
