@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_tokens_times_codes(kind: str) -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         quantized = quantizer(z)
         (quantized.codes.sum() + sum(quantized.losses.values())).backward()
-    assert 2**16 < max(event.self_cpu_memory_usage for event in profile.events()) < 2**23
+    assert 2**16 < max(event.self_cpu_memory_usage for event in profile.events()) < 2**24
 
 
 # One level, or one group, is the member.

@@ -151,12 +151,12 @@ def test_entropy_loss_of_bsq_is_finite_where_every_bit_is_certain() -> None:
     assert loss.abs() < 1e-6 and tokens.grad.isfinite().all()
 
 
-def test_bsq_of_36_bits_needs_no_codebook() -> None:
-    quantizer = BSQQuantizer(2**36)
-    z = torch.randn(2, 36, 4, 4, requires_grad=True)
+def test_bsq_of_30_bits_needs_no_codebook() -> None:
+    quantizer = BSQQuantizer(2**30)
+    z = torch.randn(2, 30, 4, 4, requires_grad=True)
     quantized = quantizer(z)
     (quantized.codes.sum() + sum(quantized.losses.values())).backward()
-    assert quantized.indices.max() > 2**32
+    assert quantized.indices.max() > 2**28
     assert torch.equal(quantizer.indices_to_codes(quantized.indices), quantized.codes)
 
 

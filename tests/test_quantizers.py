@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vistok import quantizers
 from vistok.quantizers import QUANTIZERS, Quantizer, nearest_code
+from vistok.quantizers.base import look_up
 
 K, D = 16, 4
 REMEDIES = {"init": "kmeans", "revive_after": 100, "gradient": "rotation"}
@@ -196,6 +197,63 @@ def test_sizes_below_one_are_refused(variant: str, setting: str) -> None:
         quantizers.build(variant.partition("-")[0], **options_of(variant) | {setting: 0})
 
 
+REFUSED = [  # name, options, the one sentence
+    ("vq", {"codebook_size": 0}, "codebook_size is 0, but must be at least 1"),
+    ("lfq", {"codebook_size": 2**31, "codebook_dim": 31}, "31 bits a token, but must be at most 1073741824, 30 bits"),
+    ("bsq", {"codebook_size": 2**31, "codebook_dim": None}, "31 bits a token, but must be at most 1073741824, 30 bits"),
+    ("fsq", {"codebook_size": None, "codebook_dim": None, "levels": [8] * 11}, "33 bits a token, but must be at most"),
+    (
+        "fsq",
+        {"codebook_size": 8, "codebook_dim": 2, "levels": [8, 1]},
+        r"levels is \[8, 1\], but fsq needs integers of 3",
+    ),
+    ("fsq", {"levels": [8, 8]}, r"but levels \[8, 8\] give codebook_size 64 and codebook_dim 2: set these, or other"),
+    ("grouped", {"num_groups": 3}, "num_groups is 3, but must divide codebook_dim 4; the nearest that does: 2"),
+    (
+        "residual",
+        {"member": "lfq", "codebook_size": 2**31, "codebook_dim": 31},
+        "but must be at most 1073741824, 30 bits",
+    ),
+    ("residual", {"member_options": {"codebook_dim": 2}}, "which is a setting of its own: set codebook_dim instead"),
+    ("gumbel", {"final_temperature": 0.1}, "anneal_steps None, but annealing needs both"),
+    ("multiscale", {"scales": [4], "phi_ratio": 0.5}, "one scale is never enlarged: set phi_ratio to 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "sentence"), REFUSED)
+def test_invalid_settings_are_refused_in_one_sentence_at_construction(name: str, options: dict, sentence: str) -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=sentence) as refused:
+        quantizers.build(name, **{"codebook_size": K, "codebook_dim": D} | options)
+    assert "\n" not in str(refused.value) and str(refused.value).rstrip(".").count(". ") <= 1
+
+
+def test_look_up_gives_the_gradients_of_its_parts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    codebook = torch.randn(5, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    indices = torch.tensor([0, 1, 1, 4, 4, 4, 0, 1])
+    cotangent = torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64)
+    codes, losses = look_up(z, codebook, indices)
+    plain = codebook[indices].view(2, 2, 2, 3).permute(0, 3, 1, 2)
+    assert torch.equal(codes, plain)
+    expected = {"codebook": F.mse_loss(plain, z.detach()), "commitment": F.mse_loss(z, plain.detach())}
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+    through = plain.detach() + (z - z.detach())
+    found, wanted = (
+        torch.autograd.grad(
+            (codes * cotangent).sum() + 0.7 * parts["codebook"] + 0.3 * parts["commitment"], (z, codebook)
+        )
+        for codes, parts in ((codes, losses), (through, expected))
+    )
+    for gradient, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(gradient, other)
+    (once,) = torch.autograd.grad(look_up(z, codebook, indices)[1]["codebook"], codebook, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):  # better than a second derivative that is wrong
+        once.sum().backward()
+
+
 # The largest of its family that is quick to run; all tokens x K at once would be 64 MiB of float32.
 LARGE = {
     "vq": {},
@@ -262,4 +320,4 @@ def test_memory_of_the_search_does_not_grow_with_tokens_times_codes() -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         nearest_code(z, codebook)
     largest = max(event.self_cpu_memory_usage for event in profile.events())
-    assert largest < 2**23
+    assert largest < 2**24

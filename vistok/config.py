@@ -72,7 +72,10 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def read_table(name: str) -> dict[str, Any]:
-    """Return a results table as it stands in `tables/<name>.toml`.
+    """Return a results table, `tables/<name>.toml`, complete.
+
+    A table that is `based_on` another has its recipe and scales; a row that is the `same_as` one of another table, named
+    "table/row", has all of that row.
 
     Raises:
         ValueError: there is no such table.
@@ -81,7 +84,15 @@ def read_table(name: str) -> dict[str, Any]:
     known = [p.stem for p in TABLES.glob("*.toml")]
     if name not in known:
         raise ValueError(f"There is no table {name!r}; {nearest(name, known)}")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    if "based_on" in table:
+        base = read_table(table["based_on"])
+        table |= {"recipe": base["recipe"], "scales": base["scales"]}
+    for row in table["rows"]:
+        if "same_as" in row:
+            other_table, _, other = row["same_as"].partition("/")
+            row |= next(r for r in read_table(other_table)["rows"] if r["name"] == other)
+    return table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,6 +259,9 @@ class TrainConfig:
             **overrides: fields of `TrainConfig`; they win over the row and the scale. A run that changes what its row
                 fixes is no longer that row: it is warned of, and the result's `row` is None.
 
+        Returns:
+            the configuration; of a row that stands in a second table its `row` names the first.
+
         Raises:
             ValueError: the table, row, scale or a field is unknown; the sentence names the nearest known one.
         """
@@ -262,6 +276,8 @@ class TrainConfig:
             if row_name not in rows:
                 raise ValueError(f"Table {table_name!r} has no row {row_name!r}; {nearest(row_name, rows)}")
             found = rows[row_name]
+            if "same_as" in found:  # one run, whichever table asks for it
+                return cls.from_row(found["same_as"], scale, **overrides)
             fixed = found["settings"]
             if "family" in found:
                 of_scale = of_scale | table["families"][found["family"]][scale]

@@ -6,9 +6,14 @@ inside `forward` and only while training, and compute no metrics.
 
 import abc
 import dataclasses
+import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+MOST_BITS = 30  # of one codebook
 
 
 @dataclasses.dataclass
@@ -42,6 +47,11 @@ class Quantizer(nn.Module, abc.ABC):
         for size in codebook_sizes:
             if size < 1:
                 raise ValueError(f"codebook_size is {size}, but must be at least 1.")
+            if size > 2**MOST_BITS:
+                raise ValueError(
+                    f"codebook_size is {size}, {math.log2(size):.4g} bits a token, but must be at most {2**MOST_BITS}, "
+                    f"{MOST_BITS} bits: codes are counted one by one. More bits are for several codebooks: residual, grouped."
+                )
         if codebook_dim < 1:
             raise ValueError(f"codebook_dim is {codebook_dim}, but must be at least 1.")
         self.codebook_sizes = codebook_sizes
@@ -85,12 +95,64 @@ class Quantizer(nn.Module, abc.ABC):
         """float32 [K, D]: the codes as the decoder sees them."""
 
 
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor, codes: Tensor) -> Tensor:
+        return codes.view_as(codes)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
 def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     """Return exactly `codes`, with the gradient of the identity with respect to z (VQ-VAE, section 3.2).
 
-    The usual z + (codes - z).detach() rounds; z - z.detach() is exactly zero.
+    The usual z + (codes - z).detach() rounds, and takes two passes over memory.
     """
-    return codes.detach() + (z - z.detach())
+    return _StraightThrough.apply(z, codes.detach())
+
+
+class _LookUp(torch.autograd.Function):
+    """Codes and both losses with one difference each way: where K is small, passes over memory cost as much as the search."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        codes = to_grid(F.embedding(indices, codebook), like=z)
+        ctx.save_for_backward(z, codes, indices)
+        ctx.codebook_size = len(codebook)
+        error = torch.linalg.vector_norm(codes - z).square() / z.numel()
+        return codes, error, error.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: FunctionCtx, of_codes: Tensor, of_codebook: Tensor, of_commitment: Tensor
+    ) -> tuple[Tensor, Tensor | None, None]:
+        z, codes, indices = ctx.saved_tensors
+        difference = codes - z  # [B, D, h, w], laid out as codes are, token by token
+        scale = 2 / z.numel()
+        to_z = torch.addcmul(of_codes, difference, of_commitment, value=-scale)
+        if not ctx.needs_input_grad[1]:
+            return to_z, None, None
+        sums = difference.new_zeros(ctx.codebook_size, z.shape[1]).index_add_(0, indices, to_tokens(difference))
+        return to_z, sums * (scale * of_codebook), None
+
+
+def look_up(z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the codes of indices with the gradient of the identity, and the losses that pull codes and z together.
+
+    Args:
+        z: float32 [B, D, h, w].
+        codebook: float32 [K, D].
+        indices: int64 [B*h*w], a code for each vector of z.
+
+    Returns:
+        codes: float32 [B, D, h, w], exactly those of the codebook, straight-through (VQ-VAE, section 3.2).
+        losses: "codebook", mean of (sg[z] - e)^2, and "commitment", mean of (z - sg[e])^2 (VQ-VAE, equation 3).
+    """
+    codes, of_codebook, commitment = _LookUp.apply(z, codebook, indices)
+    return codes, {"codebook": of_codebook, "commitment": commitment}
 
 
 def to_tokens(z: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Source: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937), equation 1. |z|^2 i
 distances of two codes differ by less than float32 resolves; of equal scores the first is taken. To know:
 
 - Scores are held tile by tile, tokens x codes, so that memory grows with neither. On a CPU a tile stays in the caches
-  between the matrix product and the arg-min.
+  between the matrix product and the arg-min. All tiles are written to one place: fresh memory costs as much as its use.
 - PyTorch's arg-min over codes takes about ten times as long as their minimum alone, which is vectorised over tokens. So the
   minimum of each block of codes comes first, then the arg-min over blocks, then that over the codes of the best block. At
   small D the arg-min would otherwise take longer than the product; at large D the float32 product is nearly all.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 32  # codes whose minimum comes first: about the root of a tile's codes, so that neither arg-min is long
-_TILE = {"cpu": (2**21, 2**8)}  # bytes of scores, and least tokens: with fewer the product is slow at large D
+_TILE = {"cpu": (2**23, 2**8)}  # bytes of scores, and least tokens: with fewer the product is slow at large D
 _TILE_ELSEWHERE = (2**28, 2**12)  # enough to fill a GPU, little beside the activations of a training step
 
 
@@ -27,7 +27,7 @@ _TILE_ELSEWHERE = (2**28, 2**12)  # enough to fill a GPU, little beside the acti
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Return for each vector the index of the nearest code, k* = argmin_k |z - e_k|^2 (VQ-VAE, equation 1).
 
-    Beside the result this holds a tile of scores and its minima, 2 MiB on a CPU and 256 MiB on a GPU, and a copy of the
+    Beside the result this holds a tile of scores and its minima, 8 MiB on a CPU and 256 MiB on a GPU, and a copy of the
     codebook (its squares before the tiles; its padding where K is not a multiple of 32). At small D a GPU's memory bandwidth
     limits it, as each score is written and read once; at large D the float32 product.
 
@@ -63,10 +63,11 @@ def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
     num_codes = min(num_scores // least_tokens, len(codes))
     num_tokens = num_scores // num_codes
     tiles = list(zip(codes.split(num_codes), offsets.split(num_codes), strict=True))
+    space = z.new_empty(num_codes * num_tokens)  # of one tile
     indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
     for start in range(0, len(z), num_tokens):
         tokens = z[start : start + num_tokens].T  # [D, tile]
-        found = [_lowest_of_tile(tokens, *tile) for tile in tiles]
+        found = [_lowest_of_tile(tokens, *tile, space) for tile in tiles]
         lowest, places = (torch.stack(of_tiles) for of_tiles in zip(*found, strict=True))  # [tiles, tile]
         best = lowest.min(0, keepdim=True).indices  # [1, tile]
         places += num_codes * torch.arange(len(places), device=z.device).unsqueeze(1)
@@ -80,9 +81,14 @@ def _whole_blocks(rows: Tensor) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
 
 
-def _lowest_of_tile(tokens: Tensor, codes: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest score of each of tokens [D, tile] among codes [C, D], and the index of the first code with it."""
-    scores = torch.addmm(offsets, codes, tokens, alpha=-1).view(-1, _BLOCK, tokens.shape[1])  # [C / 32, 32, tile]
+def _lowest_of_tile(tokens: Tensor, codes: Tensor, offsets: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lowest score of each of tokens [D, tile] among codes [C, D], and the index of the first code with it.
+
+    The scores go to the front of `space`, float32 [C x tile or more].
+    """
+    scores = space[: len(codes) * tokens.shape[1]].view(len(codes), -1)  # [C, tile]
+    torch.addmm(offsets, codes, tokens, alpha=-1, out=scores)
+    scores = scores.view(-1, _BLOCK, tokens.shape[1])  # [C / 32, 32, tile]
     best = scores.amin(1).min(0).indices  # [tile], the first of the best blocks
     lowest, place = scores.gather(0, best.expand(1, _BLOCK, -1))[0].min(0)  # [tile], [tile]
     return lowest, best * _BLOCK + place

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_grid, to_tokens
+from vistok.quantizers.base import Quantized, Quantizer, look_up, to_tokens
 from vistok.quantizers.search import nearest_code
 
 
@@ -40,12 +40,8 @@ class SimVQQuantizer(Quantizer):
         tokens = to_tokens(z)  # [B*h*w, D]
         codebook = self.codebook
         indices = nearest_code(tokens, codebook)  # [B*h*w]
-        codes = to_grid(F.embedding(indices, codebook), like=z)  # [B, D, h, w]
-        losses = {
-            "codebook": F.mse_loss(codes, z.detach()),
-            "commitment": F.mse_loss(z, codes.detach()),
-        }
-        return Quantized(straight_through(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
+        codes, losses = look_up(z, codebook, indices)
+        return Quantized(codes, indices.view(z.shape[0], *z.shape[2:]), losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)  # [B, D, h, w]

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistok.processes import sum_over_processes
-from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_grid, to_tokens
+from vistok.quantizers.base import Quantized, Quantizer, look_up, straight_through, to_grid, to_tokens
 from vistok.quantizers.remedies import count_and_sum, draw_tokens, entropy_loss, kmeans, rotated
 from vistok.quantizers.search import nearest_code
 
@@ -81,8 +81,8 @@ class _VectorCodebook(Quantizer):
             self.unused_steps.add_(1).masked_fill_(sum_over_processes(chosen) > 0, 0)
 
     def _with_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
-        """Exactly `codes`, with the gradient of the identity or of a rotation with respect to z."""
-        return straight_through(rotated(z, codes) if self.gradient == "rotation" else z, codes)
+        """Return codes, which are straight-through, as they are, or with the gradient of a rotation instead."""
+        return straight_through(rotated(z, codes), codes) if self.gradient == "rotation" else codes
 
 
 class VectorQuantizer(_VectorCodebook):
@@ -139,13 +139,9 @@ class VectorQuantizer(_VectorCodebook):
             self._renew(tokens.detach())
         codebook = self.codebook
         indices = nearest_code(tokens, codebook)  # [B*h*w]
-        codes = to_grid(F.embedding(indices, codebook), like=z)  # [B, D, h, w]
+        codes, losses = look_up(z, codebook, indices)
         if self.training:
             self._count_unused(indices)
-        losses = {
-            "codebook": F.mse_loss(codes, z.detach()),
-            "commitment": F.mse_loss(z, codes.detach()),
-        }
         if self.entropy_temperature is not None:
             losses["entropy"] = entropy_loss(tokens, codebook, self.entropy_temperature)
         return Quantized(self._with_gradient(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
@@ -210,7 +206,8 @@ class EMAQuantizer(_VectorCodebook):
             self._count_unused(indices)
             self._update(tokens.detach(), indices)
         losses = {"commitment": F.mse_loss(z, codes)}
-        return Quantized(self._with_gradient(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
+        codes = self._with_gradient(z, straight_through(z, codes))
+        return Quantized(codes, indices.view(z.shape[0], *z.shape[2:]), losses)
 
     @torch.no_grad()
     def _update(self, tokens: Tensor, indices: Tensor) -> None:
