@@ -7,9 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vistok"
 ROWS = [  # from the top
-    {"training", "evaluation", "plots"},
+    {"widgets"},
+    {"training", "evaluation", "plots", "costs"},
     {"adversary", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
-    {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization"},
+    {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
     {"networks", "quantizers"},
     {"devices", "processes", "weights"},
     {"config"},

@@ -16,7 +16,17 @@ from vistok import tables
 from vistok.config import TrainConfig, repository_root, runs_root
 from vistok.notebooks import notebook_path, parameter_names
 from vistok.runs import Run
-from vistok.tables import PlannedRun, conclusions_markdown, load_table, markdown, measured, plan, run_all, with_tables
+from vistok.tables import (
+    PlannedRun,
+    conclusions_markdown,
+    load_table,
+    markdown,
+    measured,
+    plan,
+    remedies_markdown,
+    run_all,
+    with_tables,
+)
 
 VQ_ROWS = ["vq-d4", "vq-d8", "vq-d16", "vq-d32", "vq-d64", "vq-d64-k1024", "vq-d64-k2048", "vq-d4-l2", "vq-d64-l2"]
 ROWS = [*VQ_ROWS, "ema-d4", "ema-d64"]
@@ -366,3 +376,54 @@ def test_a_comparison_puts_reports_under_what_was_measured() -> None:
     )
     assert lines[3] == "|  | its authors (their own) |  |  |  | – | – | – | – | 2.19 | – | – |"
     assert lines[4].startswith("| b |") and len(lines) == 5
+
+
+def test_remedies_are_told_by_how_much_and_whether_every_seed_agrees() -> None:
+    values = {
+        "vq-d64": ([0.10, 0.12], [22.0, 22.4]),
+        "ema-d64": ([0.20, 0.40], [22.3, 23.3]),  # better in usage, open in PSNR
+        "vq-d64-entropy": ([0.05], [21.0]),  # worse
+    }
+    planned = plan("quantizers64", scale="smoke", seeds=[0, 1])
+    for run in planned:
+        usage, psnr = values.get(run.row.name, ([], []))
+        if run.config.seed < len(usage):
+            complete(run, usage_queue=usage[run.config.seed], psnr=psnr[run.config.seed], perplexity=9.0)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in remedies_markdown(planned).splitlines()]
+    header, _, baseline, *others = lines
+    assert header == [
+        "row",
+        "what it changes",
+        *("codebook usage ↑", "difference", "perplexity ↑"),
+        *("difference", "PSNR ↑"),
+        "difference",
+    ]
+    assert [line[0] for line in [baseline, *others]] == ["vq-d64", *load_table("quantizers64").remedies.rows]
+    assert baseline[2:4] == ["11.0%<br>(10.0% to 12.0%)", "–"]
+    found = {line[0]: line for line in others}
+    assert found["ema-d64"][2:4] == ["30.0%<br>(20.0% to 40.0%)", "+19.0%<br>**better**"]
+    assert found["ema-d64"][5:8] == ["+0<br>**open**", "22.80<br>(22.30 to 23.30)", "+0.60<br>**open**"]
+    assert found["vq-d64-entropy"][3] == "-6.0%<br>**worse**" and found["vq-d64-entropy"][7] == "-1.20<br>**worse**"
+    assert set(found["vq-d64-kmeans"][2:]) == {"–"}
+    with pytest.raises(ValueError, match="Table 'celeba64' names no remedies"):
+        remedies_markdown(plan("celeba64", ["vq-d4"]))
+
+
+def test_remedies_name_rows_of_their_table() -> None:
+    table = load_table("quantizers64")
+    assert {table.remedies.baseline, *table.remedies.rows} <= set(table.rows)
+    assert set(table.remedies.metrics) <= set(tables.COLUMNS)
+
+
+def test_several_codebooks_and_columns_without_a_number() -> None:
+    lines = markdown(plan("quantizers64", ["vq-d64", "residual-3x8", "multiscale"])).splitlines()
+    assert "perplexity ↑" in lines[0] and "perplexity ↑<br>published" not in lines[0]
+    assert [line.split(" | ")[3] for line in lines[2:]] == ["512", "3 x 8", "5 x 108"]
+
+
+def test_bits_in_use_are_the_entropy_of_all_codebooks_over_their_bits() -> None:
+    (run,) = plan("quantizers64", ["residual-3x8"], "smoke", [0])
+    assert tables.bits_in_use([run]) == {"residual-3x8": []}
+    books = [{"codebook_size": 8, "entropy_bits": bits} for bits in (3.0, 1.5, 0.0)]
+    complete(run, codebooks=books)
+    assert tables.bits_in_use([run]) == {"residual-3x8": [0.5]}

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from vistok.plane import EXTENT, Partition
 from vistok.runs import Report
 
 DPI = 80
@@ -207,6 +208,60 @@ def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]
     axis.set(xlabel="codebook usage, %", ylabel="PSNR, dB", xlim=(-2, 103))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, ncols=2, loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def partitions(found: dict[str, Partition], points: Tensor) -> Figure:
+    """Draw how quantizers divide the plane: regions of one code each, the points, codes in use as dots and others as crosses.
+
+    Args:
+        found: title to partition.
+        points: float32 [N, 2].
+    """
+    columns = min(5, len(found))
+    rows = -(-len(found) // columns)
+    size = (2.1 * columns, 2.55 * rows) if len(found) > 1 else (4.4, 4.8)
+    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=DPI, squeeze=False)
+    for axis in axes.flat[len(found) :]:
+        axis.remove()
+    for axis, (title, partition) in zip(axes.flat, found.items(), strict=False):
+        _draw_partition(axis, partition, points, dots=1 if len(found) > 1 else 2)
+        axis.set_title(
+            f"{title}\n{partition.num_used} of {len(partition.codes)} codes, error {partition.error:.3f}", fontsize=8
+        )
+    figure.tight_layout(pad=0.6, h_pad=1.2)
+    return figure
+
+
+def _draw_partition(axis: Axes, partition: Partition, points: Tensor, dots: float) -> None:
+    extent = (-EXTENT, EXTENT, -EXTENT, EXTENT)
+    colours = plt.get_cmap("tab20")(np.arange(20))[:, :3] * 0.5 + 0.5  # pale: the marks are what must be seen
+    axis.imshow(colours[partition.labels.numpy() % 20], extent=extent, interpolation="nearest")
+    axis.scatter(*points.T.numpy(), s=dots, color="0.25", alpha=0.35, lw=0)
+    used = partition.counts.numpy() > 0
+    codes = partition.codes.numpy()
+    axis.scatter(*codes[~used].T, s=22 * dots, marker="x", color="#b2182b", lw=1.2)
+    axis.scatter(*codes[used].T, s=14 * dots, marker="o", color="black", edgecolors="white", lw=0.8)
+    axis.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
+
+
+def bits_and_quality(points: dict[str, tuple[float, float]], groups: dict[str, str]) -> Figure:
+    """Draw PSNR against the share of its bits that a token's use amounts to, one point a row.
+
+    Args:
+        points: row to (share in [0, 1], PSNR in dB).
+        groups: row to what its kind is called; one colour and marker each.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4.4), dpi=DPI)
+    kinds = list(dict.fromkeys(groups[name] for name in points))
+    for name, (share, psnr) in points.items():
+        number = kinds.index(groups[name])
+        axis.plot(100 * share, psnr, "osD^v<>phX*"[number % 11], color=f"C{number % 10}")
+        axis.annotate(name, (100 * share, psnr), xytext=(5, 3), textcoords="offset points", fontsize=7)
+    axis.set(xlabel="entropy of the codes, % of a token's bits", ylabel="PSNR, dB")
+    axis.margins(x=0.12, y=0.08)
+    axis.grid(alpha=0.3)
     figure.tight_layout()
     return figure
 

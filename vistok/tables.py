@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ COLUMNS = {
     "ssim_uniform7": ("SSIM 7x7 ↑", "{:.4f}"),
     "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
     "rfid": ("rFID ↓", "{:.2f}"),
+    "perplexity": ("perplexity ↑", "{:.0f}"),
 }
 COMPARED = {
     "psnr": ("PSNR ↑", "{:.2f}"),
@@ -85,6 +87,21 @@ class Conclusion:
 
 
 @dataclasses.dataclass(frozen=True)
+class Remedies:
+    """Rows that each change one thing about a row that has gone wrong.
+
+    Attributes:
+        baseline: name of that row.
+        rows: name of each remedy's row to what it changes.
+        metrics: keys of `COLUMNS` in which it is to be better.
+    """
+
+    baseline: str
+    rows: dict[str, str]
+    metrics: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A results table.
 
@@ -95,6 +112,7 @@ class Table:
         scales: the names of its scales.
         columns: keys of `COLUMNS`.
         conclusions: comparisons of two rows that its authors draw from it.
+        remedies: what helps against what is wrong with one row, or None.
     """
 
     name: str
@@ -105,6 +123,7 @@ class Table:
     scales: tuple[str, ...]
     columns: tuple[str, ...]
     conclusions: tuple[Conclusion, ...]
+    remedies: Remedies | None
 
 
 def load_table(name: str) -> Table:
@@ -115,8 +134,19 @@ def load_table(name: str) -> Table:
         Conclusion(c["text"], c["better"], c["worse"], tuple(c["metrics"])) for c in raw.get("conclusions", ())
     ]
     columns = tuple(raw.get("columns", USUAL_COLUMNS))
+    remedies = None
+    if "remedies" in raw:
+        remedies = Remedies(**raw["remedies"] | {"metrics": tuple(raw["remedies"]["metrics"])})
     return Table(
-        name, raw["title"], raw["source"], raw["note"], rows, tuple(raw["scales"]), columns, tuple(conclusions)
+        name,
+        raw["title"],
+        raw["source"],
+        raw["note"],
+        rows,
+        tuple(raw["scales"]),
+        columns,
+        tuple(conclusions),
+        remedies,
     )
 
 
@@ -126,6 +156,7 @@ class PlannedRun:
 
     row: Row
     config: TrainConfig
+    codebook_sizes: tuple[int, ...]
     train_parameters: dict[str, Any]
     evaluate_parameters: dict[str, Any]
 
@@ -208,9 +239,9 @@ def plan(
             if config.dataset not in DATASETS:
                 raise ValueError(f"There is no dataset {config.dataset!r}; {nearest(config.dataset, DATASETS)}")
             with torch.device("meta"):  # shapes only
-                VisualTokenizer.from_config(config)
+                sizes = VisualTokenizer.from_config(config).quantizer.codebook_sizes
             train_parameters = {"row": f"{table}/{name}", "scale": scale} | settings
-            planned.append(PlannedRun(known.rows[name], config, train_parameters, dict(evaluation)))
+            planned.append(PlannedRun(known.rows[name], config, sizes, train_parameters, dict(evaluation)))
     return planned
 
 
@@ -278,20 +309,34 @@ def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
     return values
 
 
+def bits_in_use(planned: Sequence[PlannedRun]) -> dict[str, list[float]]:
+    """Return for each row, over the seeds that are complete, which share of a token's bits the use of its codes amounts to.
+
+    It is the entropy of the codes over log2 K; of several codebooks, the sum of entropies over that of bits.
+    """
+    shares: dict[str, list[float]] = {}
+    for run in planned:
+        row = shares.setdefault(run.row.name, [])
+        if (metrics := run.metrics) is not None:
+            used = sum(codebook["entropy_bits"] for codebook in metrics["codebooks"])
+            row.append(used / sum(math.log2(codebook["codebook_size"]) for codebook in metrics["codebooks"]))
+    return shares
+
+
 def markdown(planned: Sequence[PlannedRun]) -> str:
     """Return the table as Markdown: for each row its settings and, for each metric, measured and published.
 
-    Several seeds are shown as their mean with their range; what was not measured or published as a dash. Numbers of a
-    method's paper have a column of their own where the table has any.
+    Several seeds are shown as their mean with their range; what was not measured or published as a dash. Published numbers
+    and those of a method's paper have a column of their own where the table has any.
     """
     rows = {run.row.name: run for run in planned}
     table = _table_of(planned)
     header, columns = ["row", "quantizer", "dim", "size", "l2"], []
     for key in table.columns:
         heading, form = COLUMNS[key]
-        in_papers = any(key in row.paper for row in table.rows.values())
-        columns.append((key, form, ("published", "paper") if in_papers else ("published",)))
-        header += [heading, *(f"{heading}<br>{source}" for source in columns[-1][2])]
+        sources = [s for s in ("published", "paper") if any(key in getattr(row, s) for row in table.rows.values())]
+        columns.append((key, form, sources))
+        header += [heading, *(f"{heading}<br>{source}" for source in sources)]
     lines = [header, ["---"] * 5 + ["---:"] * (len(header) - 5)]
     values = {key: measured(planned, key) for key in table.columns}
     for name, run in rows.items():
@@ -300,15 +345,22 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
             name,
             config.quantizer,
             str(config.codebook_dim),
-            str(config.codebook_size),
+            _sizes(run.codebook_sizes),
             "yes" if config.l2_norm else "no",
         ]
         for key, form, sources in columns:
             cells.append(_spread(values[key][name], form))
-            numbers = [{"published": run.row.published, "paper": run.row.paper}[source] for source in sources]
+            numbers = [getattr(run.row, source) for source in sources]
             cells += [form.format(found[key]) if key in found else "–" for found in numbers]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _sizes(codebook_sizes: Sequence[int]) -> str:
+    """Return K, or "levels x K" of several codebooks of one size."""
+    if len(codebook_sizes) > 1 and len(set(codebook_sizes)) == 1:
+        return f"{len(codebook_sizes)} x {codebook_sizes[0]}"
+    return " + ".join(map(str, codebook_sizes))
 
 
 def _table_of(planned: Sequence[PlannedRun]) -> Table:
@@ -318,8 +370,8 @@ def _table_of(planned: Sequence[PlannedRun]) -> Table:
 def _spread(values: Sequence[float], form: str) -> str:
     if not values:
         return "–"
-    mean = form.format(sum(values) / len(values))
-    return mean if len(values) == 1 else f"{mean}<br>({form.format(min(values))} to {form.format(max(values))})"
+    middle = form.format(mean(values))
+    return middle if len(values) == 1 else f"{middle}<br>({form.format(min(values))} to {form.format(max(values))})"
 
 
 def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
@@ -339,6 +391,39 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
             )
             rows = f"{conclusion.better} over {conclusion.worse}"
             lines.append([conclusion.text, rows, key, spreads, f"**{_verdict(better, worse)}**"])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
+    """Return as Markdown by how much each of the table's remedies alone is above its baseline.
+
+    The difference is that of the means over seeds. *Better* is a row whose worst seed is above the baseline's best, *worse*
+    the other way round, and *open* where the seeds overlap.
+
+    Raises:
+        ValueError: the table names no remedies.
+    """
+    table = _table_of(planned)
+    remedies = table.remedies
+    if remedies is None:
+        raise ValueError(f"Table {table.name!r} names no remedies.")
+    values = {key: measured(planned, key) for key in remedies.metrics}
+    header = ["row", "what it changes"]
+    for key in remedies.metrics:
+        header += [COLUMNS[key][0], "difference"]
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
+    for name, change in ({remedies.baseline: "nothing: it collapses"} | remedies.rows).items():
+        cells = [name, change]
+        for key in remedies.metrics:
+            these, base = values[key].get(name, []), values[key].get(remedies.baseline, [])
+            cells.append(_spread(these, COLUMNS[key][1]))
+            if name == remedies.baseline or not these or not base:
+                cells.append("–")
+            else:
+                difference = COLUMNS[key][1].replace(":", ":+").format(mean(these) - mean(base))
+                verdict = {"holds": "better", "does not hold": "worse"}.get(_verdict(these, base), "open")
+                cells.append(f"{difference}<br>**{verdict}**")
+        lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -397,13 +482,14 @@ def _number(record: dict[str, Any], key: str) -> str:
     return "–" if value is None else COMPARED[key][1].format(value)
 
 
-MARK = re.compile(r"(<!-- (table|conclusions) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_MARKED = {"table": markdown, "conclusions": conclusions_markdown, "remedies": remedies_markdown}
+MARK = re.compile(r"(<!-- (table|conclusions|remedies) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
     """Return a Markdown text with all that stands between its marks made anew from the records.
 
-    `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` its conclusions; the
+    `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` or `remedies` these; the
     keys are arguments of `plan`, the values literals without spaces.
     """
 
@@ -411,7 +497,7 @@ def with_tables(text: str) -> str:
         opening, what, table, arguments, closing = match.groups()
         given = dict(item.partition("=")[::2] for item in arguments.split())
         planned = plan(table, **{name: literal(value) for name, value in given.items()})
-        return f"{opening}{(markdown if what == 'table' else conclusions_markdown)(planned)}\n{closing}"
+        return f"{opening}{_MARKED[what](planned)}\n{closing}"
 
     return MARK.sub(render, text)
 
