@@ -26,6 +26,7 @@ from vistok.quantizers.search import largest_dot
 
 _TILE_SCORES = {"cpu": 2**20}  # scores held at once: 4 MiB of float32
 _TILE_SCORES_ELSEWHERE = 2**26
+_LEAST_LOG_P = -80.0  # below it exp gives subnormal numbers, which take a CPU ten times as long, and add nothing
 _EPS = 1e-5  # inside the logarithm of the batch's entropy, as in the original: not negligible for K near 1/eps
 
 
@@ -64,7 +65,7 @@ def entropy_loss(tokens: Tensor, codebook: Tensor, temperature: float, diversity
 def _tile_entropy(tokens: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """The sum of entropies over tokens, and that of probabilities, [K]."""
     log_p = F.log_softmax(tokens @ codebook.T / temperature, dim=1)  # [tile, K]
-    p = log_p.exp()
+    p = log_p.clamp(min=_LEAST_LOG_P).exp()
     return -(p * log_p).sum(), p.sum(0)
 
 
