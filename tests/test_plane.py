@@ -1,5 +1,6 @@
 """How quantizers divide the plane, and the widget that shows it."""
 
+import base64
 import io
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_the_explorer_draws_what_is_chosen_and_says_it() -> None:
 def test_without_a_kernel_the_explorer_is_a_picture_and_a_sentence() -> None:
     explorer = PlaneExplorer("fsq")
     bundle = explorer._repr_mimebundle_()
-    assert bundle["image/png"] == explorer.picture.value and bundle["text/plain"] == repr(explorer)
+    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value and bundle["text/plain"] == repr(explorer)
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 

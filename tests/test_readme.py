@@ -3,11 +3,12 @@
 import json
 import re
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
 from vistok.config import repository_root
-from vistok.tables import with_tables
+from vistok.tables import measured, plan, with_tables
 
 README = repository_root() / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -43,6 +44,13 @@ def test_what_it_says_of_the_small_vqgan_is_recorded() -> None:
     assert f"{settings['steps']:,} steps of {settings['batch_size']} images" in TEXT
     assert f"from step {settings['adversarial_start']:,} on" in TEXT
     assert settings["lpips_weight"] == 0 and f"On {metrics['num_images']} photographs" in TEXT
+
+
+def test_what_it_says_of_lfq_and_ibq_is_recorded() -> None:
+    rows = ["fsq-888", "lfq-9", "ibq-d16"]
+    psnr = measured(plan("quantizers64", rows, "laptop", [0, 1, 2], dataset="imagenet-sample"), "psnr")
+    lfq, ibq = (mean(psnr["fsq-888"]) - mean(psnr[row]) for row in rows[1:])
+    assert f"{lfq:.1f} dB (LFQ) and {ibq:.1f} dB (IBQ) behind `fsq-888`" in " ".join(TEXT.split())
 
 
 def test_its_links_to_files_lead_somewhere() -> None:

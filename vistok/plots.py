@@ -247,20 +247,33 @@ def _draw_partition(axis: Axes, partition: Partition, points: Tensor, dots: floa
 
 
 def bits_and_quality(points: dict[str, tuple[float, float]], groups: dict[str, str]) -> Figure:
-    """Draw PSNR against the share of its bits that a token's use amounts to, one point a row.
+    """Draw PSNR against the share of its bits that a token's use amounts to, one point a row, the names beside the axes.
 
     Args:
         points: row to (share in [0, 1], PSNR in dB).
         groups: row to what its kind is called; one colour and marker each.
     """
-    figure, axis = plt.subplots(figsize=(8, 4.4), dpi=DPI)
+    figure, axis = plt.subplots(figsize=(8, 0.22 * len(points) + 1.2), dpi=DPI)
     kinds = list(dict.fromkeys(groups[name] for name in points))
-    for name, (share, psnr) in points.items():
+    best_first = sorted(points, key=lambda name: -points[name][1])
+    for place, name in enumerate(best_first):
+        share, psnr = points[name]
         number = kinds.index(groups[name])
-        axis.plot(100 * share, psnr, "osD^v<>phX*"[number % 11], color=f"C{number % 10}")
-        axis.annotate(name, (100 * share, psnr), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        colour = f"C{number % 10}"
+        axis.plot(100 * share, psnr, "osD^v<>phX*"[number % 11], color=colour)
+        height = 1 - (place + 0.5) / len(points)  # one below the other, so that no two are written over each other
+        line = {"arrowstyle": "-", "color": colour, "alpha": 0.4, "lw": 0.7}
+        axis.annotate(
+            name,
+            (100 * share, psnr),
+            (1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            arrowprops=line,
+        )
     axis.set(xlabel="entropy of the codes, % of a token's bits", ylabel="PSNR, dB")
-    axis.margins(x=0.12, y=0.08)
+    axis.margins(x=0.06, y=0.08)
     axis.grid(alpha=0.3)
     figure.tight_layout()
     return figure

@@ -1,5 +1,6 @@
 """Widgets of the notebooks: what changes when one chooses, with a picture where no kernel runs."""
 
+import base64
 import io
 from typing import Any
 
@@ -61,4 +62,5 @@ class PlaneExplorer(ipywidgets.VBox):
         return f"PlaneExplorer({self.method.value!r}, {self.partition})"
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self), "image/png": self.picture.value}
+        picture = base64.b64encode(self.picture.value).decode()
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self), "image/png": picture}

@@ -15,6 +15,8 @@ for benchmark in BENCHMARKS:
     with contextlib.redirect_stdout(table):
         print_rows(benchmark.run())
     section = f"\n## {benchmark.__doc__.splitlines()[0]}\n\n{table.getvalue()}"
+    if hasattr(benchmark, "FIGURE"):
+        section += f"\n![{benchmark.FIGURE.removesuffix('.png')}]({benchmark.FIGURE})\n"
     print(section, flush=True)
     text += section
     (Path(__file__).parent / "RESULTS.md").write_text(text)

@@ -11,19 +11,25 @@ process of its own, above what it held once everything was imported: inputs, wei
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
 from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from diffusers.models.autoencoders.vae import VectorQuantizer as DiffusersQuantizer
 from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize
 
-from vistok.quantizers import LFQQuantizer, VectorQuantizer, nearest_code
+from vistok.quantizers import BSQQuantizer, LFQQuantizer, VectorQuantizer, nearest_code
 
 NUM_TURNS, COMMITMENT = 6, 0.25
+FIGURE = "search-scaling.png"  # beside RESULTS.md
 OURS, DIFFUSERS, LUCIDRAINS = "vistok", "diffusers", "vector-quantize-pytorch"
-LFQ = "lfq, 18 bits, 16,384 tokens, with entropy"
+BITS = {
+    "lfq, 18 bits, 16,384 tokens, with entropy": LFQQuantizer,
+    "bsq, 18 bits, 16,384 tokens, with entropy": BSQQuantizer,
+}
 
 
 class Case(NamedTuple):
@@ -52,7 +58,7 @@ CASES = {
 def run() -> list[dict[str, Any]]:
     """Measure every candidate of every case; returns rows with case, value, unit, goal and peak_memory_mib."""
     rows = [line for name in CASES for line in _measure_case(name)]
-    rows.append(row(f"{LFQ}: memory", peak_memory_mib(__file__, LFQ) or float("nan"), "MiB", goal=-300))
+    rows += [row(f"{name}: memory", peak_memory_mib(__file__, name) or float("nan"), "MiB", goal=-300) for name in BITS]
     return rows + _scaling()
 
 
@@ -118,30 +124,49 @@ def _quantizer(candidate: str, codes: Tensor) -> torch.nn.Module:
 
 
 def _scaling() -> list[dict[str, Any]]:
-    """The search's time for each token and code, as tokens or K grow fourfold: 1 is linear."""
+    """The search's time for each token and code, as tokens or K grow fourfold: 1 is linear; and a picture of it."""
     generator = torch.Generator().manual_seed(0)
-    sizes = {"base": (2048, 65_536), "K": (2048, 262_144), "tokens": (8192, 65_536)}
-    inputs = {name: [torch.randn(n, 8, generator=generator) for n in size] for name, size in sizes.items()}
-    seconds = dict.fromkeys(sizes, float("inf"))
-    for name in list(sizes) * NUM_TURNS:
+    series = {  # what grows to sizes, (tokens, K), growing fourfold
+        "K": [(2048, 2**power) for power in range(10, 19, 2)],
+        "tokens": [(2**power, 65_536) for power in range(5, 14, 2)],
+    }
+    sizes = [size for grown in series.values() for size in grown]
+    inputs = {size: [torch.randn(n, 8, generator=generator) for n in size] for size in sizes}
+    seconds = dict.fromkeys(inputs, float("inf"))
+    for size in list(inputs) * NUM_TURNS:
         start = time.perf_counter()
-        nearest_code(*inputs[name])
-        seconds[name] = min(seconds[name], time.perf_counter() - start)
+        nearest_code(*inputs[size])
+        seconds[size] = min(seconds[size], time.perf_counter() - start)
+    _draw_scaling(series, seconds)
     return [
         row(
-            f"time as {name} grows fourfold, over four times the time",
-            seconds[name] / 4 / seconds["base"],
+            f"time as {name} grows fourfold to {sizes[-1][name == 'K']:,}, over four times the time",
+            seconds[sizes[-1]] / 4 / seconds[sizes[-2]],
             "",
             goal=-1.2,
         )
-        for name in ("K", "tokens")
+        for name, sizes in series.items()
     ]
 
 
+def _draw_scaling(series: dict[str, list[tuple[int, int]]], seconds: dict[tuple[int, int], float]) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), dpi=80)
+    for axis, (name, sizes) in zip(axes, series.items(), strict=True):
+        grown = [size[name == "K"] for size in sizes]
+        fixed = f"{sizes[0][0]:,} tokens" if name == "K" else f"K {sizes[0][1]:,}"
+        times = [1e3 * seconds[size] for size in sizes]
+        axis.loglog(grown, times, "o-", label=f"nearest code, {fixed}, D 8")
+        axis.loglog(grown, [times[-1] * n / grown[-1] for n in grown], "--", color="0.5", label="linear")
+        axis.set(xlabel=name, ylabel="milliseconds")
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(Path(__file__).parent / FIGURE)
+
+
 def _take_one_step(name: str) -> None:
-    if name == LFQ:
+    if name in BITS:
         z = torch.randn(1, 18, 128, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        quantized = LFQQuantizer(2**18)(z)
+        quantized = BITS[name](2**18)(z)
         (quantized.codes.mean() + sum(quantized.losses.values())).backward()
     else:
         candidate, _, case = name.partition(": ")
