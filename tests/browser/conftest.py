@@ -71,7 +71,8 @@ TABLES = """tables => tables.map(table => [...table.querySelectorAll("tr")].map(
         return copy.textContent.trim();
     })))"""
 SELECT = "index => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = index; }"
-# Of an image on the page: is it decoded, its own size, the size it is shown at, and how many colours it has.
+# Of an image on the page, once it is decoded: its own size, the size it is shown at, how many colours it has, and a number that
+# changes with any of its pixels.
 MEASURE_IMAGE = """async image => {
     await image.decode();
     const canvas = document.createElement('canvas');
@@ -81,7 +82,8 @@ MEASURE_IMAGE = """async image => {
     const pixels = new Uint32Array(context.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
     const shown = image.getBoundingClientRect();
     return {natural: [image.naturalWidth, image.naturalHeight], shown: [shown.width, shown.height],
-            colours: new Set(pixels).size}; }"""
+            colours: new Set(pixels).size,
+            sum: pixels.reduce((sum, pixel) => (Math.imul(sum, 31) + pixel) | 0, 0)}; }"""
 
 
 class Lab:
@@ -168,9 +170,12 @@ class NotebookPage:
         return "\n".join(self.page.locator(".jp-OutputArea-output").all_inner_texts())
 
     def figures(self) -> list[dict[str, Any]]:
-        """Return of every picture among the outputs its size, the size it is shown at, and its number of colours."""
-        images = self.page.locator(".jp-Cell-outputArea img")
-        return [image.evaluate(MEASURE_IMAGE) for image in images.all()]
+        """Return of every picture among the outputs what `measure` does."""
+        return [self.measure(image) for image in self.page.locator(".jp-Cell-outputArea img").all()]
+
+    def measure(self, image: Any) -> dict[str, Any]:
+        """Return of a picture its size, the size it is shown at, its number of colours, and a sum over its pixels."""
+        return image.evaluate(MEASURE_IMAGE)
 
     def tables(self) -> list[list[list[str]]]:
         """Return every table among the outputs, scrolled out of sight or not: rows of cells, the header first."""

@@ -14,15 +14,6 @@ from vistok import plane
 from vistok.config import TrainConfig, read_table
 from vistok.tables import plan
 
-# Of an image on the page: a sum over its pixels in which each has its place.
-PIXELS = """async image => {
-    await image.decode();
-    const canvas = document.createElement('canvas');
-    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-    const context = canvas.getContext('2d');
-    context.drawImage(image, 0, 0);
-    const pixels = new Uint32Array(context.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
-    return pixels.reduce((sum, pixel) => (Math.imul(sum, 31) + pixel) | 0, 0); }"""
 OpenNotebook = Callable[..., Any]
 SECONDS = 300  # until a notebook has surely run; they take 10 to 30 where nothing else runs
 FOREVER = 1_000_000  # steps: no test waits for them
@@ -137,7 +128,7 @@ def test_06_pretrained_measures_the_committed_tokenizer_and_shows_it(lab: Any, o
 def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     lab: Any, open_notebook: OpenNotebook
 ) -> None:
-    notebook = open_notebook("07_quantizers", num_tokens=256, num_turns=1)
+    notebook = open_notebook("07_quantizers", num_tokens=512, num_turns=1)
     notebook.run_all(seconds=SECONDS)
     rows = [row["name"] for row in read_table("quantizers64")["rows"]]
     contract, records, remedies, costs = notebook.tables()
@@ -150,16 +141,16 @@ def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     picture, caption = page.locator("img.widget-image"), page.locator(".jp-Cell-outputArea .widget-label").last
     said = {"vq": plane.learn("vq")[-1], "ema": plane.learn("ema")[-1], "ema, earlier": plane.learn("ema")[-2]}
     expect(caption).to_have_text(f"vq, {said['vq']}")
-    before = picture.evaluate(PIXELS)
+    before = notebook.measure(picture)["sum"]
 
     page.locator(".widget-dropdown select").select_option("ema")
     expect(caption).to_have_text(f"ema, {said['ema']}")
-    after = picture.evaluate(PIXELS)
+    after = notebook.measure(picture)["sum"]
     assert after != before
     page.locator(".widget-slider [role=slider], .widget-slider .noUi-handle").last.focus()
     page.keyboard.press("ArrowLeft")  # the keyboard is enough
     expect(caption).to_have_text(f"ema, {said['ema, earlier']}")
-    assert picture.evaluate(PIXELS) not in (before, after)
+    assert notebook.measure(picture)["sum"] not in (before, after)
     assert not notebook.errors, notebook.errors
 
 
