@@ -221,7 +221,7 @@ def partitions(found: dict[str, Partition], points: Tensor) -> Figure:
     """
     columns = min(5, len(found))
     rows = -(-len(found) // columns)
-    size = (2.1 * columns, 2.55 * rows) if len(found) > 1 else (4.4, 4.8)
+    size = (2.1 * columns, 2.55 * rows) if len(found) > 1 else (5.2, 5.6)
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=DPI, squeeze=False)
     for axis in axes.flat[len(found) :]:
         axis.remove()

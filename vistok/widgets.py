@@ -38,7 +38,7 @@ class PlaneExplorer(ipywidgets.VBox):
         self._seed = seed
         self.method = ipywidgets.Dropdown(options=list(plane.METHODS), value=method, description="quantizer")
         self.step = ipywidgets.SelectionSlider(options=plane.STEPS, value=step, description="step")
-        self.picture = ipywidgets.Image(format="png")
+        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})  # as large as it is
         self.caption = ipywidgets.Label()
         for control in (self.method, self.step):
             control.observe(self._draw, names="value")

@@ -141,7 +141,9 @@ def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     picture, caption = page.locator("img.widget-image"), page.locator(".jp-Cell-outputArea .widget-label").last
     said = {"vq": plane.learn("vq")[-1], "ema": plane.learn("ema")[-1], "ema, earlier": plane.learn("ema")[-2]}
     expect(caption).to_have_text(f"vq, {said['vq']}")
-    before = notebook.measure(picture)["sum"]
+    measured = notebook.measure(picture)
+    assert measured["shown"] == pytest.approx(measured["natural"], abs=1)  # not stretched to the page
+    before = measured["sum"]
 
     page.locator(".widget-dropdown select").select_option("ema")
     expect(caption).to_have_text(f"ema, {said['ema']}")
