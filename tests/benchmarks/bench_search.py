@@ -8,11 +8,12 @@ the speed of a shared machine drifts, its best moment less so. Ratios are to the
 process of its own, above what it held once everything was imported: inputs, weights and gradients count.
 """
 
+import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import matplotlib.pyplot as plt
 import torch
@@ -23,7 +24,8 @@ from vector_quantize_pytorch import VectorQuantize
 
 from vistok.quantizers import BSQQuantizer, LFQQuantizer, VectorQuantizer, nearest_code
 
-NUM_TURNS, COMMITMENT = 6, 0.25
+T = TypeVar("T")
+NUM_TURNS, COMMITMENT = 10, 0.25
 FIGURE = "search-scaling.png"  # beside RESULTS.md
 OURS, DIFFUSERS, LUCIDRAINS = "vistok", "diffusers", "vector-quantize-pytorch"
 BITS = {
@@ -67,10 +69,11 @@ def _measure_case(name: str) -> list[dict[str, Any]]:
     steps = {candidate: _step(candidate, case) for candidate in case.candidates}
     seconds = dict.fromkeys(steps, float("inf"))
     chosen = {}
-    for candidate in list(steps) * NUM_TURNS:
-        start = time.perf_counter()
-        chosen[candidate] = steps[candidate]()
-        seconds[candidate] = min(seconds[candidate], time.perf_counter() - start)
+    for turn in _turns(list(steps)):
+        for candidate in turn:
+            start = time.perf_counter()
+            chosen[candidate] = steps[candidate]()
+            seconds[candidate] = min(seconds[candidate], time.perf_counter() - start)
     memory = {candidate: peak_memory_mib(__file__, f"{candidate}: {name}") for candidate in steps}
     differing = (chosen[OURS] != chosen[DIFFUSERS]).float().mean().item()
     fastest_peer = min(seconds[candidate] for candidate in steps if candidate != OURS)
@@ -80,6 +83,13 @@ def _measure_case(name: str) -> list[dict[str, Any]]:
         row(f"{name}: memory", memory[OURS] or float("nan"), "MiB", goal=-case.memory_mib),
         row(f"{name}: indices other than diffusers'", 100 * differing, "%"),
     ]
+
+
+def _turns(names: list[T]) -> Iterator[list[T]]:
+    """Yield the names once a turn, each turn in another order: what ran before leaves caches and memory in its own state."""
+    shuffle = random.Random(0)
+    for _ in range(NUM_TURNS):
+        yield shuffle.sample(names, len(names))
 
 
 def _step(candidate: str, case: Case) -> Callable[[], Tensor]:
@@ -133,7 +143,7 @@ def _scaling() -> list[dict[str, Any]]:
     sizes = [size for grown in series.values() for size in grown]
     inputs = {size: [torch.randn(n, 8, generator=generator) for n in size] for size in sizes}
     seconds = dict.fromkeys(inputs, float("inf"))
-    for size in list(inputs) * NUM_TURNS:
+    for size in (size for turn in _turns(list(inputs)) for size in turn):
         start = time.perf_counter()
         nearest_code(*inputs[size])
         seconds[size] = min(seconds[size], time.perf_counter() - start)

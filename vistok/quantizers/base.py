@@ -114,14 +114,15 @@ def straight_through(z: Tensor, codes: Tensor) -> Tensor:
 
 
 class _LookUp(torch.autograd.Function):
-    """Codes and both losses with one difference each way: where K is small, passes over memory cost as much as the search."""
+    """Codes and both losses from one difference: where K is small, passes over memory cost as much as the search."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         codes = to_grid(F.embedding(indices, codebook), like=z)
-        ctx.save_for_backward(z, codes, indices)
+        difference = codes - z  # [B, D, h, w], laid out as codes are, token by token
+        ctx.save_for_backward(difference, indices)
         ctx.codebook_size = len(codebook)
-        error = torch.linalg.vector_norm(codes - z).square() / z.numel()
+        error = torch.linalg.vector_norm(difference).square() / z.numel()
         return codes, error, error.clone()
 
     @staticmethod
@@ -129,13 +130,13 @@ class _LookUp(torch.autograd.Function):
     def backward(
         ctx: FunctionCtx, of_codes: Tensor, of_codebook: Tensor, of_commitment: Tensor
     ) -> tuple[Tensor, Tensor | None, None]:
-        z, codes, indices = ctx.saved_tensors
-        difference = codes - z  # [B, D, h, w], laid out as codes are, token by token
-        scale = 2 / z.numel()
+        difference, indices = ctx.saved_tensors
+        scale = 2 / difference.numel()
         to_z = torch.addcmul(of_codes, difference, of_commitment, value=-scale)
         if not ctx.needs_input_grad[1]:
             return to_z, None, None
-        sums = difference.new_zeros(ctx.codebook_size, z.shape[1]).index_add_(0, indices, to_tokens(difference))
+        rows = to_tokens(difference)  # [B*h*w, D]
+        sums = rows.new_zeros(ctx.codebook_size, rows.shape[1]).index_add_(0, indices, rows)
         return to_z, sums * (scale * of_codebook), None
 
 

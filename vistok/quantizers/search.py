@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 32  # codes whose minimum comes first: about the root of a tile's codes, so that neither arg-min is long
-_TILE = {"cpu": (2**23, 2**8)}  # bytes of scores, and least tokens: with fewer the product is slow at large D
+_TILE = {"cpu": (2**22, 2**8)}  # bytes of scores, and least tokens: with fewer the product is slow at large D
 _TILE_ELSEWHERE = (2**28, 2**12)  # enough to fill a GPU, little beside the activations of a training step
 
 
@@ -27,7 +27,7 @@ _TILE_ELSEWHERE = (2**28, 2**12)  # enough to fill a GPU, little beside the acti
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Return for each vector the index of the nearest code, k* = argmin_k |z - e_k|^2 (VQ-VAE, equation 1).
 
-    Beside the result this holds a tile of scores and its minima, 8 MiB on a CPU and 256 MiB on a GPU, and a copy of the
+    Beside the result this holds a tile of scores and its minima, 4 MiB on a CPU and 256 MiB on a GPU, and a copy of the
     codebook (its squares before the tiles; its padding where K is not a multiple of 32). At small D a GPU's memory bandwidth
     limits it, as each score is written and read once; at large D the float32 product.
 
