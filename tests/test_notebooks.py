@@ -1,6 +1,7 @@
 """Every notebook runs with its defaults and prints what it printed when it was committed (nbval)."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,3 +61,17 @@ def test_it_is_fit_for_a_reader(notebook: Path) -> None:
     assert notebook.stat().st_size < 1_000_000
     assert "papermill" not in content.metadata
     assert str(repository_root()) not in notebook.read_text(encoding="utf-8")
+
+
+def test_executed_notebooks_name_no_place_of_a_machine() -> None:
+    executed = [*NOTEBOOKS, *(repository_root() / "runs").rglob("*.ipynb")]
+    assert len(executed) > 50
+    for path in executed:
+        texts = []
+        for cell in nbformat.read(path, as_version=4).cells:
+            texts.append(cell.source)
+            for output in cell.get("outputs", []):
+                shown = output.get("data", {})
+                texts += [output.get("text", ""), *(shown[kind] for kind in shown if kind.startswith("text/"))]
+        found = re.search(r"(?<![\w.:/~])/(home|root|work|tmp|var|opt|Users|private)/\S*", "\n".join(map(str, texts)))
+        assert not found, f"{path}: {found[0]}"

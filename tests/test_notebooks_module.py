@@ -224,3 +224,8 @@ def test_cleaning_twice_changes_nothing(tmp_path: Path) -> None:
 def test_other_paths_and_addresses_stay() -> None:
     text = "https://arxiv.org/abs/1711.00937 and data/celeba"
     assert without_paths(text) == text
+
+
+def test_runs_that_lie_elsewhere_are_named_as_if_they_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", "/scratch/somebody/runs")
+    assert without_paths('run_dir = "/scratch/somebody/runs/vq-d4-smoke"') == 'run_dir = "runs/vq-d4-smoke"'

@@ -427,3 +427,13 @@ def test_bits_in_use_are_the_entropy_of_all_codebooks_over_their_bits() -> None:
     books = [{"codebook_size": 8, "entropy_bits": bits} for bits in (3.0, 1.5, 0.0)]
     complete(run, codebooks=books)
     assert tables.bits_in_use([run]) == {"residual-3x8": [0.5]}
+
+
+def test_quantizers_are_told_by_class_sizes_and_losses() -> None:
+    header, _, entropy, residual, fsq = tables.quantizers_markdown(
+        plan("quantizers64", ["vq-d64-entropy", "residual-3x8", "fsq-888"], seeds=[0, 1])
+    ).splitlines()
+    assert header == "| row | class | D | K | losses |"
+    assert entropy == "| vq-d64-entropy | `VectorQuantizer` | 64 | 512 | codebook, commitment, entropy |"
+    assert residual == "| residual-3x8 | `ResidualQuantizer` | 4 | 3 x 8 | commitment |"
+    assert fsq == "| fsq-888 | `FSQQuantizer` | 3 | 512 | none |"

@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 import papermill
 
-from vistok.config import TrainConfig, nearest, repository_root
+from vistok.config import TrainConfig, nearest, repository_root, runs_root
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
 
@@ -141,8 +141,8 @@ def _merge_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Notebo
 
 
 def without_paths(text: str) -> str:
-    """Return a text with the repository's absolute path, and the kernel's temporary files, taken out."""
-    text = text.replace(f"{repository_root()}/", "")
+    """Return a text with the absolute paths of the repository and of the folder of runs, and the kernel's files, taken out."""
+    text = text.replace(f"{repository_root()}/", "").replace(f"{runs_root()}/", "runs/")
     return re.sub(r"/\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
 
 

@@ -26,9 +26,8 @@ STEPS = (0, 1, 3, 10, 30, 100, 300)  # after which the partition is taken
 _LR = 0.02  # of Adam
 
 _VQ = {"codebook_size": 16, "codebook_dim": 2}
-METHODS: dict[
-    str, tuple[str, dict[str, Any]]
-] = {  # what it is called to quantizer and options; 4 bits where D = 2 allows it
+# What a method is called to quantizer and options; 4 bits a point where two dimensions allow it.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "vq": ("vq", _VQ),
     "vq, l2": ("vq", _VQ | {"l2_norm": True}),
     "vq, entropy": ("vq", _VQ | {"entropy_temperature": 0.1}),

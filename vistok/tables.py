@@ -27,6 +27,7 @@ from tqdm import tqdm
 from vistok.config import TrainConfig, nearest, read_table, replace_file, repository_root
 from vistok.data import DATASETS
 from vistok.notebooks import check_names, execute, notebook_path, parameter_names
+from vistok.quantizers import Quantizer
 from vistok.tokenizer import VisualTokenizer
 
 # What a table can show: key of metrics.json to heading, and how a value is written.
@@ -156,7 +157,7 @@ class PlannedRun:
 
     row: Row
     config: TrainConfig
-    codebook_sizes: tuple[int, ...]
+    quantizer: Quantizer  # its sizes and losses; it has no weights
     train_parameters: dict[str, Any]
     evaluate_parameters: dict[str, Any]
 
@@ -239,9 +240,9 @@ def plan(
             if config.dataset not in DATASETS:
                 raise ValueError(f"There is no dataset {config.dataset!r}; {nearest(config.dataset, DATASETS)}")
             with torch.device("meta"):  # shapes only
-                sizes = VisualTokenizer.from_config(config).quantizer.codebook_sizes
+                quantizer = VisualTokenizer.from_config(config).quantizer
             train_parameters = {"row": f"{table}/{name}", "scale": scale} | settings
-            planned.append(PlannedRun(known.rows[name], config, sizes, train_parameters, dict(evaluation)))
+            planned.append(PlannedRun(known.rows[name], config, quantizer, train_parameters, dict(evaluation)))
     return planned
 
 
@@ -345,7 +346,7 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
             name,
             config.quantizer,
             str(config.codebook_dim),
-            _sizes(run.codebook_sizes),
+            _sizes(run.quantizer.codebook_sizes),
             "yes" if config.l2_norm else "no",
         ]
         for key, form, sources in columns:
@@ -353,6 +354,15 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
             numbers = [getattr(run.row, source) for source in sources]
             cells += [form.format(found[key]) if key in found else "–" for found in numbers]
         lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def quantizers_markdown(planned: Sequence[PlannedRun]) -> str:
+    """Return as Markdown what each row's quantizer is: its class, its dimension, its codebooks and its losses."""
+    lines = [["row", "class", "D", "K", "losses"], ["---"] * 5]
+    for name, quantizer in {run.row.name: run.quantizer for run in planned}.items():
+        sizes, losses = _sizes(quantizer.codebook_sizes), ", ".join(quantizer.loss_names) or "none"
+        lines.append([name, f"`{type(quantizer).__name__}`", str(quantizer.codebook_dim), sizes, losses])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

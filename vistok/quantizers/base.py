@@ -114,7 +114,10 @@ def straight_through(z: Tensor, codes: Tensor) -> Tensor:
 
 
 class _LookUp(torch.autograd.Function):
-    """Codes and both losses from one difference: where K is small, passes over memory cost as much as the search."""
+    """Codes and both losses from one difference: where K is small, passes over memory cost as much as the search.
+
+    Once differentiable, since a second derivative through the saved difference would be silently wrong.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
