@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart lab test test-extended bench lint format readme
+.PHONY: help quickstart lab test test-extended bench lint format readme screenshots
 
 help:
 	@echo "make quickstart     train a tokenizer on embedded photographs, measure it, print its table row (a few minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-extended  the long tests too"
 	@echo "make bench          the benchmarks; their table goes to tests/benchmarks/RESULTS.md"
 	@echo "make lint, format   ruff"
+	@echo "make screenshots    the screenshots in README.md anew, by exploring the notebooks in a browser"
 	@echo "make readme         the tables in README.md anew, from the records in runs/"
 
 $(READY): pyproject.toml
@@ -48,3 +49,6 @@ format: $(READY)
 
 readme: $(READY)
 	$(BIN)/python -m vistok.tables celeba64 --readme
+
+screenshots: $(READY)
+	VISTOK_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser

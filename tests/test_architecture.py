@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "vistok"
 ROWS = [  # from the top
     {"widgets"},
     {"training", "evaluation", "plots", "costs"},
-    {"adversary", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
+    {"encoded"},
+    {"adversary", "codebook", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
     {"networks", "quantizers"},
     {"devices", "processes", "weights"},

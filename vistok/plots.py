@@ -1,26 +1,26 @@
 """Figures of the notebooks: curves, reconstructions, codebook usage. Each function returns a matplotlib figure."""
 
-import dataclasses
 import io
+import math
 import textwrap
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import DisplayHandle, Image, display
+from IPython.display import Image, display
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from vistok.codebook import poster
+from vistok.encoded import UsageCurve
 from vistok.plane import EXTENT, Partition
-from vistok.runs import Report
 
 DPI = 80
-LIVE_SECONDS = 5.0
 ADVERSARIAL_NAMES = ("adversarial", "discriminator", "logits_real", "logits_fake", "lecam", "r1")  # of `Report.losses`
 
 
@@ -113,16 +113,20 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
     if played:
         _draw_losses(axes[1], log, played, steps)
         axes[1].set_ylabel("tokenizer and discriminator")
+    _draw_usage(right, log, steps)
+    figure.tight_layout()
+    return figure
+
+
+def _draw_usage(axis: Axes, log: Sequence[dict[str, Any]], steps: int) -> None:
     step = [entry["step"] for entry in log]
-    right.plot(step, [100 * entry["usage"] for entry in log], color="C2")
-    right.set(xlabel="step", xlim=(0, steps), ylim=(0, 103))
-    right.set_ylabel("codebook usage, % of codes", color="C2")
-    twin = right.twinx()
+    axis.plot(step, [100 * entry["usage"] for entry in log], color="C2")
+    axis.set(xlabel="step", xlim=(0, steps), ylim=(0, 103))
+    axis.set_ylabel("codebook usage, % of codes", color="C2")
+    twin = axis.twinx()
     twin.plot(step, [entry["perplexity"] for entry in log], color="C4", lw=1)
     twin.set_ylabel("perplexity, codes", color="C4")
     twin.set_ylim(bottom=0)
-    figure.tight_layout()
-    return figure
 
 
 def _draw_losses(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str], steps: int) -> None:
@@ -139,36 +143,72 @@ def _draw_losses(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str]
         axis.legend(fontsize=7)
 
 
-class LiveCurves:
-    """The training curves of a run, drawn at once and then anew in place, at most every few seconds, while it trains."""
+def weighted_losses(log: Sequence[dict[str, Any]], weights: dict[str, float]) -> list[dict[str, Any]]:
+    """Return a log whose losses are what each adds to the total: those without a weight of their own are left out.
 
-    def __init__(self, log: Sequence[dict[str, Any]], steps: int) -> None:
-        """Show the curves so far.
+    Args:
+        log: `run.log()`.
+        weights: loss name to weight, `trainer.objective.weights`; the adversarial loss has its own, step by step, in the log.
+    """
+    weighted = []
+    for entry in log:
+        losses = entry["losses"]
+        own = weights | ({"adversarial": losses["adversarial_weight"]} if "adversarial_weight" in losses else {})
+        terms = {name: losses[name] * weight for name, weight in own.items() if name in losses}
+        weighted.append(entry | {"losses": terms | {"total": losses["total"]}})
+    return weighted
 
-        Args:
-            log: `run.log()`, of earlier starts of the run; may be empty.
-            steps: length of the run, the right end of the axis.
-        """
-        self._log = list(log)
-        self._steps = steps
-        self._handle = DisplayHandle()
-        self._draw(self._handle.display)
 
-    def update(self, report: Report) -> None:
-        """Take up a report, and draw if the last drawing is old enough."""
-        self._log.append(dataclasses.asdict(report))
-        if time.monotonic() - self._drawn >= LIVE_SECONDS:
-            self.draw()
+def dashboard(
+    log: Sequence[dict[str, Any]],
+    weights: dict[str, float],
+    steps: int,
+    counts: Sequence[Tensor] = (),
+    pictures: Tensor | None = None,
+) -> Figure:
+    """Draw a training at a glance: losses raw and weighted, codebook usage, a map of each codebook, reconstructions.
 
-    def draw(self) -> None:
-        """Draw everything taken up so far, over what was drawn before."""
-        self._draw(self._handle.update)
+    It is no figure of pyplot's, which would not be safe in the thread that trains; there is nothing to close.
 
-    def _draw(self, show: Callable[[Figure], None]) -> None:
-        figure = training_curves(self._log, self._steps)
-        show(figure)
-        plt.close(figure)  # shown through the handle; the inline backend would show it a second time
-        self._drawn = time.monotonic()
+    Args:
+        log: `run.log()`, or fewer points that stand for it; not empty.
+        weights: loss name to weight.
+        steps: length of the run, the right end of the axes.
+        counts: tokens of each code, int64 [K], one a level; empty: without.
+        pictures: uint8 [N, 3, 2H, W], originals over their reconstructions; None: without.
+    """
+    names = list(dict.fromkeys(name for entry in log for name in entry["losses"]))
+    played = [name for name in names if name in ADVERSARIAL_NAMES]
+    figure = Figure(figsize=(13.5, 2.9 + (3.3 if len(counts) or pictures is not None else 0)), dpi=DPI)
+    above, *below = figure.subfigures(1 if not len(counts) and pictures is None else 2, 1, squeeze=False)[:, 0]
+    axes = above.subplots(1, 4 if played else 3)
+    for axis, entries, title in (
+        (axes[0], log, "losses, raw"),
+        (axes[1], weighted_losses(log, weights), "losses, weighted: what each adds to the total"),
+    ):
+        of_these = dict.fromkeys(name for entry in entries for name in entry["losses"])
+        _draw_losses(axis, entries, [name for name in of_these if axis is axes[1] or name not in played], steps)
+        axis.set_yscale("log")
+        axis.set_title(title, fontsize=8)
+    if played:
+        _draw_losses(axes[2], log, played, steps)
+        axes[2].set_title("tokenizer and discriminator", fontsize=8)
+    _draw_usage(axes[-1], log, steps)
+    above.subplots_adjust(left=0.055, right=0.95, bottom=0.17, top=0.9, wspace=0.3)
+    if below:
+        widths = [1] * len(counts) + ([] if pictures is None else [max(1, 3 - len(counts))])
+        panels = below[0].subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
+        for level, (axis, of_codes) in enumerate(zip(panels, counts, strict=False)):
+            draw_code_map(axis, of_codes, math.ceil(math.sqrt(len(of_codes))))
+            if len(counts) > 1:
+                axis.set_ylabel(f"level {level}", fontsize=8)
+        if pictures is not None:
+            strip = pictures.permute(2, 0, 3, 1).flatten(1, 2)  # [2H, N * W, 3]
+            panels[-1].imshow(strip.cpu().numpy(), interpolation="nearest")
+            panels[-1].set(xticks=[], yticks=[])
+            panels[-1].set_title("originals, and below them their reconstructions", fontsize=8)
+        below[0].subplots_adjust(left=0.03, right=0.98, bottom=0.04, top=0.9, wspace=0.25)
+    return figure
 
 
 def codebook_usage(counts: Tensor) -> Figure:
@@ -281,3 +321,99 @@ def bits_and_quality(points: dict[str, tuple[float, float]], groups: dict[str, s
 
 def _pixels(image: Tensor) -> np.ndarray:
     return ((image + 1) / 2).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
+
+
+def codebook_overview(
+    counts: Tensor,
+    order: Tensor,
+    columns: int,
+    curve: UsageCurve,
+    queue_size: int,
+    code: int = -1,
+    patches: Tensor | None = None,
+    decoded: Tensor | None = None,
+) -> Figure:
+    """Draw a codebook: the map of its codes, their frequencies, how usage grows with the tokens seen, and one code's patches.
+
+    Args:
+        counts: int64 [K].
+        order: int64 [K], the code of each cell of the map.
+        columns: cells a row of the map.
+        curve: `EncodedImages.usage_curve()`.
+        queue_size: tokens, where the published usage stops counting.
+        code: marked on the map; -1: none.
+        patches, decoded: uint8 [n, 3, p, p], of that code, and as decoded; None: without.
+    """
+    figure = plt.figure(figsize=(10, 5.6 if patches is None else 7), dpi=DPI)
+    layout = figure.add_gridspec(
+        2 if patches is None else 4, 2, height_ratios=[3, 3] + ([] if patches is None else [1, 1])
+    )
+    draw_code_map(
+        figure.add_subplot(layout[:2, 0]), counts[order], columns, (order == code).nonzero().flatten().tolist()
+    )
+    ranked = counts.sort(descending=True).values.numpy()
+    axis = figure.add_subplot(layout[0, 1])
+    rank = np.arange(1, len(ranked) + 1)
+    axis.plot(rank, np.where(ranked > 0, ranked, np.nan), color="C0")
+    axis.set(xscale="log", yscale="log", ylabel="tokens")
+    axis.set_title("codes, most frequent first; dashed: % of tokens up to there", fontsize=8)
+    share = axis.twinx()
+    share.plot(rank, 100 * np.cumsum(ranked) / max(1, ranked.sum()), "--", color="C1")
+    share.set_ylim(0, 103)
+    axis = figure.add_subplot(layout[1, 1])
+    for values, style, name in (
+        (curve.seen, "-", "in the images' order"),
+        (curve.expected, "--", "tokens drawn at random"),
+        (curve.in_queue, ":", f"the last {queue_size:,} tokens only"),
+    ):
+        axis.plot(curve.tokens, 100 * values / len(counts), style, label=name)
+    axis.set(xscale="log", xlabel="tokens seen", ylabel="codes seen, %", ylim=(0, 103))
+    if curve.tokens[-1] > queue_size:
+        axis.axvline(queue_size, color="0.5", lw=1)
+    axis.legend(fontsize=7)
+    for number, (shown, label) in enumerate(((patches, f"code {code}"), (decoded, "decoded"))):
+        if shown is not None:
+            axis = figure.add_subplot(layout[2 + number, :])
+            axis.imshow(poster(shown, columns=len(shown), gap=2).numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.set_ylabel(label, fontsize=8)
+    figure.tight_layout(pad=0.5)
+    return figure
+
+
+def draw_code_map(axis: Axes, counts: Tensor, columns: int, marked: Sequence[int] = ()) -> None:
+    """Draw one cell a code, coloured by its count on a log scale; codes that are never chosen are grey with a cross.
+
+    Args:
+        axis: where to draw.
+        counts: int64 [K], in the order of the cells.
+        columns: cells a row.
+        marked: cells to outline.
+    """
+    rows = -(-len(counts) // columns)
+    cells = np.full(rows * columns, np.nan)
+    cells[: len(counts)] = counts.cpu().numpy()
+    cells = cells.reshape(rows, columns)
+    colours = plt.get_cmap("cividis").with_extremes(bad="white")
+    shown = axis.imshow(np.ma.masked_less(cells, 1), cmap=colours, norm=LogNorm(1, max(2, np.nanmax(cells))))
+    axis.imshow(np.ma.masked_where(cells != 0, np.full_like(cells, 0.8)), cmap="gray", vmin=0, vmax=1)
+    dead_y, dead_x = np.nonzero(cells == 0)
+    if len(counts) <= 4096:
+        axis.scatter(dead_x, dead_y, marker="x", s=3000 / columns**2 * 4, color="#8a3ffc", lw=0.7)
+    for place in marked:
+        corner = (place % columns - 0.5, place // columns - 0.5)
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, ec="#d55e00", lw=1.5))
+    used = int((counts > 0).sum())
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(f"{used:,} of {len(counts):,} codes used; crosses: never chosen", fontsize=8)
+    axis.figure.colorbar(shown, ax=axis, label="tokens", fraction=0.046, pad=0.02)
+
+
+def places(perplexity: np.ndarray) -> Figure:
+    """Draw the perplexity of the codes at each place of the grid, float [h, w]."""
+    figure, axis = plt.subplots(figsize=(4.6, 3.8), dpi=DPI)
+    shown = axis.imshow(perplexity, cmap="cividis")
+    axis.set(xlabel="column", ylabel="row")
+    figure.colorbar(shown, ax=axis, label="perplexity of the codes")
+    figure.tight_layout()
+    return figure

@@ -25,7 +25,8 @@ from vistok.config import TrainConfig, replace_file, repository_root, resolve_pa
 from vistok.tokenizer import VisualTokenizer
 
 CHECKPOINTS_KEPT = 2
-EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # the one record that is committed with its weights
+EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights
+COLLAPSED_RUN = "runs/vq-d64-laptop-imagenet-sample-s0-9168796a"  # the other one: an eighth of its codes is used
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:

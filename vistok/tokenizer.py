@@ -88,7 +88,7 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         )
         self.image_size = image_size
         self.downsample_factor: int = self.encoder.downsample_factor
-        self._check_size(image_size, image_size)
+        self.check_size(image_size, image_size)
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self:
@@ -264,9 +264,10 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
                 f"Images must be float [B, 3, H, W] in [-1, 1], not {images.dtype} {list(images.shape)}."
                 + (" vistok.data.to_float converts uint8." if images.dtype == torch.uint8 else "")
             )
-        self._check_size(*images.shape[2:])
+        self.check_size(*images.shape[2:])
 
-    def _check_size(self, height: int, width: int) -> None:
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError where images of this height and width, in pixels, do not divide into tokens."""
         for size in (height, width):
             if size < self.downsample_factor or size % self.downsample_factor:
                 valid = max(self.downsample_factor, round(size / self.downsample_factor) * self.downsample_factor)

@@ -9,7 +9,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -36,13 +36,15 @@ class Trainer:
     """Trains the tokenizer of a run; iterate over it.
 
     A run that was interrupted goes on from its last checkpoint; a finished one yields nothing. Leaving the loop early, by
-    `break` or Ctrl-C, saves a checkpoint after the step under way; iterating again goes on.
+    `break`, `stop()` or Ctrl-C, saves a checkpoint after the step under way; iterating again goes on.
 
     Attributes:
         run, config: what is trained.
         tokenizer: the model, on `device`.
         adversary: the discriminator's side, or None.
         step: optimiser steps taken.
+        counts: tokens of each code over the steps of the last report, int64 [K], one a level of the quantizer; of this
+            process, on `device`; zero before the first report.
     """
 
     def __init__(self, run: Run, *, progress: bool = True) -> None:
@@ -99,8 +101,10 @@ class Trainer:
         if self.config.ema_decay is not None:
             self._average = AveragedModel(self.tokenizer, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
         self._usage = [CodebookUsage(size).to(self.device) for size in self.tokenizer.quantizer.codebook_sizes]
+        self.counts = [usage.counts.clone() for usage in self._usage]
         self._window: list[dict[str, Tensor]] = []  # losses of the steps since the last report, still on the device
         self.step = self._saved_step = 0
+        self._stop_asked = False
         self._resume()
 
     @property
@@ -108,7 +112,23 @@ class Trainer:
         """The tokenizer that is saved and measured: the moving average of the weights where the configuration has one."""
         return self.tokenizer if self._average is None else self._average.module
 
+    def stop(self) -> None:
+        """Ask the loop to end after the step under way, saved; from any thread. Iterating again goes on.
+
+        A loop over several processes ends where each of them is asked, as Ctrl-C asks them all.
+        """
+        self._stop_asked = True
+
+    @property
+    def interruption(self) -> str:
+        """What a loop that was asked to stop has left behind, as a sentence."""
+        return f"Interrupted: saved at step {self.step} of {self.config.steps}; the same command goes on from there."
+
     def __iter__(self) -> Iterator[Report]:
+        self._stop_asked = False  # here, not in the loop, which may begin later and in another thread
+        return self._train()
+
+    def _train(self) -> Iterator[Report]:
         if self.step >= self.config.steps:
             return
         self._begin()
@@ -133,8 +153,8 @@ class Trainer:
             disable=not (self.progress and self.accelerator.is_main_process),
         )
         clock, data_seconds, since = time.perf_counter(), 0.0, self.step
-        with bar, self._save_on_exit(), _deferred_interrupt() as interrupt:
-            while self.step < self.config.steps and not interrupt.asked:
+        with bar, self._save_on_exit(), deferred_interrupt(self.stop):
+            while self.step < self.config.steps and not self._stop_asked:
                 waiting = time.perf_counter()
                 images = to_float(next(batches).to(self.device, non_blocking=True))  # [B, 3, H, W] in [-1, 1]
                 data_seconds += time.perf_counter() - waiting
@@ -154,10 +174,8 @@ class Trainer:
                     clock, data_seconds, since = time.perf_counter(), 0.0, self.step
                 if self.step % self.config.checkpoint_every == 0 and not last:
                     self.save()
-        if interrupt.asked and self.step < self.config.steps:
-            tqdm.write(
-                f"Interrupted: saved at step {self.step} of {self.config.steps}; the same command goes on from there."
-            )
+        if self.step < self.config.steps and threading.current_thread() is threading.main_thread():
+            tqdm.write(self.interruption)  # in another thread its owner says so, where the reader looks
 
     def train_step(self, images: Tensor) -> dict[str, Tensor]:
         """Take one optimiser step of the tokenizer and, where there is one, of the discriminator.
@@ -293,6 +311,7 @@ class Trainer:
         means = self.accelerator.reduce(torch.stack(means), reduction="mean").tolist()
         self._window = []
         usages = [usage.compute() for usage in self._usage]
+        self.counts = [usage.counts.clone() for usage in self._usage]
         for usage in self._usage:
             usage.reset()
         report = Report(
@@ -372,29 +391,24 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-class _Interrupt:
-    asked = False
-
-
 @contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[_Interrupt]:
-    """Turn the first Ctrl-C into a request to stop after the step under way; a second one interrupts at once.
+def deferred_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """Turn the first Ctrl-C into a request to stop, for instance `Trainer.stop`; a second one interrupts at once.
 
     Only the main thread receives signals; elsewhere the owner of the thread stops the loop.
     """
-    interrupt = _Interrupt()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield
         return
     previous = signal.getsignal(signal.SIGINT)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        interrupt.asked = True
+        stop()
         signal.signal(signal.SIGINT, previous)
 
     signal.signal(signal.SIGINT, ask)
     try:
-        yield interrupt
+        yield
     finally:
         signal.signal(signal.SIGINT, previous)
 

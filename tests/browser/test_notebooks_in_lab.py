@@ -50,8 +50,20 @@ def wait_for_step(notebook: Any, run: Path, step: int, seconds: float) -> None:
 
 
 def training_cell(notebook: Any) -> int:
-    (number,) = [i for i, cell in enumerate(notebook.cells()) if "for report in trainer" in "".join(cell["source"])]
+    """Return the cell that waits for the training; the one before it starts it."""
+    (number,) = [i for i, cell in enumerate(notebook.cells()) if "dashboard.wait()" in "".join(cell["source"])]
     return number
+
+
+def wait_for_bar(notebook: Any, cell: int) -> None:
+    """Wait until the cell that waits for the training runs."""
+    expect = pytest.importorskip("playwright.sync_api").expect
+    cells = notebook.page.locator(".jp-Notebook .jp-Cell")
+    expect(cells.nth(cell)).to_contain_text("step/s", timeout=1000 * SECONDS)
+
+
+def saved_steps(run: Path) -> list[int]:
+    return sorted(int(file.stem.removeprefix("step-")) for file in (run / "checkpoint").glob("step-*.pt"))
 
 
 def output_text(notebook: Any, cell: int) -> str:
@@ -66,7 +78,8 @@ def test_02_train_runs_to_the_end_and_shows_it(lab: Any, open_notebook: OpenNote
 
     run = run_directory(lab.runs, dataset="photos")
     assert log_steps(run)[-1] == 40
-    check_figures(notebook, number=3)  # curves, reconstructions, codebook usage
+    check_figures(notebook, number=3)  # reconstructions in the dashboard and below it, codebook usage
+    assert notebook.page.locator(".training-dashboard").get_attribute("data-phase") == "finished"
     assert re.search(rf"{run.name}: 100%.* 40/40 .*step/s, loss \d\.\d{{4}}, usage \d+\.\d%", notebook.text())
     last_cell = len(notebook.cells()) - 1
     files = output_text(notebook, last_cell).split()
@@ -165,6 +178,7 @@ def test_02_train_interrupted_goes_on_where_it_stopped(lab: Any, open_notebook: 
     def interrupt_after(step: int) -> int:
         """Interrupt once the log holds `step`; check that it was saved, and return the step that the page says."""
         wait_for_step(notebook, run, step, seconds=SECONDS)
+        wait_for_bar(notebook, cell)
         notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
         assert notebook.finish(seconds=SECONDS) is True
         assert not notebook.failures(), notebook.failures()
@@ -184,12 +198,74 @@ def test_02_train_interrupted_goes_on_where_it_stopped(lab: Any, open_notebook: 
     rest = [run / name for name in ("reconstructions.jpg", "tokenizer/model.safetensors")]
     assert all(path.is_file() for path in rest)  # the cells below ran, on what was trained so far
 
+    notebook.start_cell(cell - 1)
+    assert notebook.finish(seconds=SECONDS) is True
     notebook.start_cell(cell)
     second = interrupt_after(step=5 * (first // 5) + 50)
     assert second > first
     progress = [int(step) for step in re.findall(rf"(\d+)/{FOREVER} ", output_text(notebook, cell))]
     assert progress and min(progress) >= first, progress  # the bar begins where it stopped
     assert len(sorted((run / "checkpoint").glob("step-*.pt"))) == 2
+    assert not notebook.errors, notebook.errors
+
+
+def test_02_train_is_watched_live_and_a_click_stops_it(lab: Any, open_notebook: OpenNotebook) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    settings = {"dataset": "photos", "hidden_dim": 8, "batch_size": 4, "steps": FOREVER, "seed": 1}
+    run = run_directory(lab.runs, **settings)
+    notebook = open_notebook("02_train", **(SMOKE | settings), report_every=5, checkpoint_every=FOREVER)
+    cell = training_cell(notebook)
+    box = notebook.page.locator(".training-dashboard")
+
+    def seen() -> tuple[int, int, int]:
+        """Return the step that the page says, and how often it has drawn curves and codes."""
+        step = int(box.locator(".steps").inner_text().split()[1].replace(",", ""))
+        canvas = box.locator("canvas[role=application]")
+        return step, int(box.get_attribute("data-paints")), int(canvas.get_attribute("data-paints"))
+
+    def wait_until_more(than: tuple[int, int, int]) -> None:
+        end = time.monotonic() + SECONDS
+        while not all(now > before for now, before in zip(seen(), than, strict=True)):
+            assert time.monotonic() < end, (seen(), than)
+            notebook.page.wait_for_timeout(100)
+
+    def click_stop() -> int:
+        """Click, and return the step that the page says was saved; check that it was."""
+        box.get_by_role("button", name="stop and save").click()
+        phase = box.locator(".phase")
+        expect(phase).to_have_text(re.compile("saved at step"), timeout=1000 * SECONDS)
+        step = int(phase.inner_text().rsplit(" ", 1)[1].replace(",", ""))
+        assert saved_steps(run)[-1] == step
+        assert log_steps(run) == list(range(5, step + 1, 5))
+        return step
+
+    notebook.start("notebook:run-all-cells")
+    wait_for_step(notebook, run, 20, seconds=SECONDS)
+    wait_for_bar(notebook, cell)
+    for _ in range(2):  # while the cell below waits
+        wait_until_more(seen())
+    first = click_stop()
+    assert notebook.finish(seconds=SECONDS) is True and not notebook.failures(), notebook.failures()
+    assert f"Interrupted: saved at step {first} of {FOREVER}" in output_text(notebook, cell)
+
+    notebook.start_cell(cell - 1)  # and no cell that waits
+    assert notebook.finish(seconds=SECONDS) is True
+    wait_for_step(notebook, run, 5 * (first // 5) + 20, seconds=SECONDS)
+    expect(box).to_have_attribute("data-phase", "training")
+    wait_until_more(seen())
+    second = click_stop()
+    assert second >= first + 15
+
+    notebook.start_cell(cell - 1)
+    assert notebook.finish(seconds=SECONDS) is True
+    notebook.start_cell(cell)
+    wait_for_bar(notebook, cell)
+    wait_for_step(notebook, run, 5 * (second // 5) + 20, seconds=SECONDS)
+    third = click_stop()
+    assert notebook.finish(seconds=SECONDS) is True
+    progress = [int(step) for step in re.findall(rf"(\d+)/{FOREVER} ", output_text(notebook, cell))]
+    assert progress and min(progress) >= second, progress
+    assert third > second and not notebook.failures(), notebook.failures()
     assert not notebook.errors, notebook.errors
 
 

@@ -94,6 +94,11 @@ class Quantizer(nn.Module, abc.ABC):
     def codebook(self) -> Tensor:
         """float32 [K, D]: the codes as the decoder sees them."""
 
+    @property
+    def codebooks(self) -> tuple[Tensor, ...]:
+        """The codebook, float32 [K, D], of each level or group."""
+        return (self.codebook,)
+
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod

@@ -63,6 +63,11 @@ class Composite(Quantizer):
             )
         return self.members[0].codebook
 
+    @property
+    def codebooks(self) -> tuple[Tensor, ...]:
+        members = self.members if len(self.members) > 1 else [self.members[0]] * len(self.codebook_sizes)
+        return tuple(member.codebook for member in members)
+
     @abc.abstractmethod
     def indices_to_codes(self, indices: tuple[Tensor, ...]) -> Tensor:
         """Return the codes, float32 [B, D, h, w], of a tuple of indices, int64 [B, h_l, w_l] in [0, K_l)."""

@@ -1,0 +1,161 @@
+"""03_codebook in a real JupyterLab: run all, hover, click a code, change a token; and the screenshots of the README.
+
+    VISTOK_SCREENSHOTS=1 python -m pytest tests/browser/test_codebook_in_lab.py
+
+writes the screenshots anew, into notebooks/screenshots/.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from browser.lab import REPOSITORY
+
+from vistok.encoded import EncodedImages
+from vistok.runs import EXAMPLE_RUN
+
+SECONDS = 300
+SCREENSHOTS = REPOSITORY / "notebooks" / "screenshots"
+VIEWS = {  # class of the widget's element to the file of its screenshot
+    "codebook-explorer": "explorer",
+    "place-explorer": "places",
+    "token-editor": "editor",
+    "reconstruction-viewer": "reconstructions",
+    "run-comparison": "comparison",
+}
+OpenNotebook = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def encoded() -> EncodedImages:
+    """What the notebook opens by default, computed here."""
+    return EncodedImages.open(EXAMPLE_RUN, "photos", max_images=512, device="cpu", progress=False)
+
+
+def expect(target: Any) -> Any:
+    return pytest.importorskip("playwright.sync_api").expect(target)
+
+
+def view(notebook: Any, name: str) -> Any:
+    found = notebook.page.locator(f".vistok.{name}")
+    found.scroll_into_view_if_needed()
+    expect(found).to_be_visible()
+    return found
+
+
+def pixels(canvas: Any) -> np.ndarray:
+    """Return what a canvas shows, uint8 [H, W, 3]."""
+    width, height, values = canvas.evaluate(
+        """canvas => { const image = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            return [image.width, image.height, Array.from(image.data)]; }"""
+    )
+    return np.array(values, dtype=np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def keep(target: Any, name: str) -> None:
+    """Write the screenshot of a view where that is asked for; else look only that one is there."""
+    file = SCREENSHOTS / f"{name}.png"
+    if os.environ.get("VISTOK_SCREENSHOTS"):
+        SCREENSHOTS.mkdir(exist_ok=True)
+        target.screenshot(path=file)
+    assert file.stat().st_size > 10_000, f"{file} is missing: VISTOK_SCREENSHOTS=1 makes it"
+
+
+def test_a_codebook_is_explored_and_a_picture_changed(
+    lab: Any, open_notebook: OpenNotebook, encoded: EncodedImages
+) -> None:
+    notebook = open_notebook("03_codebook")
+    notebook.run_all(seconds=SECONDS)
+    page = notebook.page
+    assert repr(encoded) in notebook.text()  # the tokenizer that comes with the repository, by default
+
+    # Hover, and click a code: its patches appear.
+    explorer = view(notebook, "codebook-explorer")
+    counts = encoded.counts().numpy()
+    canvas = explorer.locator("canvas.map")
+    expect(canvas).to_have_attribute("data-total", str(counts.sum()))
+    columns = int(canvas.get_attribute("data-columns"))
+    size = canvas.bounding_box()["width"] / columns
+    code = int(np.flatnonzero((counts > 30) & (counts < 90))[5])
+    place = {"x": (code % columns + 0.5) * size, "y": (code // columns + 0.5) * size}
+    canvas.hover(position=place)
+    expect(explorer.locator(".tip").first).to_contain_text(f"code {code}: {counts[code]} tokens")
+    canvas.click(position=place)
+    expect(explorer.locator(f".detail[data-code='{code}']")).to_be_visible()
+    expect(explorer.locator(".detail .head")).to_contain_text(f"code {code}: {counts[code]} tokens")
+    images, times = encoded.most_using(code, 4)
+    captions = explorer.locator(".detail").inner_text()
+    for image, number in zip(images, times, strict=True):
+        assert f"(image {image}): {number} times" in " ".join(captions.split())
+    pair = explorer.locator(".detail .pair").first
+    expect(pair.locator("canvas")).to_have_count(2)  # from the image, and as decoded there
+    patch = encoded.patches(np.array([encoded.places(code)[encoded.places(code)[:, 0] == images[0]][0]]))[0]
+    shown = pixels(pair.locator("canvas").first)  # 12 pixels a side, enlarged
+    step = shown.shape[0] // patch.shape[1]
+    assert np.array_equal(shown[step // 2 :: step, step // 2 :: step][:3], patch[:, :3].permute(1, 2, 0).numpy())
+    explorer.locator("select.sort").select_option("similarity")
+    explorer.locator("select.cells").select_option("patch")
+    before = int(canvas.get_attribute("data-paints"))
+    expect(explorer.locator("select.cells:not([data-waiting])")).to_be_visible()
+    page.wait_for_function("before => +document.querySelector('canvas.map').dataset.paints > before", arg=before)
+    keep(explorer, "explorer-atlas")
+    explorer.locator("select.cells").select_option("count")
+    keep(explorer, VIEWS["codebook-explorer"])
+    explorer.locator("input.go").fill("600")
+    page.keyboard.press("Enter")
+    expect(explorer.locator(".message")).to_have_text("There is no code 600: codes are 0 to 511.")
+
+    for name in ("place-explorer", "reconstruction-viewer", "run-comparison"):
+        keep(view(notebook, name), VIEWS[name])
+
+    _change_a_token(notebook)
+    assert not notebook.errors, notebook.errors
+
+
+def _change_a_token(notebook: Any) -> None:
+    """Change one token: the decoded image changes there, and nowhere far from it."""
+    editor = view(notebook, "token-editor")
+    now, difference = (editor.locator(f"canvas[data-picture={name}]") for name in ("decoded", "difference"))
+    row, column = 4, 11
+    size = now.bounding_box()["width"] / 16
+    now.click(position={"x": (column + 0.5) * size, "y": (row + 0.5) * size})
+    change = editor.locator("[data-role=change]")
+    before, said = pixels(difference), change.inner_text()
+    editor.get_by_label("code", exact=True).fill("129")
+    editor.get_by_role("button", name="replace").click()
+    expect(change).not_to_have_text(said)
+    after = pixels(difference)
+    changed = np.abs(after.astype(int) - before.astype(int)).sum(-1) > 0  # [H, W]
+    rows, columns = (np.flatnonzero(changed.any(axis)) / changed.shape[0] * 16 for axis in (1, 0))
+    assert changed[int((row + 0.5) / 16 * len(changed)), int((column + 0.5) / 16 * len(changed))]
+    # The decoder's field of view is a few tokens; beyond it no pixel may differ.
+    assert row - 5 <= rows.min() and rows.max() <= row + 6, (rows.min(), rows.max())
+    assert column - 5 <= columns.min() and columns.max() <= column + 6, (columns.min(), columns.max())
+    assert re.search(r"\d", change.inner_text())
+    keep(editor, VIEWS["token-editor"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"run_dir": "runs/vq-d8-laptop-imagenet-sample-s0-*"}, "There is no tokenizer in"),
+        ({"dataset": "imagenet", "data_root": "nowhere"}, "nowhere, does not exist"),
+        ({"max_images": 0}, "max_images is 0, but must be at least 1."),
+        ({"tokens": "nowhere"}, "nowhere"),
+    ],
+    ids=["a run without a tokenizer", "a dataset that is not there", "no images", "no tokens"],
+)
+def test_what_cannot_be_opened_is_said_in_a_sentence(
+    lab: Any, open_notebook: OpenNotebook, parameters: dict[str, Any], sentence: str
+) -> None:
+    if "run_dir" in parameters:  # a record without weights
+        (record,) = (REPOSITORY / "runs").glob(parameters["run_dir"].removeprefix("runs/"))
+        parameters = {"run_dir": f"runs/{record.name}"}
+    notebook = open_notebook("03_codebook", **parameters)
+    notebook.run_all(seconds=SECONDS)  # no cell fails
+    for name in VIEWS:
+        expect(view(notebook, name).locator(".message")).to_contain_text(sentence)
+    assert not notebook.errors, notebook.errors

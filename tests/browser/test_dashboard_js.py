@@ -1,0 +1,236 @@
+"""The dashboard's page without a kernel: its module in a bare page, with a model that stands in for Python."""
+
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vistok.widgets.dashboard import TrainingDashboard
+
+# `model` holds state and listeners; bytes come as DataViews at an odd offset, as they may from the wire.
+STUB = """async ([esm, css, state, buffers]) => {
+  const view = (bytes) => {
+    const whole = new Uint8Array(bytes.length + 1);
+    whole.set(bytes, 1);
+    return new DataView(whole.buffer, 1);
+  };
+  const values = {...state}, heard = {};
+  for (const [name, bytes] of Object.entries(buffers)) values[name] = view(bytes);
+  window.sent = [];
+  window.model = { get: (name) => values[name], send: (content) => window.sent.push(content),
+    on: (event, act) => (heard[event] ||= new Set()).add(act), off: (event, act) => heard[event]?.delete(act) };
+  window.change = (state, buffers = {}) => {
+    for (const [name, value] of Object.entries(state)) values[name] = value;
+    for (const [name, bytes] of Object.entries(buffers)) values[name] = view(bytes);
+    for (const name of [...Object.keys(state), ...Object.keys(buffers)]) heard[`change:${name}`]?.forEach((act) => act());
+  };
+  window.listeners = () => Object.values(heard).reduce((sum, acts) => sum + acts.size, 0);
+  document.head.append(Object.assign(document.createElement('style'), { textContent: css }));
+  const module = window.rendering = await import(URL.createObjectURL(new Blob([esm], { type: 'text/javascript' })));
+  window.cleanup = module.default.render({ model, el: document.body });
+}"""
+PIXEL = """([selector, x, y]) => { const canvas = document.querySelector(selector), ratio = window.devicePixelRatio;
+  return [...canvas.getContext('2d').getImageData(x * ratio, y * ratio, 1, 1).data].slice(0, 3); }"""
+# Of a canvas: at which heights, in CSS pixels, a colour is seen.
+HEIGHTS = """([selector, colour]) => { const canvas = document.querySelector(selector), found = new Set();
+  const { data, width } = canvas.getContext('2d').getImageData(60, 0, canvas.width - 70, canvas.height);
+  for (let i = 0; i < data.length; i += 4) {
+    if (colour.every((value, c) => Math.abs(data[i + c] - value) < 12)) found.add(Math.floor(i / 4 / width));
+  }
+  return [...found]; }"""
+SERIES = ["step", "usage", "perplexity", "reconstruction", "commitment", "total"]
+VERMILLION = [213, 94, 0]  # of the second line: commitment
+DEAD = [205, 205, 205]
+
+
+def curves(points: int) -> list[int]:
+    step = np.arange(1, points + 1)
+    rows = np.stack([10 * step, 0.5 + 0 * step, 8 + 0 * step, 1 / step, 0.1 / step, 1.01 / step], axis=1)
+    return list(rows.astype("<f4").tobytes())
+
+
+def counts(*levels: list[int]) -> list[int]:
+    return list(np.concatenate(levels).astype("<u4").tobytes())
+
+
+def png(width: int, height: int) -> list[int]:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (10, 200, 30)).save(buffer, format="png")
+    return list(buffer.getvalue())
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.set_content("<body></body>")
+    yield page
+    assert not page.errors
+    page.close()
+
+
+def render(page: Any, **changes: Any) -> None:
+    state = {
+        **{"message": "", "description": "Training of a run.", "phase": "training", "step": 40, "steps": 200},
+        **{"images_per_second": 128.4, "seconds_left": 150.0, "weights": {"reconstruction": 1.0, "commitment": 0.25}},
+        **{"played": ["adversarial"], "series": SERIES, "levels": [16], "pictures_step": 30},
+    }
+    buffers = {"curves": curves(4), "counts": counts([0, 1, 2000] + 13 * [5]), "pictures": png(64, 32)}
+    buffers |= {name: value for name, value in changes.items() if name in buffers}
+    changes = {name: value for name, value in changes.items() if name not in buffers}
+    page.evaluate(STUB, [TrainingDashboard._esm, TrainingDashboard._css, state | changes, buffers])
+
+
+def text(page: Any, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def test_it_shows_where_the_training_is(page: Any) -> None:
+    render(page)
+    assert text(page, ".steps") == "step 40 of 200"
+    assert text(page, ".speed") == "128 images/s · 3 min left"
+    assert text(page, ".phase") == "training"
+    assert page.locator("progress").evaluate("bar => [bar.value, bar.max]") == [40, 200]
+    size = page.locator("canvas.losses").evaluate("canvas => [canvas.clientWidth, canvas.clientHeight]")
+    assert size == [400, 250]
+    assert page.locator(".training-dashboard").get_attribute("data-points") == "4"
+    assert text(page, ".codes").endswith("chosen by none, 1 of 16.")
+    assert page.locator("img").evaluate("async image => { await image.decode(); return image.naturalWidth; }") == 64
+    assert page.locator("canvas.game").is_hidden()  # there is no discriminator
+    assert page.locator("select").is_hidden()  # nor a second level
+
+
+def test_it_follows_what_python_sends(page: Any) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    render(page)
+    page.evaluate("change({step: 1234, steps: 5000, seconds_left: 3.2})")
+    expect(page.locator(".steps")).to_have_text("step 1,234 of 5,000")
+    expect(page.locator(".speed")).to_have_text("128 images/s · 4 s left")
+    page.evaluate("bytes => change({}, {curves: bytes})", curves(20))
+    expect(page.locator(".training-dashboard")).to_have_attribute("data-points", "20")
+    page.evaluate("bytes => change({}, {counts: bytes})", counts(8 * [0] + 8 * [3]))
+    expect(page.locator(".codes")).to_have_text(re.compile("none, 8 of 16"))
+    page.evaluate("change({message: 'The disk is full.', phase: 'failed'})")
+    expect(page.locator(".message")).to_have_text("The disk is full.")
+    expect(page.locator(".phase")).to_have_text("failed at step 1,234")
+
+
+def test_many_messages_are_one_drawing_a_frame(page: Any) -> None:
+    render(page)
+    page.wait_for_timeout(200)  # it is drawn once more when it stands on the page
+    before = int(page.locator(".training-dashboard").get_attribute("data-paints"))
+    page.evaluate("async bytes => { for (let i = 0; i < 50; i++) change({}, {curves: bytes}); }", curves(9))
+    page.wait_for_timeout(200)
+    assert int(page.locator(".training-dashboard").get_attribute("data-paints")) == before + 1
+
+
+def test_raw_and_weighted_losses(page: Any) -> None:
+    render(page)
+    raw, weighted = page.get_by_role("button", name="raw"), page.get_by_role("button", name="weighted")
+    assert [raw.get_attribute("aria-pressed"), weighted.get_attribute("aria-pressed")] == ["true", "false"]
+    assert page.locator(".legend").first.inner_text().split() == ["reconstruction", "commitment", "total"]
+    before = page.evaluate(HEIGHTS, ["canvas.losses", VERMILLION])
+    weighted.click()
+    assert [raw.get_attribute("aria-pressed"), weighted.get_attribute("aria-pressed")] == ["false", "true"]
+    assert page.locator("canvas.losses").get_attribute("aria-label").startswith("weighted losses")
+    after = page.evaluate(HEIGHTS, ["canvas.losses", VERMILLION])
+    assert before and after and after != before  # a quarter of it, over an axis that reaches lower
+    assert page.evaluate("sent") == []  # the page's own business
+
+
+def test_a_discriminator_has_a_panel_and_its_weight_follows_the_steps(page: Any) -> None:
+    rows = np.array([[10, 0.5, 8, 1, 1.5, np.nan, np.nan], [20, 0.5, 8, 0.9, 1.4, 0.5, 3.0]], "<f4")
+    series = ["step", "usage", "perplexity", "reconstruction", "total", "adversarial", "adversarial_weight"]
+    render(page, series=series, curves=list(rows.tobytes()), weights={"reconstruction": 1.0})
+    assert page.locator("canvas.game").is_visible()
+    assert page.locator(".legend").all_inner_texts()[0].split() == ["reconstruction", "total"]
+    page.get_by_role("button", name="weighted").click()
+    assert page.locator(".legend").all_inner_texts()[0].split() == ["reconstruction", "adversarial", "total"]
+
+
+def test_codes_say_their_tokens(page: Any) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    render(page)
+    canvas, tip = page.locator(".column canvas[role=application]"), page.locator(".tip")
+    canvas.scroll_into_view_if_needed()
+    canvas.hover(position={"x": 2 * 75 + 20, "y": 20})  # 4 cells of 75 pixels a row
+    expect(tip).to_have_text("code 2: 2,000 tokens")
+    canvas.hover(position={"x": 20, "y": 20})
+    expect(tip).to_have_text("code 0: 0 tokens, dead")
+    assert page.evaluate(PIXEL, ["canvas[role=application]", 6, 6]) == DEAD
+    assert page.evaluate(PIXEL, ["canvas[role=application]", 156, 6]) == [254, 232, 56]  # the most frequent
+    page.evaluate("bytes => change({}, {counts: bytes})", counts([7] + 15 * [1]))
+    expect(tip).to_have_text("code 0: 7 tokens")  # under the pointer, without a move of it
+    canvas.focus()
+    page.keyboard.press("End")
+    expect(tip).to_have_text("code 15: 1 token")
+
+
+def test_levels_are_chosen(page: Any) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    render(page, levels=[4, 9], counts=counts([1, 1, 1, 1], [0, 0, 0] + 6 * [2]))
+    expect(page.locator(".codes")).to_have_text(re.compile("none, 0 of 4"))
+    page.locator("select").select_option("level 1")
+    expect(page.locator(".codes")).to_have_text(re.compile("none, 3 of 9"))
+    page.evaluate("bytes => change({}, {counts: bytes})", counts([1, 1, 1, 1], 9 * [2]))
+    expect(page.locator(".codes")).to_have_text(re.compile("none, 0 of 9"))
+
+
+def test_the_stop_button_speaks_once_and_says_where_it_saved(page: Any) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    render(page)
+    stop = page.get_by_role("button", name="stop and save")
+    stop.click()
+    expect(stop).to_be_disabled()
+    assert page.evaluate("sent") == [{"stop": True}]
+    page.evaluate("change({phase: 'stopping'})")
+    expect(page.locator(".phase")).to_have_text("stopping after this step …")
+    page.evaluate("change({step: 41, phase: 'stopped'})")
+    expect(page.locator(".phase")).to_have_text("stopped: saved at step 41")
+    expect(stop).to_be_hidden()
+    page.evaluate("change({phase: 'training'})")
+    expect(stop).to_be_enabled()
+
+
+def test_before_the_first_report_there_is_no_map_and_no_picture(page: Any) -> None:
+    render(page, phase="ready", step=0, series=SERIES[:3], curves=[], counts=[], pictures=[], images_per_second=0.0)
+    assert text(page, ".phase") == "not started"
+    assert text(page, ".speed") == ""
+    assert page.locator(".codes").is_hidden() and page.locator("img").is_hidden()
+    page.evaluate(
+        "([curves, counts, series]) => change({series, phase: 'training'}, {curves, counts})",
+        [curves(2), counts(16 * [1]), SERIES],
+    )
+    page.wait_for_timeout(100)
+    assert page.locator(".codes").is_visible()
+
+
+def test_shown_anew_it_keeps_what_was_chosen(page: Any) -> None:
+    render(page, name="a run")
+    page.get_by_role("button", name="weighted").click()
+    page.evaluate(
+        "() => { cleanup(); document.body.replaceChildren(); cleanup = rendering.default.render({model, el: document.body}); }"
+    )
+    assert page.get_by_role("button", name="weighted").get_attribute("aria-pressed") == "true"
+
+
+def test_colours_are_those_of_a_dark_page_it_is_placed_on_later(page: Any) -> None:
+    render(page)
+    page.evaluate("""async () => { cleanup(); document.body.replaceChildren();
+        document.body.style.setProperty('--jp-ui-font-color1', 'rgb(250, 250, 250)');
+        const el = document.createElement('div');
+        cleanup = rendering.default.render({model, el});
+        document.body.append(el); await new Promise((done) => setTimeout(done, 200)); }""")
+    assert page.evaluate(HEIGHTS, ["canvas.losses", [250, 250, 250]])  # the total's line
+
+
+def test_what_is_removed_listens_no_more(page: Any) -> None:
+    render(page)
+    assert page.evaluate("listeners()") > 5
+    page.evaluate("cleanup()")
+    assert page.evaluate("listeners()") == 0

@@ -1,0 +1,325 @@
+"""The training dashboard: it changes nothing that is trained, saves whenever it stops, and stays cheap in a long run."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vistok.config import TrainConfig, repository_root
+from vistok.runs import Run
+from vistok.training import Trainer
+from vistok.widgets import dashboard as module
+from vistok.widgets.dashboard import TrainingDashboard
+
+Toy = Callable[..., TrainConfig]
+RATES = ("images_per_second", "data_share")
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
+
+
+def opened(config: TrainConfig, path: Path | None = None) -> Trainer:
+    return Trainer(Run.open(path, config), progress=False)
+
+
+def shown(config: TrainConfig, path: Path | None = None, **options: Any) -> TrainingDashboard:
+    """Return the dashboard of a run that was trained with it."""
+    dashboard = TrainingDashboard(opened(config, path), IMAGES, **options)
+    dashboard.start()
+    dashboard.wait()
+    return dashboard
+
+
+def log_without_rates(run: Run) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key not in RATES} for line in run.log()]
+
+
+def slow(trainer: Trainer, seconds: float) -> None:
+    """Make a step take longer, so that a test can act amid it."""
+    take = trainer.train_step
+
+    def slower(images: Tensor) -> Any:
+        time.sleep(seconds)
+        return take(images)
+
+    trainer.train_step = slower  # type: ignore[method-assign]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def curves(dashboard: TrainingDashboard) -> np.ndarray:
+    return np.frombuffer(dashboard.curves, "<f4").reshape(-1, len(dashboard.series))
+
+
+ROWS: list[dict[str, Any]] = [
+    {},
+    {"quantizer": "ema", "ema_decay": 0.9},
+    {"quantizer": "gumbel"},
+    {"quantizer_options": {"revive_after": 2}},
+]
+
+
+@pytest.mark.parametrize("settings", ROWS, ids=lambda settings: "-".join(map(str, settings.values())) or "vq")
+def test_what_is_trained_is_the_same_bit_for_bit(toy: Toy, tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = toy(**settings)
+    plain = opened(config, tmp_path / "plain")
+    list(plain)
+    watched = shown(config, tmp_path / "watched", images_every=0.0)  # reconstructions as often as can be
+    ours, theirs = watched.trainer.result.state_dict(), plain.result.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert log_without_rates(watched.trainer.run) == log_without_rates(plain.run)
+    states = [torch.load(t.run.checkpoints()[-1], weights_only=True) for t in (watched.trainer, plain)]
+    assert torch.equal(states[0]["rng"], states[1]["rng"])
+
+
+def test_the_counts_are_those_of_the_last_report(toy: Toy) -> None:
+    trainer = opened(toy())
+    assert trainer.counts[0].dtype == torch.int64 and not trainer.counts[0].any()
+    for report in trainer:
+        (counts,) = trainer.counts
+        assert counts.sum() == 2 * 4 * 4 * 4  # steps, images, and a grid of 4x4
+        assert (counts > 0).sum() == round(report.usage * 16)
+
+
+def test_it_shows_what_the_log_says(toy: Toy) -> None:
+    dashboard = shown(toy())
+    log = dashboard.trainer.run.log()
+    assert dashboard.phase == "finished" and dashboard.step == dashboard.steps == 6
+    assert dashboard.series[:4] == ["step", "usage", "perplexity", "reconstruction"]
+    assert curves(dashboard)[:, 0].tolist() == [2, 4, 6]
+    total = curves(dashboard)[:, dashboard.series.index("total")]
+    assert total == pytest.approx([line["losses"]["total"] for line in log], rel=1e-6)
+    assert np.frombuffer(dashboard.counts, "<u4").tolist() == dashboard.trainer.counts[0].tolist()
+    assert dashboard.levels == [16] and dashboard.pictures_step == 6
+    assert dashboard.weights == dashboard.trainer.objective.weights
+    dead = int((dashboard.trainer.counts[0] == 0).sum())
+    assert "step 6 of 6" in dashboard.description and f"{dead} of 16 codes were chosen by no token" in repr(dashboard)
+    data, metadata = dashboard._repr_mimebundle_()
+    assert data.keys() >= {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
+    assert metadata["image/png"]["alt"] == dashboard.description
+
+
+def test_several_levels_travel_one_after_the_other(toy: Toy) -> None:
+    dashboard = shown(toy(quantizer="residual", quantizer_options={"num_levels": 2}))
+    assert dashboard.levels == [16, 16]
+    sent = np.frombuffer(dashboard.counts, "<u4")
+    assert sent.tolist() == torch.cat(dashboard.trainer.counts).tolist()
+    assert dashboard.figure() is not None
+
+
+def test_a_stop_saves_and_starting_again_goes_on(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = toy(steps=30, checkpoint_every=1000)
+    plain = opened(config, tmp_path / "plain")
+    list(plain)
+    dashboard = TrainingDashboard(opened(config, tmp_path / "parts"), IMAGES)
+    slow(dashboard.trainer, 0.05)
+    dashboard.start()
+    wait_until(lambda: dashboard.trainer.step >= 5)
+    dashboard._heard(dashboard, {"stop": True}, [])  # what a click sends
+    assert dashboard.phase in ("stopping", "stopped")
+    dashboard.wait()
+    step = dashboard.trainer.step
+    assert 5 <= step < 30 and dashboard.phase == "stopped" and dashboard.step == step
+    assert f"Interrupted: saved at step {step} of 30; the same command goes on from there." in capsys.readouterr().out
+    assert dashboard.trainer.run.checkpoints()[-1].name == f"step-{step:09d}.pt"
+
+    dashboard.start()  # with the same trainer
+    wait_until(lambda: dashboard.trainer.step >= step + 3)
+    dashboard.stop()
+    dashboard.wait()
+    again = shown(config, tmp_path / "parts")  # with another, of the checkpoint
+    assert again._first_step == dashboard.trainer.step > step
+    assert curves(again)[:, 0].tolist() == list(range(2, 31, 2))  # earlier starts are shown too
+    ours, theirs = again.trainer.tokenizer.state_dict(), plain.tokenizer.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert log_without_rates(again.trainer.run) == log_without_rates(plain.run)
+
+
+def test_a_stop_before_the_first_step_is_heard(toy: Toy) -> None:
+    dashboard = TrainingDashboard(opened(toy(steps=1000)), IMAGES)
+    dashboard.start()
+    dashboard.stop()
+    dashboard.wait()
+    assert dashboard.trainer.step < 1000
+
+
+def test_a_second_dashboard_of_a_run_takes_over(toy: Toy) -> None:
+    first = TrainingDashboard(opened(toy(steps=100)), IMAGES)
+    slow(first.trainer, 0.02)
+    first.start()
+    wait_until(lambda: first.trainer.step >= 3)
+    second = TrainingDashboard(first.trainer, IMAGES)
+    second.start()
+    assert first.phase == "stopped" and not first._trains
+    second.stop()
+    second.wait()
+    assert second.trainer.step >= first.step
+
+
+def fail_at(trainer: Trainer, step: int, error: Exception) -> None:
+    take = trainer.train_step
+
+    def failing(images: Tensor) -> Any:
+        if trainer.step + 1 == step:
+            raise error
+        return take(images)
+
+    trainer.train_step = failing  # type: ignore[method-assign]
+
+
+def test_an_error_is_raised_where_somebody_waits_and_said_where_nobody_does(toy: Toy) -> None:
+    dashboard = TrainingDashboard(opened(toy()), IMAGES)
+    fail_at(dashboard.trainer, 4, RuntimeError("the disk is full"))
+    dashboard.start()
+    dashboard._thread.join(60)
+    assert dashboard.phase == "failed" and dashboard.message == "RuntimeError: the disk is full"
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        dashboard.wait()
+    with pytest.raises(RuntimeError, match=r"call start\(\) first"):
+        TrainingDashboard(opened(toy()), IMAGES).wait()
+
+
+def test_a_finished_run_is_shown_and_not_touched(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shown(toy()).trainer.run
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    capsys.readouterr()
+    dashboard = shown(toy())
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+    assert dashboard.phase == "finished" and len(curves(dashboard)) == 3 and dashboard.pictures
+    assert dashboard.counts == b"" and dashboard.figure() is not None  # of no step, so no codes are called dead
+    assert "%|" not in capsys.readouterr().err
+
+
+def test_the_bar_is_the_trainers(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    dashboard = shown(toy())
+    line = capsys.readouterr().err.split("\r")[-1]
+    assert line.startswith(f"{dashboard.trainer.config.run_name}: 100%") and " 6/6 " in line
+    last = dashboard.trainer.run.log()[-1]
+    assert line.rstrip().endswith(f"loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}]")
+
+
+@pytest.mark.parametrize("reports", [1, 599, 600, 601, 5000])
+def test_curves_stay_short_and_their_means_true(reports: int) -> None:
+    history = module._History()
+    values = np.random.default_rng(0).random(reports)
+    for number in range(reports):
+        losses = {"total": values[number]} | ({"adversarial": 2.0} if number >= reports // 2 else {})
+        history.add({"step": number + 1, "usage": 0.5, "perplexity": 3.0, "losses": losses})
+    found = history.values()
+    assert min(reports, module.POINTS // 2) <= len(found) <= module.POINTS and found.dtype == np.float32
+    assert history.names == ["step", "usage", "perplexity", "total", "adversarial"]
+    sizes = np.full(len(found), history._per_point)
+    sizes[-1] = len(history._open) or history._per_point
+    assert sizes.sum() == reports
+    assert (found[:, 3] * sizes).sum() / reports == pytest.approx(values.mean(), rel=1e-5)
+    assert (np.diff(found[:, 0]) > 0).all()
+    assert set(found[~np.isnan(found[:, 4]), 4]) == {2.0}
+    assert len(history.entries()) == len(found)
+
+
+def test_at_most_ten_messages_a_second_and_steps_between_reports(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[float, set[str]]] = []
+
+    def send_state(self: TrainingDashboard, key: Any = None) -> None:
+        if key:
+            sent.append((time.monotonic(), {key} if isinstance(key, str) else set(key)))
+
+    dashboard = TrainingDashboard(opened(toy(steps=150, report_every=1, checkpoint_every=1000)), IMAGES)
+    monkeypatch.setattr(TrainingDashboard, "send_state", send_state)
+    slow(dashboard.trainer, 0.01)
+    dashboard.start()
+    dashboard.wait()
+    times = np.array([at for at, _ in sent])
+    assert len(times) >= 10
+    assert np.diff(times).min() >= 0.095
+    counts = np.array([at for at, keys in sent if "counts" in keys])
+    assert np.diff(counts[:-1]).min(initial=1.0) >= 0.9  # the last ones are those of the end
+
+    sent.clear()
+    quiet = TrainingDashboard(opened(toy(steps=40, report_every=1000, checkpoint_every=1000, seed=1)), IMAGES)
+    slow(quiet.trainer, 0.05)
+    quiet.start()
+    quiet.wait()
+    steps = [at for at, keys in sent if "step" in keys]
+    assert len(steps) >= 3 and np.diff(steps[:-1]).min() >= 0.5  # two a second, and the end
+
+
+def test_reconstructions_wait_where_they_cost_too_much(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    reconstruct = TrainingDashboard._reconstruct
+
+    def slower(self: TrainingDashboard) -> None:
+        made.append(self.trainer.step)
+        reconstruct(self)
+        self._seconds_pictures = 10.0
+
+    monkeypatch.setattr(TrainingDashboard, "_reconstruct", slower)
+    shown(toy(steps=20), images_every=0.0)
+    assert made == [2, 20]  # the first and the last
+
+
+SCRIPT = """
+import sys, threading, time, _thread, signal
+import torch
+from vistok import Run, TrainConfig, Trainer
+from vistok.widgets.dashboard import TrainingDashboard
+trainer = Trainer(Run.open(sys.argv[2], TrainConfig.from_json(sys.argv[1])), progress=False)
+dashboard = TrainingDashboard(trainer, torch.zeros(1, 3, 16, 16))
+dashboard.start()
+def at_step(step, act):
+    while trainer.step < step:
+        time.sleep(0.01)
+    act()
+if sys.argv[3] == "wait":
+    threading.Thread(target=at_step, args=(5, _thread.interrupt_main)).start()
+    dashboard.wait()
+    print("returned", dashboard.phase, trainer.step, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+else:
+    at_step(5, lambda: print("leaves", flush=True))
+"""
+
+
+@pytest.mark.parametrize("way", ["wait", "exit"])
+def test_interrupting_wait_and_leaving_python_both_save(toy: Toy, tmp_path: Path, way: str) -> None:
+    config = toy(steps=1_000_000, checkpoint_every=1_000_000)
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, config.to_json(), str(tmp_path / "run"), way],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=repository_root(),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # the caller may ignore it
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    (checkpoint,) = Run.open(tmp_path / "run").checkpoints()
+    step = int(checkpoint.stem.removeprefix("step-"))
+    assert 5 <= step < 1_000_000
+    if way == "wait":
+        assert f"Interrupted: saved at step {step} of 1000000" in result.stdout
+        assert f"returned stopped {step} True" in result.stdout
+    else:
+        assert "leaves" in result.stdout
+
+
+def test_waiting_works_in_a_thread(toy: Toy) -> None:
+    dashboard = TrainingDashboard(opened(toy()), IMAGES)
+    dashboard.start()
+    thread = threading.Thread(target=dashboard.wait)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive() and dashboard.phase == "finished"

@@ -1,0 +1,362 @@
+"""`EncodedImages`: images beside the tokens that a tokenizer makes of them, and what can be asked about both."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vistok.codebook import to_uint8
+from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
+from vistok.devices import exact_float32, usable_device
+from vistok.metrics import CodebookUsage
+from vistok.pretrained import load_pretrained
+from vistok.tokenizer import VisualTokenizer
+from vistok.tokens import TokenFile
+
+QUEUE_SIZE = 65_536  # tokens, of the published usage
+CACHED_RECONSTRUCTIONS = 256  # images
+DECODED_TOGETHER = 32  # images
+
+
+class UsageCurve(NamedTuple):
+    """How many codes have been seen after so many tokens.
+
+    Attributes:
+        tokens: int64 [P], numbers of tokens, rising.
+        seen: int64 [P], distinct codes among the first so many, in the order of the images.
+        expected: float64 [P], distinct codes to be expected among so many tokens drawn at random from all.
+        in_queue: int64 [P], distinct codes among the last 65,536 of the first so many.
+    """
+
+    tokens: np.ndarray
+    seen: np.ndarray
+    expected: np.ndarray
+    in_queue: np.ndarray
+
+
+class EncodedImages:
+    """Images and their tokens.
+
+    Attributes:
+        tokenizer: that encoded them.
+        name: what it is called in captions.
+        images_name: what the images are called in captions.
+        tokens: int32 [N, h, w], one array a level.
+        image_names: of each image, for captions.
+    """
+
+    def __init__(
+        self,
+        tokenizer: VisualTokenizer,
+        images: ImageDataset | Tensor,
+        indices: Tensor | tuple[Tensor, ...],
+        *,
+        name: str = "tokenizer",
+    ) -> None:
+        """Put images and their indices together.
+
+        Args:
+            tokenizer: that encoded them.
+            images: a dataset, or uint8 [N, 3, H, W].
+            indices: int64 [N, h, w] in [0, K), or a tuple of one per level.
+            name: what to call the tokenizer.
+
+        Raises:
+            ValueError: there are no images; their size does not fit; the indices are of another K, number or grid.
+        """
+        self.tokenizer, self.name, self._images = tokenizer, name, images
+        levels = indices if isinstance(indices, tuple) else (indices,)
+        sizes = tokenizer.quantizer.codebook_sizes
+        if len(images) == 0:
+            raise ValueError("There are no images to look at: give a dataset that has some.")
+        if len(levels) != len(sizes):
+            raise ValueError(
+                f"There are {len(levels)} levels of indices, but the tokenizer has {len(sizes)} codebooks."
+            )
+        for level, size in zip(levels, sizes, strict=True):
+            if len(level) > len(images):
+                raise ValueError(f"There are indices of {len(level)} images, but only {len(images)} images.")
+            wrong = level[(level < 0) | (level >= size)]
+            if len(wrong):
+                raise ValueError(
+                    f"Index {int(wrong[0])} is outside of this tokenizer's codebook of {size} codes, 0 to {size - 1}: the "
+                    "indices are of another tokenizer."
+                )
+        self.tokens = [level.to(torch.int32).cpu().numpy() for level in levels]
+        size = self.pixels([0]).shape[2]
+        tokenizer.check_size(size, size)
+        # Of levels on grids of different sizes, the last is the finest.
+        if levels[-1].shape[1] != size // tokenizer.downsample_factor:
+            raise ValueError(
+                f"Images of {size} pixels have a grid of {size // tokenizer.downsample_factor}x"
+                f"{size // tokenizer.downsample_factor} tokens here, but the indices are of a grid of "
+                f"{levels[-1].shape[1]}x{levels[-1].shape[2]}: of other images or another tokenizer."
+            )
+        if isinstance(images, ImageDataset):
+            self.images_name = f"{images.name} {images.split}"
+            self.image_names = list(images.names[: len(self)])
+        else:
+            self.images_name, self.image_names = "images", [f"image {number}" for number in range(len(self))]
+        self._decoded: dict[int, Tensor] = {}  # reconstructions, the newest last
+
+    @classmethod
+    def open(
+        cls,
+        tokenizer: str | Path | VisualTokenizer,
+        dataset: str | Tensor = "photos",
+        *,
+        split: str = "test",
+        data_root: str | Path | None = None,
+        image_size: int | None = None,
+        max_images: int | None = None,
+        tokens: str | Path | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> Self:
+        """Load a tokenizer and encode images with it, or take their tokens from a file.
+
+        Args:
+            tokenizer: a run directory, a saved tokenizer, an official checkpoint (its file or its name), or a tokenizer.
+            dataset, split, data_root: as in `open_dataset`; or images, float [N, 3, H, W] in [-1, 1] or uint8.
+            image_size: pixels, height and width; None: the tokenizer's.
+            max_images: the first so many only; None: all.
+            tokens: folder of a file of tokens (`vistok.tokens`) of this tokenizer and this dataset; None: encode now.
+            batch_size: images at a time.
+            device: None: a GPU where there is one, or else the CPU.
+            progress: show a bar.
+
+        Raises:
+            FileNotFoundError: there is no tokenizer, or there are no tokens.
+            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say.
+        """
+        if max_images is not None and max_images < 1:
+            raise ValueError(f"max_images is {max_images}, but must be at least 1.")
+        name = "tokenizer"
+        if not isinstance(tokenizer, VisualTokenizer):
+            name = Path(tokenizer).name
+            tokenizer = load_pretrained(tokenizer)
+        tokenizer = tokenizer.to(usable_device(device)).eval()
+        if isinstance(dataset, str):
+            size = tokenizer.image_size if image_size is None else image_size
+            tokenizer.check_size(size, size)
+            images = open_dataset(dataset, split, size, data_root=data_root)
+        else:
+            images = dataset if dataset.dtype == torch.uint8 else to_uint8(dataset)
+            images = images[:max_images]
+        number = min(len(images), max_images or len(images))
+        if tokens is not None:
+            file = TokenFile.open(tokens)
+            file.check_tokenizer(tokenizer)
+            indices = file.indices(slice(0, number))
+        else:
+            indices = _encode(tokenizer, images, number, batch_size, progress)
+        return cls(tokenizer, images, indices, name=name)
+
+    def __len__(self) -> int:
+        return len(self.tokens[0])
+
+    def __repr__(self) -> str:
+        books = " + ".join(f"{size:,}" for size in self.codebook_sizes)
+        tokens = sum(level.size for level in self.tokens)
+        return f"{len(self):,} images of {self.images_name} as {tokens:,} tokens of {books} codes ({self.name})"
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """K of each level."""
+        return self.tokenizer.quantizer.codebook_sizes
+
+    # Images.
+
+    def pixels(self, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """Return some images, uint8 [n, 3, H, W]."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if isinstance(self._images, Tensor):
+            return self._images[torch.from_numpy(rows)]
+        return self._images.images(rows)
+
+    def reconstructions(self, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """Return what some images' tokens decode to, uint8 [n, 3, H, W]; the last ones are kept."""
+        rows = [int(row) for row in rows]
+        missing = [row for row in dict.fromkeys(rows) if row not in self._decoded]
+        found = {row: self._decoded[row] for row in rows if row not in missing}
+        for start in range(0, len(missing), DECODED_TOGETHER):
+            part = missing[start : start + DECODED_TOGETHER]
+            found |= zip(part, to_uint8(self.decode(self.indices(part))), strict=True)
+        for row, image in found.items():
+            self._decoded.pop(row, None)
+            self._decoded[row] = image  # the newest last
+        for row in list(self._decoded)[:-CACHED_RECONSTRUCTIONS]:
+            del self._decoded[row]
+        return torch.stack([found[row] for row in rows])
+
+    def indices(self, rows: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return the tokens of some images, int64 [n, h, w] of each level."""
+        return tuple(torch.from_numpy(level[list(rows)].astype(np.int64)) for level in self.tokens)
+
+    def decode(self, indices: tuple[Tensor, ...]) -> Tensor:
+        """Return the images of tokens, float [n, 3, H, W] in [-1, 1], on the CPU."""
+        device = next(self.tokenizer.parameters()).device
+        levels = tuple(level.to(device) for level in indices)
+        return self.tokenizer.decode(levels if len(levels) > 1 else levels[0]).cpu()
+
+    def psnr(self, rows: Sequence[int]) -> np.ndarray:
+        """Return the PSNR of some reconstructions in dB, float64 [n]; infinite where nothing differs."""
+        error = (self.pixels(rows).double() - self.reconstructions(rows).double()).square().mean((1, 2, 3))
+        return (10 * (255**2 / error).log10()).numpy()
+
+    # Codes.
+
+    def counts(self, level: int = 0) -> Tensor:
+        """Return how many tokens are each code, int64 [K]."""
+        return torch.from_numpy(self._by_code[level][1])
+
+    @functools.cached_property
+    def _by_code(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each level the places of all tokens sorted by code, the codes' counts, and where each code's places begin."""
+        found = []
+        for tokens, size in zip(self.tokens, self.codebook_sizes, strict=True):
+            flat = tokens.ravel()
+            counts = np.bincount(flat, minlength=size)
+            starts = np.concatenate([[0], counts.cumsum()])
+            found.append((flat.argsort(kind="stable"), counts, starts))
+        return found
+
+    def places(self, code: int, level: int = 0) -> np.ndarray:
+        """Return where a code is: int64 [n, 3] of image, row and column, in the order of the images.
+
+        Raises:
+            ValueError: there is no such code.
+        """
+        size = self.codebook_sizes[level]
+        if not 0 <= code < size:
+            raise ValueError(f"There is no code {code}: codes are 0 to {size - 1}.")
+        order, _, starts = self._by_code[level]
+        return np.stack(np.unravel_index(order[starts[code] : starts[code + 1]], self.tokens[level].shape), axis=1)
+
+    def most_using(self, code: int, number: int, level: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images with the most tokens of a code and how many they have, int64 [n] each, most first."""
+        images, counts = np.unique(self.places(code, level)[:, 0], return_counts=True)
+        most = (-counts).argsort(kind="stable")[:number]
+        return images[most], counts[most]
+
+    def patches(self, places: np.ndarray, level: int = 0, *, margin: int = 1, decoded: bool = False) -> Tensor:
+        """Return what lies at some tokens, with tokens around them; grey beyond the image.
+
+        Args:
+            places: int64 [n, 3] of image, row and column.
+            level: whose grid rows and columns are of.
+            margin: tokens shown on each side of it.
+            decoded: of the reconstructions instead of the images.
+
+        Returns:
+            uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token.
+        """
+        shown = list(dict.fromkeys(places[:, 0].tolist()))
+        pictures = self.reconstructions(shown) if decoded else self.pixels(shown)
+        f = pictures.shape[2] // self.tokens[level].shape[1]  # pixels a token
+        around = torch.nn.functional.pad(pictures, [margin * f] * 4, value=128)
+        side = (2 * margin + 1) * f
+        found = []
+        for image, row, column in places.tolist():
+            found.append(around[shown.index(image), :, row * f : row * f + side, column * f : column * f + side])
+        return torch.stack(found) if found else pictures.new_empty(0, 3, side, side)
+
+    def grid_counts(self, code: int, level: int = 0) -> np.ndarray:
+        """Return how many images have a code at each place of the grid, int64 [h, w]."""
+        grid = np.zeros(self.tokens[level].shape[1:], dtype=np.int64)
+        np.add.at(grid, tuple(self.places(code, level)[:, 1:].T), 1)
+        return grid
+
+    def codes_by_place(self, number: int, level: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return which codes there are at each place of the grid.
+
+        Args:
+            number: how many codes to name for each place.
+            level: of the codebooks.
+
+        Returns:
+            codes and their counts, int64 [h, w, number], most frequent first, -1 and 0 where there are fewer; and the
+            perplexity of each place, float64 [h, w]: how many equally frequent codes would carry as much.
+        """
+        tokens = self.tokens[level]
+        height, width = tokens.shape[1:]
+        codes = np.full((height, width, number), -1, dtype=np.int64)
+        counts = np.zeros_like(codes)
+        perplexity = np.empty((height, width))
+        for row, column in np.ndindex(height, width):
+            here, times = np.unique(tokens[:, row, column], return_counts=True)
+            most = (-times).argsort(kind="stable")[:number]
+            codes[row, column, : len(most)], counts[row, column, : len(most)] = here[most], times[most]
+            shares = times / times.sum()
+            perplexity[row, column] = np.exp(-(shares * np.log(shares)).sum())
+        return codes, counts, perplexity
+
+    def usage(self, level: int = 0) -> dict[str, float]:
+        """Return usage, usage_queue, perplexity and entropy_bits, as `evaluate` does."""
+        metric = CodebookUsage(self.codebook_sizes[level])
+        metric.update(torch.from_numpy(self.tokens[level].astype(np.int64)))
+        return {name: float(value) for name, value in metric.compute().items()}
+
+    def usage_curve(self, level: int = 0, points: int = 120) -> UsageCurve:
+        """Return how many codes have been seen after so many tokens, at `points` numbers of tokens evenly spaced in the log.
+
+        The expectation is that of drawing without replacement: a code with n of N tokens is not among m of them with
+        probability C(N - n, m) / C(N, m). (Ecologists call the curve rarefaction: Hurlbert 1971, "The nonconcept of species
+        diversity".)
+        """
+        flat = self.tokens[level].ravel()
+        total, size = flat.size, self.codebook_sizes[level]
+        tokens = np.unique(np.geomspace(1, total, points).round().astype(np.int64))
+        order, counts, starts = self._by_code[level]
+        first = np.sort(order[starts[:-1][counts > 0]])  # where each code is seen for the first time
+        seen = np.searchsorted(first, tokens)
+        in_queue = seen.copy()
+        for place in np.flatnonzero(tokens > QUEUE_SIZE):
+            in_queue[place] = np.unique(flat[tokens[place] - QUEUE_SIZE : tokens[place]]).size
+        frequencies, codes = np.unique(counts[counts > 0], return_counts=True)
+        log_factorial = torch.arange(total + 1, dtype=torch.float64).add_(1).lgamma_().numpy()
+        expected = np.empty(len(tokens))
+        for place, m in enumerate(tokens):
+            possible = frequencies <= total - m  # more frequent ones are surely among m
+            rest = total - frequencies[possible]
+            missed = np.exp(
+                log_factorial[rest] - log_factorial[rest - m] - log_factorial[total] + log_factorial[total - m]
+            )
+            expected[place] = codes.sum() - (codes[possible] * missed).sum()
+        assert seen[-1] <= size
+        return UsageCurve(tokens, seen, expected, in_queue)
+
+
+@torch.no_grad()
+def _encode(
+    tokenizer: VisualTokenizer, images: ImageDataset | Tensor, number: int, batch_size: int, progress: bool
+) -> tuple[Tensor, ...]:
+    """Return the indices of the first `number` images, one tensor a level, on the CPU."""
+    device = next(tokenizer.parameters()).device
+    if isinstance(images, Tensor):
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"Images must be [N, 3, H, W], not {list(images.shape)}.")
+        tokenizer.check_size(*images.shape[2:])
+        batches: Any = images.split(batch_size)
+    else:
+        batches = eval_batches(images, batch_size)
+    parts: list[tuple[Tensor, ...]] = []
+    done = 0
+    with exact_float32(device), tqdm(total=number, desc="encoding", unit=" images", disable=not progress) as bar:
+        for batch in batches:
+            batch = to_float(batch[: number - done].to(device))
+            found = tokenizer.encode(batch.contiguous(memory_format=torch.channels_last))
+            parts.append(tuple(part.cpu() for part in (found if isinstance(found, tuple) else (found,))))
+            done += len(batch)
+            bar.update(len(batch))
+            if done == number:
+                break
+    if not parts:
+        raise ValueError("There are no images to look at: give a dataset that has some.")
+    return tuple(torch.cat(level) for level in zip(*parts, strict=True))

@@ -1,0 +1,26 @@
+"""Widgets of the notebooks: what one can look into and change, with a picture where no kernel runs.
+
+encoded = open_encoded("runs/my-run", "photos")   # a tokenizer and images; or why there is nothing to look at
+CodebookExplorer(encoded)
+"""
+
+from vistok.widgets.comparison import RunComparison
+from vistok.widgets.dashboard import TrainingDashboard
+from vistok.widgets.editor import TokenEditor
+from vistok.widgets.explorer import CodebookExplorer
+from vistok.widgets.places import PlaceExplorer
+from vistok.widgets.plane import PlaneExplorer
+from vistok.widgets.reconstructions import ReconstructionViewer
+from vistok.widgets.view import Refusal, open_encoded
+
+__all__ = [
+    "CodebookExplorer",
+    "PlaceExplorer",
+    "PlaneExplorer",
+    "ReconstructionViewer",
+    "Refusal",
+    "RunComparison",
+    "TokenEditor",
+    "TrainingDashboard",
+    "open_encoded",
+]

@@ -1,0 +1,237 @@
+"""`CodebookExplorer`: every code of a codebook on one map, and what images make of the one that is chosen."""
+
+import math
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import traitlets
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vistok import plots
+from vistok.codebook import decode_alone, nearest_codes, poster, similarity_order
+from vistok.encoded import QUEUE_SIZE, EncodedImages
+from vistok.widgets.view import Refusal, View, answering, image_png, script, strip_png
+
+SHOWN_PATCHES = 12
+SHOWN_IMAGES = 4
+SHOWN_NEAREST = 8
+LARGEST_ATLAS = 4096  # pixels a side, of what a page is given; the poster in a file has no limit
+
+
+class CodebookExplorer(View):
+    """A map of all codes, coloured by how often images use them; a chosen code shows where, and what it paints.
+
+    The map sorts codes by index, by count or by similarity (first two principal components), zooms until every code is a
+    cell, and can show each code decoded alone in place of the colour: the atlas. Beside it stand the codes' frequencies and
+    how usage grows with the number of tokens that were seen.
+
+    Attributes:
+        encoded: what is looked into, or None.
+        level: of the quantizer's codebooks, where it has several.
+        selected: the chosen code; -1: none.
+        detail: what is shown of it: numbers, and pictures as PNG.
+        decoded: its patches as the decoder paints them in their images; comes after `detail`, for it takes longer.
+    """
+
+    _esm = script("cellmap", "explorer")
+    name = traitlets.Unicode("").tag(sync=True)
+    sizes = traitlets.List(traitlets.Int()).tag(sync=True)
+    level = traitlets.Int(0).tag(sync=True)
+    counts = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K]
+    similar = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K], the code of each cell in the order of similarity
+    columns = traitlets.Int(1).tag(sync=True)
+    curve = traitlets.Dict({}).tag(sync=True)  # of `UsageCurve`, float32 each
+    atlas = traitlets.Bytes(b"").tag(sync=True)  # PNG of all codes decoded alone, by index, `columns` a row
+    tile = traitlets.Int(1).tag(sync=True)  # pixels a code in `atlas`
+    selected = traitlets.Int(-1).tag(sync=True)
+    detail = traitlets.Dict({}).tag(sync=True)
+    decoded = traitlets.Dict({}).tag(sync=True)
+
+    def __init__(self, encoded: EncodedImages | Refusal, *, selected: int | None = None, seed: int = 0) -> None:
+        """Show a codebook.
+
+        Args:
+            encoded: images and their tokens (`open_encoded`), or why there are none.
+            selected: the code to begin with; None: the one that is used most.
+            seed: of the random sample of patches.
+        """
+        super().__init__()
+        self.encoded = None if isinstance(encoded, Refusal) else encoded
+        self._seed = seed
+        self._tiles: dict[int, Tensor] = {}
+        if self.encoded is None:
+            self.message = encoded.sentence
+            return
+        self.name, self.sizes = encoded.name, list(encoded.codebook_sizes)
+        self._show_level()
+        self._select(int(encoded.counts().argmax()) if selected is None else selected)
+        self.observe(self._on_level, names="level")
+        self.observe(lambda change: self._select(change.new), names="selected")
+        self.on_msg(self._on_message)
+
+    # The whole codebook.
+
+    def _on_level(self, change: Any) -> None:
+        if not 0 <= change.new < len(self.sizes):
+            self.level = change.old
+            self.message = f"There is no level {change.new}: levels are 0 to {len(self.sizes) - 1}."
+            return
+        self._show_level()
+        self._select(int(self.encoded.counts(self.level).argmax()))
+
+    def _show_level(self) -> None:
+        size = self.sizes[self.level]
+        columns = math.ceil(math.sqrt(size))
+        codebook = self.encoded.tokenizer.quantizer.codebooks[self.level].detach().float().cpu()
+        curve = self.encoded.usage_curve(self.level)
+        self._order = similarity_order(codebook, columns)
+        with self.hold_sync():
+            self.columns = columns
+            self.counts = self.encoded.counts(self.level).numpy().astype("<u4").tobytes()
+            self.similar = self._order.numpy().astype("<u4").tobytes()
+            self.curve = {name: np.asarray(part, "<f4").tobytes() for name, part in curve._asdict().items()}
+            self.atlas = b""
+        self._describe()
+
+    def _describe(self) -> None:
+        usage = self.encoded.usage(self.level)
+        size, counts = self.sizes[self.level], self.encoded.counts(self.level)
+        total = int(counts.sum())
+        queue = f"; of the last {QUEUE_SIZE:,} tokens alone {usage['usage_queue']:.1%}" if total > QUEUE_SIZE else ""
+        self.description = (
+            f"{int((counts > 0).sum()):,} of {size:,} codes are used ({usage['usage']:.1%}) by {total:,} tokens of "
+            f"{len(self.encoded):,} images{queue}. Perplexity {usage['perplexity']:.0f}. The most frequent code, "
+            f"{int(counts.argmax())}, has {int(counts.max()):,} tokens."
+        )
+
+    def tiles(self) -> Tensor:
+        """Return every code of the level decoded alone, uint8 [K, 3, p, p]; computed once."""
+        if self.level not in self._tiles:
+            codes = torch.arange(self.sizes[self.level])
+            self._tiles[self.level] = torch.cat(list(decode_alone(self.encoded.tokenizer, codes, level=self.level)))
+        return self._tiles[self.level]
+
+    def poster(self, order: str = "similarity") -> Tensor:
+        """Return the atlas: every code decoded alone, as one picture.
+
+        Args:
+            order: "index", "count" (most used first) or "similarity".
+
+        Returns:
+            uint8 [H, W, 3].
+
+        Raises:
+            ValueError: there is no such order.
+        """
+        orders = {
+            "index": None,
+            "count": self.encoded.counts(self.level).argsort(descending=True, stable=True),
+            "similarity": self._order,
+        }
+        if order not in orders:
+            raise ValueError(f"order is {order!r}, but must be one of {', '.join(orders)}.")
+        return poster(self.tiles(), self.columns, orders[order])
+
+    @answering
+    def show_atlas(self) -> None:
+        """Decode every code alone and hand the atlas to the page."""
+        if self.atlas:
+            return
+        tiles = self.tiles()
+        side = min(tiles.shape[2], max(1, LARGEST_ATLAS // self.columns))
+        if side < tiles.shape[2]:
+            tiles = torch.nn.functional.interpolate(tiles.float(), (side, side), mode="area").round().to(torch.uint8)
+        with self.hold_sync():
+            self.tile = side
+            self.atlas = image_png(poster(tiles, self.columns).permute(2, 0, 1))
+
+    def _on_message(self, widget: object, content: dict[str, Any], buffers: object) -> None:
+        if content.get("do") == "atlas":
+            self.show_atlas()
+
+    # One code.
+
+    def select(self, code: int) -> None:
+        """Choose a code; of one that there is not the message says so."""
+        self.selected = code
+
+    @answering
+    def _select(self, code: int) -> None:
+        if code == self.detail.get("code") and self.level == self.detail.get("level"):
+            return
+        places = self.encoded.places(code, self.level)  # refuses an unknown code
+        if self.selected != code:  # the first one
+            self.set_trait("selected", code)
+        self.detail = self._look_at(code, places)
+        if len(places):
+            patches = self.encoded.patches(self._shown, self.level, decoded=True)
+            self.decoded = {"code": code, "level": self.level, "patches": strip_png(patches)}
+
+    def _look_at(self, code: int, places: np.ndarray) -> dict[str, Any]:
+        """Return numbers and pictures of a code, without running the decoder on whole images."""
+        encoded, level = self.encoded, self.level
+        counts = encoded.counts(level)
+        images, times = encoded.most_using(code, SHOWN_IMAGES, level)
+        rng = np.random.default_rng([self._seed, code])
+        first = _in_turns(places, images, SHOWN_PATCHES)
+        drawn = places[np.sort(rng.choice(len(places), min(SHOWN_PATCHES, len(places)), replace=False))]
+        self._shown = np.concatenate([first, drawn])
+        codebook = encoded.tokenizer.quantizer.codebooks[level].detach().float()
+        near, distances = nearest_codes(codebook, code, SHOWN_NEAREST)
+        alone = torch.cat(
+            list(decode_alone(encoded.tokenizer, torch.cat([near.new_tensor([code]), near]), level=level))
+        )
+        h, w = encoded.tokens[level].shape[1:]
+        return {
+            "code": code,
+            "level": level,
+            "count": int(counts[code]),
+            "share": float(counts[code] / counts.sum()),
+            "rank": int((counts > counts[code]).sum()) + 1,
+            "nearest": near.tolist(),
+            "distances": [round(value, 4) for value in distances.tolist()],
+            "alone": strip_png(alone),
+            "grid": [h, w],
+            "grid_counts": encoded.grid_counts(code, level).astype("<u4").tobytes(),
+            "images": strip_png(encoded.pixels(images)) if len(images) else b"",
+            "image_names": [
+                f"{encoded.image_names[i]} (image {i}): {n} times" for i, n in zip(images, times, strict=True)
+            ],
+            "image_places": [places[places[:, 0] == image, 1:].tolist() for image in images],
+            "patches": strip_png(encoded.patches(self._shown, level)) if len(places) else b"",
+            "patch_places": self._shown.tolist(),
+            "num_first": len(first),
+        }
+
+    def figure(self) -> Figure | None:
+        if self.encoded is None:
+            return None
+        counts = self.encoded.counts(self.level)
+        patches = [None, None]
+        code = self.detail.get("code", -1)
+        if code >= 0 and len(self.encoded.places(code, self.level)):
+            patches = [self.encoded.patches(self._shown, self.level, decoded=decoded) for decoded in (False, True)]
+        curve = self.encoded.usage_curve(self.level)
+        return plots.codebook_overview(counts, self._order, self.columns, curve, QUEUE_SIZE, code, *patches)
+
+    def show_poster(self, order: str = "similarity") -> None:
+        """Show the atlas in the notebook, each code as one square of the same size; where there is nothing to show, say why."""
+        if self.encoded is None:
+            print(self.message)
+            return
+        picture = self.poster(order)
+        figure = plt.figure(figsize=(8, 8 * picture.shape[0] / picture.shape[1]), dpi=plots.DPI)
+        axis = figure.add_axes((0, 0, 1, 1))
+        axis.imshow(picture.numpy(), interpolation="nearest")
+        axis.set_axis_off()
+        plots.show_photographs(figure)
+
+
+def _in_turns(places: np.ndarray, images: np.ndarray, number: int) -> np.ndarray:
+    """Return up to `number` places in some images: the first of each image, then the second of each, and so on."""
+    own = [places[places[:, 0] == image] for image in images]
+    turns = [part[turn] for turn in range(max(map(len, own), default=0)) for part in own if turn < len(part)]
+    return np.array(turns[:number], dtype=np.int64).reshape(-1, 3)

@@ -1,0 +1,197 @@
+// The codebook explorer: map of all codes, their frequencies, usage against tokens seen; below, the chosen code.
+
+function render({ model, el }) {
+  const arrived = performance.now();
+  const [box, stopFrame] = frame(el, model, "codebook-explorer");
+  let counts = new Uint32Array(), rank = new Uint32Array(), total = 0, similar = new Uint32Array(), byCount = new Uint32Array();
+  let painted = false;
+
+  const say = (code) => counts[code]
+    ? `code ${code}: ${count(counts[code])} tokens, ${percent(counts[code] / total)}, rank ${count(rank[code])} of ${count(counts.length)}`
+    : `code ${code}: never chosen`;
+  const sayBlock = (codes) => {
+    let tokens = 0, used = 0;
+    for (const code of codes) { tokens += counts[code]; used += counts[code] > 0; }
+    return `${codes.length} codes here: ${used} used, ${count(tokens)} tokens; zoom in to see each`;
+  };
+  const map = new CellMap({ label: "map of all codes; arrow keys move, Enter chooses, plus and minus zoom",
+    describe: say, describeBlock: sayBlock, onSelect: choose });
+  map.canvas.classList.add("map");
+
+  // Controls.
+  const sort = node("select", { "aria-label": "order of the codes", class: "sort", onchange: arrange },
+    ...["index", "count", "similarity"].map((name) => node("option", { value: name }, `by ${name}`)));
+  const cells = node("select", { "aria-label": "what a cell shows", class: "cells", onchange: fill },
+    node("option", { value: "count" }, "count"), node("option", { value: "patch" }, "decoded alone"));
+  const level = node("select", { "aria-label": "level", class: "level", onchange: () => { model.set("level", +level.value); model.save_changes(); } });
+  const go = node("input", { type: "number", min: 0, step: 1, "aria-label": "go to code", class: "go", style: "width:6em",
+    onkeydown: (event) => { if (event.key === "Enter") choose(+go.value); event.stopPropagation(); } });
+  const zoomIn = node("button", { "aria-label": "zoom in", class: "zoom-in", onclick: () => map.zoom(2) }, "+");
+  const zoomOut = node("button", { "aria-label": "zoom out", onclick: () => map.zoom(0.5) }, "−");
+  const whole = node("button", { onclick: () => map.reset() }, "whole map");
+  const bar = node("div", { class: "bar" }, node("strong", { class: "name" }), level, node("label", {}, "codes ", sort), node("label", {}, "cells ", cells),
+    zoomIn, zoomOut, whole, node("label", {}, "code ", go));
+
+  // Beside the map.
+  const summary = node("p", { class: "caption summary", style: "max-width:340px" });
+  const frequencies = node("canvas", { role: "img", "aria-label": "codes' frequencies, most frequent first", class: "frequencies" });
+  const covered = node("canvas", { role: "img", "aria-label": "share of the tokens that the most frequent codes cover", class: "covered" });
+  const growth = node("canvas", { role: "img", "aria-label": "codes seen against tokens seen", class: "growth" });
+  const growthNames = ["in the images' order", "tokens drawn at random", "the last 65,536 tokens only"];
+  const scale = node("canvas", { role: "img", "aria-label": "colour scale", class: "scale" });
+  const scaleText = node("p", { class: "caption number" });
+  const beside = node("div", { class: "column" }, summary, frequencies, covered, growth, legend(growthNames));
+  const below = node("div", { class: "detail", "aria-live": "polite" });
+  const content = node("div", {}, bar, node("div", { class: "row" }, node("div", { class: "column" }, map.element, scale, scaleText), beside), below);
+
+  function choose(code) {
+    if (!Number.isInteger(code) || code < 0 || code >= counts.length) {
+      const message = `There is no code ${code}: codes are 0 to ${counts.length - 1}.`;
+      model.set("message", message); model.save_changes();
+      return;
+    }
+    performance.mark("vistok:click");
+    model.set("selected", code); model.save_changes();
+    map.set({ selected: code });
+    map.show(code);
+  }
+
+  function arrange() {
+    map.set({ order: { index: null, count: byCount, similarity: similar }[sort.value], selected: model.get("selected") });
+  }
+
+  async function fill() {
+    if (cells.value === "count") { map.set({ tiles: null }); return; }
+    if (!model.get("atlas").byteLength) { model.send({ do: "atlas" }); cells.dataset.waiting = "true"; return; }
+    const picture = await bitmap(model.get("atlas"));
+    delete cells.dataset.waiting;
+    if (cells.value === "patch") map.set({ tiles: picture, tileSize: model.get("tile") });
+  }
+
+  function takeUp() {
+    const sizes = model.get("sizes");
+    content.hidden = sizes.length === 0;
+    if (!sizes.length) return;
+    bar.querySelector(".name").textContent = model.get("name");
+    level.hidden = sizes.length < 2;
+    level.replaceChildren(...sizes.map((size, number) => node("option", { value: number, selected: number === model.get("level") }, `level ${number}: ${count(size)} codes`)));
+    counts = u32(model.get("counts")); similar = u32(model.get("similar"));
+    total = counts.reduce((sum, value) => sum + value, 0);
+    go.max = counts.length - 1;
+    // Sorted by count, then by index, as plain numbers: K may be 262,144.
+    const keys = Float64Array.from(counts, (value, code) => value * 2 ** 20 + (2 ** 20 - 1 - code)).sort().reverse();
+    byCount = Uint32Array.from(keys, (key) => 2 ** 20 - 1 - (key % 2 ** 20));
+    rank = new Uint32Array(counts.length);
+    byCount.forEach((code, place) => { rank[code] = place + 1; });
+    map.set({ values: counts, columns: model.get("columns"), tiles: null, order: { index: null, count: byCount, similarity: similar }[sort.value], selected: model.get("selected") });
+    map.canvas.dataset.total = total;
+    drawPlots();
+    if (cells.value === "patch") fill();
+  }
+
+  function drawPlots() {
+    const k = counts.length;
+    summary.textContent = model.get("description");
+    const places = []; for (let place = 1; place <= k; place = Math.max(place + 1, Math.floor(place * 1.03))) places.push(place);
+    if (places.at(-1) !== k) places.push(k);
+    let sum = 0; const sums = Float64Array.from(byCount, (code) => (sum += counts[code]));
+    linePlot(frequencies, [{ x: places, y: places.map((place) => counts[byCount[place - 1]]) }],
+      { width: 340, height: 130, xlog: true, ylog: true, ylabel: "tokens of a code", xlabel: "codes, most frequent first" });
+    linePlot(covered, [{ x: places, y: places.map((place) => 100 * sums[place - 1] / total) }],
+      { width: 340, height: 130, xlog: true, ylabel: "% of all tokens covered", xlabel: "most frequent codes", yrange: [0, 100] });
+    const curve = model.get("curve"), tokens = f32(curve.tokens);
+    linePlot(growth, ["seen", "expected", "in_queue"].map((name) => ({ x: tokens, y: f32(curve[name]).map((value) => 100 * value / k) })),
+      { width: 340, height: 150, xlog: true, ylabel: "codes seen, % of the codebook", xlabel: "tokens seen", yrange: [0, 100],
+        marks: tokens.at(-1) > 65536 ? [{ x: 65536, label: "65,536" }] : [] });
+    const context = sized(scale, 420, 10);
+    for (let x = 0; x < 420; x++) { context.fillStyle = `rgb(${heat(x / 419)})`; context.fillRect(x, 0, 1, 10); }
+    scaleText.textContent = `1 token to ${count(counts[byCount[0]])} tokens, on a log scale; grey with a cross: never chosen`;
+  }
+
+  // The chosen code.
+  function tile(strip, size, place, side, title) {
+    const canvas = node("canvas", { class: "tile", role: "img", "aria-label": title, title });
+    const context = sized(canvas, side, side);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(strip, place * size, 0, size, size, 0, 0, side, side);
+    return canvas;
+  }
+
+  let turn = 0;
+  async function show() {
+    const detail = model.get("detail"), mine = ++turn;
+    if (detail.code === undefined) return;
+    const [alone, images, patches] = await Promise.all([detail.alone, detail.images, detail.patches].map((part) => part?.byteLength ? bitmap(part) : null));
+    if (mine !== turn) return;  // another code was chosen meanwhile
+    const size = alone.height;
+    const aloneTile = tile(alone, size, 0, 72, `code ${detail.code} decoded alone`);
+    const nearest = detail.nearest.map((code, place) => node("button", { class: "nearest", title: `code ${code}, distance ${detail.distances[place]}`, onclick: () => choose(code) },
+      tile(alone, size, place + 1, 40, `code ${code} decoded alone`), `${code}`));
+    const places = new CellMap({ width: 110, height: 110, label: "where in the grid this code appears", interactive: false });
+    const [h, w] = detail.grid;
+    const head = node("h4", { class: "number head", style: "margin:8px 0 4px" }, say(detail.code));
+    const parts = [node("div", { class: "column" }, node("p", { class: "caption" }, "decoded alone"), aloneTile),
+      node("div", { class: "column" }, node("p", { class: "caption" }, "nearest codes"), node("div", { class: "bar" }, ...nearest)),
+      node("div", { class: "column" }, node("p", { class: "caption" }, `where in the ${h}x${w} grid`), places.element)];
+    const rows = [head, node("div", { class: "row" }, ...parts)];
+    if (images) {
+      const side = images.height, names = detail.image_names;
+      rows.push(node("p", { class: "caption" }, "the images that use it most, its tokens outlined"), node("div", { class: "row" }, ...names.map((name, number) => {
+        const canvas = tile(images, side, number, 144, name), context = canvas.getContext("2d");
+        canvas.classList.add("image");
+        detail.image_places[number].forEach(([y, x]) => {
+          for (const [colour, width] of [["#fff", 3], ["#d55e00", 1.5]]) {
+            context.strokeStyle = colour; context.lineWidth = width;
+            context.strokeRect(x * 144 / w, y * 144 / h, 144 / w, 144 / h);
+          }
+        });
+        return node("div", { class: "column", style: "width:144px" }, canvas, node("p", { class: "caption" }, name));
+      })));
+      const patch = patches.height, number = detail.patch_places.length;
+      const line = (from, to) => node("div", { class: "bar" }, ...Array.from({ length: to - from }, (_, i) => {
+        const [image, y, x] = detail.patch_places[from + i];
+        const pair = node("div", { class: "column pair" }, marked(tile(patches, patch, from + i, 48, `image ${image}, row ${y}, column ${x}`)));
+        pair.dataset.place = from + i;
+        return pair;
+      }));
+      rows.push(node("p", { class: "caption" }, "patches from these images, the token in the middle; below each, as decoded in its image"), line(0, detail.num_first),
+        node("p", { class: "caption" }, "a random sample of all its patches"), line(detail.num_first, number));
+    } else rows.push(node("p", {}, "No image uses this code."));
+    below.replaceChildren(...rows);
+    below.dataset.code = detail.code;
+    places.set({ values: u32(detail.grid_counts), columns: w, scale: "linear" });
+    await addDecoded(mine);
+    performance.mark("vistok:patches");
+    if (performance.getEntriesByName("vistok:click").length) performance.measure("vistok:click-to-patches", "vistok:click", "vistok:patches");
+    performance.clearMarks("vistok:click");
+  }
+
+  function marked(canvas) {  // outline the middle third: the token itself
+    const context = canvas.getContext("2d");
+    context.strokeStyle = "#fff"; context.lineWidth = 1; context.strokeRect(15.5, 15.5, 17, 17);
+    return canvas;
+  }
+
+  async function addDecoded(mine) {
+    const detail = model.get("detail"), decoded = model.get("decoded");
+    if (decoded.code !== detail.code || decoded.level !== detail.level || !decoded.patches?.byteLength) return;
+    const strip = await bitmap(decoded.patches);
+    if (mine !== turn) return;
+    for (const pair of below.querySelectorAll(".pair")) {
+      if (pair.children.length < 2) pair.append(marked(tile(strip, strip.height, +pair.dataset.place, 48, "decoded in its image")));
+    }
+  }
+
+  box.append(content);
+  takeUp();
+  show();
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    if (!painted) performance.measure("vistok:first-paint", { start: arrived, end: performance.now() });
+    painted = true; box.dataset.painted = "true";
+  }));
+  const stopModel = listen(model, { "change:counts": takeUp, "change:description": drawPlots, "change:atlas": () => { if (cells.value === "patch") fill(); },
+    "change:detail": show, "change:decoded": () => addDecoded(turn), "change:selected": () => map.set({ selected: model.get("selected") }) });
+  const stopTheme = onTheme(() => { map.draw(); if (counts.length) drawPlots(); });
+  return () => { stopFrame(); stopModel(); stopTheme(); };
+}
+export default { render };

@@ -1,0 +1,110 @@
+"""What every widget has: its script, a sentence in place of a traceback, a picture without a kernel, a text alternative."""
+
+import base64
+import functools
+import importlib.resources
+import io
+from collections.abc import Callable
+from typing import Any
+
+import anywidget
+import matplotlib.pyplot as plt
+import traitlets
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from vistok.encoded import EncodedImages
+
+SCRIPTS = importlib.resources.files("vistok.widgets") / "js"
+ANSWERED = (ValueError, FileNotFoundError)  # what bad input raises: its sentence is shown
+
+
+def script(*names: str) -> str:
+    """Return one ES module made of files of `js/`, the shared helpers first; anywidget loads a widget from one module."""
+    return "\n".join((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in ("common", *names))
+
+
+class Refusal:
+    """Why there is nothing to look at, as a sentence; widgets take it in place of `EncodedImages`, and show it."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+
+def open_encoded(*arguments: Any, **options: Any) -> EncodedImages | Refusal:
+    """Return `EncodedImages.open(...)`; where that refuses its input, why, for the widgets to show."""
+    try:
+        return EncodedImages.open(*arguments, **options)
+    except ANSWERED as error:
+        return Refusal(str(error))
+
+
+class View(anywidget.AnyWidget):
+    """Base of the widgets.
+
+    A subclass names its script, fills `description`, and draws `figure`. What cannot be shown is said in `message`.
+
+    Attributes:
+        message: a sentence for the reader: what was wrong with the input, or what is being done; empty: nothing.
+        description: what is seen, in sentences: the text alternative.
+    """
+
+    _css = (SCRIPTS / "style.css").read_text(encoding="utf-8")
+    message = traitlets.Unicode("").tag(sync=True)
+    description = traitlets.Unicode("").tag(sync=True)
+
+    def figure(self) -> Figure | None:
+        """Return the widget as a figure, for readers without a kernel; None where there is only the message."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self.message or self.description}"
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_(**options)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        data = dict(data or {}) | {"text/plain": repr(self)}
+        figure = self.figure()
+        if figure is not None:
+            data["image/png"] = base64.b64encode(figure_png(figure)).decode()
+            metadata = dict(metadata or {}) | {"image/png": {"alt": self.description}}
+        return data, metadata
+
+
+def answering(act: Callable[..., None]) -> Callable[..., None]:
+    """Make a method of a `View` put the sentence of refused input into `message`, and empty `message` if it succeeds."""
+
+    @functools.wraps(act)
+    def answered(self: View, *arguments: Any, **options: Any) -> None:
+        try:
+            act(self, *arguments, **options)
+        except ANSWERED as error:
+            self.message = str(error)
+        else:
+            self.message = ""
+
+    return answered
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file, and close it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def image_png(image: Tensor) -> bytes:
+    """Return an image, uint8 [3, H, W], as the bytes of a PNG file; of low compression, as it travels to a page nearby."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="png", compress_level=1)
+    return buffer.getvalue()
+
+
+def strip_png(images: Tensor) -> bytes:
+    """Return images, uint8 [n, 3, H, W] with n > 0, side by side as the bytes of a PNG file."""
+    return image_png(images.permute(1, 2, 0, 3).reshape(3, images.shape[2], -1))
