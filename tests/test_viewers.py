@@ -2,6 +2,8 @@
 
 import base64
 import io
+import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -302,6 +304,26 @@ def test_the_page_asks_by_messages(encoded: EncodedImages, editor: TokenEditor) 
     assert editor.answered == 5 and editor.comm is not None
     told(do="choose", image=4, other=4)
     assert torch.equal(editor.decoded, encoded.reconstructions([4])[0]) and not editor.can_undo
+
+
+def test_requests_of_two_threads_wait_for_each_other(editor: TokenEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, find = threading.Event(), editor._find_near
+
+    def slowly(code: int) -> None:
+        begun.set()
+        time.sleep(0.3)
+        find(code)
+
+    monkeypatch.setattr(editor, "_find_near", slowly)
+    first = threading.Thread(target=editor._handle_custom_msg, args=({"do": "look_at", "level": 0}, []))
+    first.start()
+    begun.wait(10)
+    editor._handle_custom_msg(
+        {"do": "replace", "code": 9999}, []
+    )  # JupyterLab sends it to another thread of the kernel
+    assert editor.message == "There is no code 9999: codes are 0 to 511."
+    first.join()
+    assert editor.message == "There is no code 9999: codes are 0 to 511." and editor.answered == 2
 
 
 def test_the_nearest_codes_are_offered(encoded: EncodedImages, editor: TokenEditor) -> None:

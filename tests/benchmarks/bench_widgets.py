@@ -2,10 +2,11 @@
 
     PYTHONPATH=tests python -m benchmarks.bench_widgets
 
-The tokenizers have random weights, which cost what trained ones do; the images are the 512 of photos' test split. First paint
-runs from the arrival of the data in the page to the second frame after it was drawn, click to patches from the click, through
-the kernel, to the drawn patches of one of the codes that are used most. At 262,144 codes a browser trace gives the longest task of the page's main
-thread, the time for which it cannot answer, while the pointer moves over the map, zooms, and sorts it anew.
+The tokenizers have random weights, which cost what trained ones do; the images are the 512 of photos' test split. First
+paint runs from the arrival of the data in the page to the second frame after it was drawn, click to patches from the click,
+through the kernel, to the drawn patches of one of the codes that are used most. At 262,144 codes a browser trace gives the
+longest task of the page's main thread, the time for which it cannot answer, while the pointer moves over the map, zooms, and
+sorts it anew.
 """
 
 import json

@@ -392,7 +392,7 @@ def test_of_the_slider_only_the_last_request_waits_for_an_answer(show: Callable[
     assert sent(page) == [{"do": "interpolate", "share": 0.1, "to_codes": False}]
     page.evaluate("window.model.set('answered', 1)")
     assert sent(page)[1:] == [{"do": "interpolate", "share": 0.3, "to_codes": False}]
-    page.evaluate("window.model.set('answered', 2)")
+    page.evaluate("window.model.set('share', 0.3); window.model.set('answered', 2)")
     page.get_by_label("snap to codes").check()
     assert sent(page)[2:] == [{"do": "interpolate", "share": 0.3, "to_codes": True}]
 

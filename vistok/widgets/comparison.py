@@ -125,8 +125,8 @@ class RunComparison(View):
     def _show(self, change: Any = None) -> None:
         if self._both is None:
             return
-        original, *made = self._pictures()
-        with self.hold_sync():
+        with self._turn, self.hold_sync():
+            original, *made = self._pictures()
             self.original = image_png(original)
             self.first, self.second = (image_png(picture) for picture in made)
             self.description = self._describe()

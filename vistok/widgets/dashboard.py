@@ -191,7 +191,8 @@ class TrainingDashboard(View):
             disable=not ahead,
         )
         if ahead:
-            bar.start_t -= (self._until or time.monotonic()) - self._since  # the rate is that since the start
+            bar.start_t -= (self._until or time.monotonic()) - self._since  # times and rate are those since the start
+            bar.last_print_t = bar.start_t
         return bar
 
     def _advance(self, bar: tqdm) -> None:

@@ -227,9 +227,10 @@ class TokenEditor(View):
         """Do what the page asks for."""
         arguments = dict(content)
         act = arguments.pop("do", None)
-        if act in ACTS:
-            getattr(self, act)(**arguments)
-        self.answered += 1
+        with self._turn:
+            if act in ACTS:
+                getattr(self, act)(**arguments)
+            self.answered += 1
 
     def _check_image(self, number: int) -> None:
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < self.images:
@@ -309,12 +310,9 @@ class TokenEditor(View):
         codes = torch.cat([torch.tensor([code]), near.cpu()])
         self.near, self.near_distances = codes.tolist(), [0.0, *distances.tolist()]
         missing = [number for number in codes.tolist() if (self.level, number) not in self._tile_of]
-        made = (
-            [tile for part in decode_alone(tokenizer, torch.tensor(missing), level=self.level) for tile in part]
-            if missing
-            else []
-        )
-        self._tile_of.update({(self.level, number): tile for number, tile in zip(missing, made, strict=True)})
+        if missing:
+            made = torch.cat(list(decode_alone(tokenizer, torch.tensor(missing), level=self.level)))
+            self._tile_of.update({(self.level, number): tile for number, tile in zip(missing, made, strict=True)})
         self._tiles = torch.stack([self._tile_of[self.level, number] for number in self.near])
         self.near_tiles = strip_png(self._tiles)
 

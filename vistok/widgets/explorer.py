@@ -74,11 +74,11 @@ class CodebookExplorer(View):
 
     # The whole codebook.
 
+    @answering
     def _on_level(self, change: Any) -> None:
         if not 0 <= change.new < len(self.sizes):
             self.level = change.old
-            self.message = f"There is no level {change.new}: levels are 0 to {len(self.sizes) - 1}."
-            return
+            raise ValueError(f"There is no level {change.new}: levels are 0 to {len(self.sizes) - 1}.")
         self._show_level()
         self._select(int(self.encoded.counts(self.level).argmax()))
 

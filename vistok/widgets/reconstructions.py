@@ -88,8 +88,8 @@ class ReconstructionViewer(View):
     def _show(self, change: Any = None) -> None:
         if self._encoded is None:
             return
-        original, reconstruction = self._pictures()
-        with self.hold_sync():
+        with self._turn, self.hold_sync():
+            original, reconstruction = self._pictures()
             self.original, self.reconstruction = image_png(original), image_png(reconstruction)
             self.description = self._describe(error_map(original, reconstruction))
 

@@ -4,6 +4,7 @@ import base64
 import functools
 import importlib.resources
 import io
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,11 @@ class View(anywidget.AnyWidget):
     message = traitlets.Unicode("").tag(sync=True)
     description = traitlets.Unicode("").tag(sync=True)
 
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        # JupyterLab handles what the page asks for in a thread of its own, beside a cell that runs: one at a time.
+        self._turn = threading.RLock()
+
     def figure(self) -> Figure | None:
         """Return the widget as a figure, for readers without a kernel; None where there is only the message."""
         raise NotImplementedError
@@ -76,16 +82,20 @@ class View(anywidget.AnyWidget):
 
 
 def answering(act: Callable[..., None]) -> Callable[..., None]:
-    """Make a method of a `View` put the sentence of refused input into `message`, and empty `message` if it succeeds."""
+    """Make a method of a `View` put the sentence of refused input into `message`, and empty `message` if it succeeds.
+
+    Such methods of one widget run one after the other, whichever thread calls them.
+    """
 
     @functools.wraps(act)
     def answered(self: View, *arguments: Any, **options: Any) -> None:
-        try:
-            act(self, *arguments, **options)
-        except ANSWERED as error:
-            self.message = str(error)
-        else:
-            self.message = ""
+        with self._turn:
+            try:
+                act(self, *arguments, **options)
+            except ANSWERED as error:
+                self.message = str(error)
+            else:
+                self.message = ""
 
     return answered
 

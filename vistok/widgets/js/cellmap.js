@@ -139,7 +139,7 @@ class CellMap {
     };
     outline(this.cursor, "#000", 1);
     if (this.selected >= 0 && this.selected < this.values.length) outline(this.cellOf ? this.cellOf[this.selected] : this.selected, "#d55e00", 2);
-    Object.assign(this.canvas.dataset, { paints: ++this.paints, cells: this.values.length, columns, selected: this.selected, zoom: view.zoom, block: step });
+    Object.assign(this.canvas.dataset, { paints: ++this.paints, cells: this.values.length, columns, selected: this.selected, zoom: view.zoom, block: step, drawn: this.tiles ? "tiles" : "colours" });
   }
 
   // The level of blocks that is drawn: the finest whose blocks are at least 2 pixels.

@@ -61,6 +61,7 @@ function render({ model, el }) {
   function answered() {
     flying = false;
     if (waiting) { const wanted = waiting; waiting = null; flying = true; ask("interpolate", wanted); }
+    else controls();
   }
 
   // A number that the kernel refused stays to be mended; it is overwritten only when the kernel's own changes.
