@@ -24,6 +24,8 @@ import nbformat
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORD_FILES = ("config.json", "log.jsonl", "metrics.json")  # of a committed run, what tables read
+SCREENSHOTS = REPOSITORY / "notebooks" / "screenshots"
+MAKING_SCREENSHOTS = bool(os.environ.get("VISTOK_SCREENSHOTS"))
 NOWHERE = "http://127.0.0.1:9"  # a proxy that is not there: downloads are refused at once
 FLAGS = [
     "--disable-gpu",
@@ -294,3 +296,15 @@ def _wait_until_up(lab: Lab, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"JupyterLab did not start:\n{lab.log.read_text()[-3000:]}")
+
+
+def keep_screenshot(target: Any, name: str) -> None:
+    """Write the screenshot of a view where that is asked for; else look only that one is there."""
+    file = SCREENSHOTS / f"{name}.png"
+    if MAKING_SCREENSHOTS:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        former = target.page.viewport_size
+        target.page.set_viewport_size({"width": 1180, "height": 1500})  # JupyterLab cuts off what does not fit
+        target.screenshot(path=file)
+        target.page.set_viewport_size(former)
+    assert file.stat().st_size > 10_000, f"{file} is missing: VISTOK_SCREENSHOTS=1 makes it"

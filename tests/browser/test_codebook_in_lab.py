@@ -5,20 +5,18 @@
 writes the screenshots anew, into notebooks/screenshots/.
 """
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from browser.lab import REPOSITORY
+from browser.lab import REPOSITORY, keep_screenshot
 
 from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
 
 SECONDS = 300
-SCREENSHOTS = REPOSITORY / "notebooks" / "screenshots"
 VIEWS = {  # class of the widget's element to the file of its screenshot
     "codebook-explorer": "explorer",
     "place-explorer": "places",
@@ -53,18 +51,6 @@ def pixels(canvas: Any) -> np.ndarray:
             return [image.width, image.height, Array.from(image.data)]; }"""
     )
     return np.array(values, dtype=np.uint8).reshape(height, width, 4)[..., :3]
-
-
-def keep(target: Any, name: str) -> None:
-    """Write the screenshot of a view where that is asked for; else look only that one is there."""
-    file = SCREENSHOTS / f"{name}.png"
-    if os.environ.get("VISTOK_SCREENSHOTS"):
-        SCREENSHOTS.mkdir(exist_ok=True)
-        former = target.page.viewport_size
-        target.page.set_viewport_size({"width": 1180, "height": 1500})  # JupyterLab cuts off what does not fit
-        target.screenshot(path=file)
-        target.page.set_viewport_size(former)
-    assert file.stat().st_size > 10_000, f"{file} is missing: VISTOK_SCREENSHOTS=1 makes it"
 
 
 def test_a_codebook_is_explored_and_a_picture_changed(
@@ -105,15 +91,15 @@ def test_a_codebook_is_explored_and_a_picture_changed(
     explorer.locator("select.cells").select_option("patch")
     expect(canvas).to_have_attribute("data-drawn", "tiles")
     page.mouse.move(0, 0)  # no tip over it
-    keep(canvas, "atlas")
+    keep_screenshot(canvas, "atlas")
     explorer.locator("select.cells").select_option("count")
-    keep(explorer, VIEWS["codebook-explorer"])
+    keep_screenshot(explorer, VIEWS["codebook-explorer"])
     explorer.locator("input.go").fill("600")
     page.keyboard.press("Enter")
     expect(explorer.locator(".message")).to_have_text("There is no code 600: codes are 0 to 511.")
 
     for name in ("place-explorer", "reconstruction-viewer", "run-comparison"):
-        keep(view(notebook, name), VIEWS[name])
+        keep_screenshot(view(notebook, name), VIEWS[name])
 
     _change_a_token(notebook)
     assert not notebook.errors, notebook.errors
@@ -141,7 +127,7 @@ def _change_a_token(notebook: Any) -> None:
     assert row - 5 <= rows.min() and rows.max() <= row + 6, (rows.min(), rows.max())
     assert column - 5 <= columns.min() and columns.max() <= column + 6, (columns.min(), columns.max())
     assert re.search(r"\d", change.inner_text())
-    keep(editor, VIEWS["token-editor"])
+    keep_screenshot(editor, VIEWS["token-editor"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from browser.lab import MAKING_SCREENSHOTS, keep_screenshot
 
 from vistok import plane
 from vistok.config import TrainConfig, read_table
@@ -88,6 +89,18 @@ def test_02_train_runs_to_the_end_and_shows_it(lab: Any, open_notebook: OpenNote
     )
     for file in files:
         assert (run / file).stat().st_size > 0, file
+    assert not notebook.errors, notebook.errors
+
+
+def test_the_dashboard_of_a_run_on_photos(lab: Any, open_notebook: OpenNotebook) -> None:
+    row = {"scale": "quick", "row": "celeba64/ema-d4", "steps": 600} if MAKING_SCREENSHOTS else {"scale": "smoke"}
+    notebook = open_notebook("02_train", **(SMOKE | row), seed=3, report_every=10)
+    notebook.run_all(seconds=SECONDS)
+    dashboard = notebook.page.locator(".training-dashboard")
+    dashboard.scroll_into_view_if_needed()
+    for canvas in dashboard.locator("canvas[data-points]").all():
+        assert int(canvas.get_attribute("data-points")) > 3
+    keep_screenshot(dashboard, "dashboard")
     assert not notebook.errors, notebook.errors
 
 

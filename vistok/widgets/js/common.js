@@ -40,11 +40,13 @@ function frame(el, model, name) {
   return [box, listen(model, { "change:message": say, "change:description": say })];
 }
 
-// Call when JupyterLab changes between light and dark: canvases do not follow the style sheet. Returns what stops it.
+// Draw anew when JupyterLab changes between light and dark, for canvases do not follow the style sheet; and once in the next
+// frame, for a widget's colours are known only when it stands on the page. Returns what stops it.
 function onTheme(redraw) {
   const observer = new MutationObserver(redraw);
   observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
-  return () => observer.disconnect();
+  const soon = requestAnimationFrame(redraw);
+  return () => { observer.disconnect(); cancelAnimationFrame(soon); };
 }
 
 const theme = (element) => {
