@@ -13,7 +13,16 @@ from PIL import Image
 from vistok import VisualTokenizer
 from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
-from vistok.widgets import CodebookExplorer, PlaceExplorer, Refusal, open_encoded
+from vistok.tokens import encode_dataset
+from vistok.widgets import (
+    CodebookExplorer,
+    PlaceExplorer,
+    ReconstructionViewer,
+    Refusal,
+    RunComparison,
+    TokenEditor,
+    open_encoded,
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +144,39 @@ def test_places_name_their_codes(encoded: EncodedImages) -> None:
     assert png(places.tiles).shape == (4, 4 * named, 3)
     places.selected = 256
     assert places.message == "There is no place 256: places are 0 to 255."
+
+
+def _tokens_of_another(folder: Path) -> dict[str, Any]:
+    torch.manual_seed(1)
+    options = {"codebook_size": 1024, "codebook_dim": 4}
+    other = VisualTokenizer(network_options={"hidden_dim": 8}, quantizer_options=options, image_size=64)
+    encode_dataset(other, "photos", folder / "tokens", split="test", device="cpu", progress=False)
+    return {"tokens": folder / "tokens"}
+
+
+WRONG = {
+    "a run without a tokenizer": (lambda folder: {"tokenizer": folder}, "There is no tokenizer in"),
+    "images of another size": (
+        lambda folder: {"dataset": torch.zeros(2, 3, 62, 62)},
+        "image_size 62 is not divisible by the downsample factor 4 of 'simple_cnn'; the nearest that is: 64.",
+    ),
+    "another size asked for": (lambda folder: {"image_size": 70}, "image_size 70 is not divisible"),
+    "no images": (lambda folder: {"dataset": torch.zeros(0, 3, 64, 64)}, "There are no images to look at"),
+    "a dataset that is not there": (lambda folder: {"dataset": "celeba", "data_root": folder / "x"}, "does not exist"),
+    "tokens of another codebook": (_tokens_of_another, "of another tokenizer"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_a_sentence_in_every_widget(case: str, tmp_path: Path) -> None:
+    make, sentence = WRONG[case]
+    given = {"tokenizer": EXAMPLE_RUN, "dataset": "photos", "device": "cpu", "progress": False} | make(tmp_path)
+    refused = open_encoded(given.pop("tokenizer"), given.pop("dataset"), **given)
+    assert isinstance(refused, Refusal) and sentence in refused.sentence
+    for widget in (CodebookExplorer, PlaceExplorer, TokenEditor, ReconstructionViewer):
+        assert widget(refused).message == refused.sentence
+    assert refused.sentence in RunComparison(refused, refused).message
+    editor = TokenEditor(refused)
+    editor.select(0, 0, 1, 1)  # as 03_codebook does
+    editor.swap()
+    assert editor.message == refused.sentence

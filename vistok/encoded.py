@@ -21,6 +21,7 @@ from vistok.tokens import TokenFile
 QUEUE_SIZE = 65_536  # tokens, of the published usage
 CACHED_RECONSTRUCTIONS = 256  # images
 DECODED_TOGETHER = 32  # images
+NO_IMAGES = "There are no images to look at: give a dataset that has some."
 
 
 class UsageCurve(NamedTuple):
@@ -73,7 +74,7 @@ class EncodedImages:
         levels = indices if isinstance(indices, tuple) else (indices,)
         sizes = tokenizer.quantizer.codebook_sizes
         if len(images) == 0:
-            raise ValueError("There are no images to look at: give a dataset that has some.")
+            raise ValueError(NO_IMAGES)
         if len(levels) != len(sizes):
             raise ValueError(
                 f"There are {len(levels)} levels of indices, but the tokenizer has {len(sizes)} codebooks."
@@ -339,6 +340,8 @@ def _encode(
 ) -> tuple[Tensor, ...]:
     """Return the indices of the first `number` images, one tensor a level, on the CPU."""
     device = next(tokenizer.parameters()).device
+    if number == 0:
+        raise ValueError(NO_IMAGES)
     if isinstance(images, Tensor):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"Images must be [N, 3, H, W], not {list(images.shape)}.")
@@ -357,6 +360,4 @@ def _encode(
             bar.update(len(batch))
             if done == number:
                 break
-    if not parts:
-        raise ValueError("There are no images to look at: give a dataset that has some.")
     return tuple(torch.cat(level) for level in zip(*parts, strict=True))

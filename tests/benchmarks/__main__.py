@@ -4,10 +4,26 @@ import contextlib
 import io
 from pathlib import Path
 
-from benchmarks import bench_evaluation, bench_loading, bench_metrics, bench_search, bench_training
+from benchmarks import (
+    bench_dashboard,
+    bench_evaluation,
+    bench_loading,
+    bench_metrics,
+    bench_search,
+    bench_training,
+    bench_widgets,
+)
 from benchmarks.harness import machine, print_rows
 
-BENCHMARKS = (bench_loading, bench_metrics, bench_search, bench_training, bench_evaluation)
+BENCHMARKS = (
+    bench_loading,
+    bench_metrics,
+    bench_search,
+    bench_training,
+    bench_evaluation,
+    bench_dashboard,
+    bench_widgets,
+)
 
 text = f"# Benchmarks\n\n`make bench` on {machine()}.\n\nRatios are within one run; memory is what a process adds to its own.\n"
 for benchmark in BENCHMARKS:

@@ -100,7 +100,7 @@ class TokenEditor(View):
         super().__init__()
         self._encoded: EncodedImages | None = None
         if isinstance(encoded, Refusal):
-            self.message = encoded.sentence
+            self._refuse(encoded)
             return
         self._encoded = encoded
         self._tile_of: dict[

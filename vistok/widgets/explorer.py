@@ -63,7 +63,7 @@ class CodebookExplorer(View):
         self._seed = seed
         self._tiles: dict[int, Tensor] = {}
         if self.encoded is None:
-            self.message = encoded.sentence
+            self._refuse(encoded)
             return
         self.name, self.sizes = encoded.name, list(encoded.codebook_sizes)
         self._show_level()

@@ -41,7 +41,7 @@ class PlaceExplorer(View):
         super().__init__()
         self.encoded = None if isinstance(encoded, Refusal) else encoded
         if self.encoded is None:
-            self.message = encoded.sentence
+            self._refuse(encoded)
             return
         self._level = level
         self._codes, self._counts, perplexity = encoded.codes_by_place(SHOWN_CODES, level)

@@ -59,7 +59,7 @@ class ReconstructionViewer(View):
         super().__init__()
         self._encoded: EncodedImages | None = None
         if isinstance(encoded, Refusal):
-            self.message = encoded.sentence
+            self._refuse(encoded)
             return
         if max_images < 1:
             self.message = f"max_images is {max_images}, but must be at least 1."

@@ -62,6 +62,11 @@ class View(anywidget.AnyWidget):
         super().__init__(**traits)
         # JupyterLab handles what the page asks for in a thread of its own, beside a cell that runs: one at a time.
         self._turn = threading.RLock()
+        self._refused = False
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Show why there is nothing to look at, from now on."""
+        self.message, self._refused = refusal.sentence, True
 
     def figure(self) -> Figure | None:
         """Return the widget as a figure, for readers without a kernel; None where there is only the message."""
@@ -84,11 +89,14 @@ class View(anywidget.AnyWidget):
 def answering(act: Callable[..., None]) -> Callable[..., None]:
     """Make a method of a `View` put the sentence of refused input into `message`, and empty `message` if it succeeds.
 
-    Such methods of one widget run one after the other, whichever thread calls them.
+    Such methods of one widget run one after the other, whichever thread calls them. Of a widget that has nothing to look at
+    they do nothing: its sentence stays.
     """
 
     @functools.wraps(act)
     def answered(self: View, *arguments: Any, **options: Any) -> None:
+        if self._refused:
+            return
         with self._turn:
             try:
                 act(self, *arguments, **options)

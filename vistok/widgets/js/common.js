@@ -125,7 +125,12 @@ function linePlot(canvas, series, options = {}) {
     : [low, (low + high) / 2, high];
   context.textAlign = "center";
   const across = ticks(x0, x1, xlog);
-  across.forEach((x, i) => { if (across.length < 7 || i % 2 === 0) context.fillText(short(x), px(x), height - bottom + 12); });
+  across.forEach((x, i) => {
+    if (across.length >= 7 && i % 2) return;
+    context.textAlign = px(x) > width - 20 ? "right" : "center";  // or its end would be cut off
+    context.fillText(short(x), Math.min(px(x), width - 1), height - bottom + 12);
+  });
+  context.textAlign = "center";
   context.fillText(xlabel, left + (width - left - right) / 2, height - 4);
   context.textAlign = "right";
   const up = ticks(y0, y1, ylog);
