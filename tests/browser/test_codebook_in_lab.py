@@ -109,6 +109,7 @@ def _change_a_token(notebook: Any) -> None:
     """Change one token: the decoded image changes there, and nowhere far from it."""
     editor = view(notebook, "token-editor")
     now, difference = (editor.locator(f"canvas[data-picture={name}]") for name in ("decoded", "difference"))
+    keep_screenshot(editor, VIEWS["token-editor"])
     editor.get_by_role("button", name="reset").click()  # the notebook has swapped a region
     expect(editor.locator("[data-role=change]")).to_contain_text("All tokens are as encoded")
     row, column = 4, 11
@@ -127,7 +128,6 @@ def _change_a_token(notebook: Any) -> None:
     assert row - 5 <= rows.min() and rows.max() <= row + 6, (rows.min(), rows.max())
     assert column - 5 <= columns.min() and columns.max() <= column + 6, (columns.min(), columns.max())
     assert re.search(r"\d", change.inner_text())
-    keep_screenshot(editor, VIEWS["token-editor"])
 
 
 @pytest.mark.parametrize(
