@@ -29,7 +29,7 @@ from vistok.widgets.view import View, script, strip_png
 
 POINTS = 600  # of a curve at most: more would not be seen
 PUSH_SECONDS, COUNTS_SECONDS, IDLE_SECONDS = (
-    0.1,
+    0.5,
     1.0,
     0.5,
 )  # at least between two messages, counts, steps without a report
