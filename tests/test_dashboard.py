@@ -230,7 +230,7 @@ def test_curves_stay_short_and_their_means_true(reports: int) -> None:
     assert len(history.entries()) == len(found)
 
 
-def test_at_most_ten_messages_a_second_and_steps_between_reports(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_messages_a_second_and_steps_between_reports(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[float, set[str]]] = []
 
     def send_state(self: TrainingDashboard, key: Any = None) -> None:
@@ -243,8 +243,8 @@ def test_at_most_ten_messages_a_second_and_steps_between_reports(toy: Toy, monke
     dashboard.start()
     dashboard.wait()
     times = np.array([at for at, _ in sent])
-    assert len(times) >= 10
-    assert np.diff(times).min() >= 0.095
+    assert len(times) >= 5
+    assert np.diff(times).min() >= 0.45
     counts = np.array([at for at, keys in sent if "counts" in keys])
     assert np.diff(counts[:-1]).min(initial=1.0) >= 0.9  # the last ones are those of the end
 
