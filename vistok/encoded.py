@@ -312,7 +312,7 @@ class EncodedImages:
         diversity".)
         """
         flat = self.tokens[level].ravel()
-        total, size = flat.size, self.codebook_sizes[level]
+        total = flat.size
         tokens = np.unique(np.geomspace(1, total, points).round().astype(np.int64))
         order, counts, starts = self._by_code[level]
         first = np.sort(order[starts[:-1][counts > 0]])  # where each code is seen for the first time
@@ -330,7 +330,6 @@ class EncodedImages:
                 log_factorial[rest] - log_factorial[rest - m] - log_factorial[total] + log_factorial[total - m]
             )
             expected[place] = codes.sum() - (codes[possible] * missed).sum()
-        assert seen[-1] <= size
         return UsageCurve(tokens, seen, expected, in_queue)
 
 
