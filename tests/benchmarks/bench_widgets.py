@@ -1,4 +1,4 @@
-"""The codebook explorer in a real JupyterLab and Chromium: first paint, a chosen code's patches, and a codebook of 262,144 codes.
+"""The codebook explorer in a real JupyterLab and Chromium: first paint, a chosen code's patches, and 262,144 codes.
 
     PYTHONPATH=tests python -m benchmarks.bench_widgets
 
@@ -81,7 +81,12 @@ def _explored(notebook: NotebookPage, size: int) -> list[dict[str, Any]]:
     clicks = page.evaluate(MEASURES, "vistok:click-to-patches")
     return [
         row(f"K = {size:,}: first paint after the data arrived", paint, "s", goal=-1.0),
-        row(f"K = {size:,}: choosing a code to its patches, median of {CLICKS}", statistics.median(clicks), "s", goal=-0.5),
+        row(
+            f"K = {size:,}: choosing a code to its patches, median of {CLICKS}",
+            statistics.median(clicks),
+            "s",
+            goal=-0.5,
+        ),
         row(f"K = {size:,}: choosing a code to its patches, slowest", max(clicks), "s"),
     ]
 
