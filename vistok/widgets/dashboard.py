@@ -28,11 +28,9 @@ from vistok.training import Trainer, deferred_interrupt
 from vistok.widgets.view import View, script, strip_png
 
 POINTS = 600  # of a curve at most: more would not be seen
-PUSH_SECONDS, COUNTS_SECONDS, IDLE_SECONDS = (
-    0.5,
-    1.0,
-    0.5,
-)  # at least between two messages, counts, steps without a report
+PUSH_SECONDS = 0.5  # at least between two messages to the page
+COUNTS_SECONDS = 1.0  # at least between two that carry counts
+IDLE_SECONDS = 0.5  # at least between two that only tell the step, where reports are far apart
 PICTURES_SHARE = 0.015  # of the training's time: beyond it reconstructions wait
 SENTENCES = (ValueError, FileNotFoundError, FloatingPointError)  # what they say is meant for a reader
 
