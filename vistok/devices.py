@@ -1,6 +1,8 @@
-"""Where and how exactly something is computed: the device, and plain float32 on it."""
+"""Where and how exactly something is computed: the device, plain float32 on it, and the threads of the CPU."""
 
 import contextlib
+import ctypes
+import os
 from collections.abc import Iterator
 
 import torch
@@ -36,3 +38,15 @@ def exact_float32(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+def release_idle_threads() -> None:
+    """Let go of the threads that OpenMP keeps for the calling thread; its next computation makes new ones.
+
+    For a thread that hands the computing over to another one. Each has a pool of its own, as large as the machine, and where
+    two pools exist libgomp no longer lets threads wait actively between two loops: training on two cores was 11 % slower.
+    """
+    loaded = ctypes.CDLL(None) if os.name == "posix" else None  # whatever PyTorch brought with it
+    pause = getattr(loaded, "omp_pause_resource_all", None)  # OpenMP 5.0
+    if pause is not None:
+        pause(1)  # omp_pause_soft

@@ -234,7 +234,7 @@ def test_02_train_is_watched_live_and_a_click_stops_it(lab: Any, open_notebook: 
         """Return the step that the page says, and how often it has drawn curves and codes."""
         step = int(box.locator(".steps").inner_text().split()[1].replace(",", ""))
         canvas = box.locator("canvas[role=application]")
-        return step, int(box.get_attribute("data-paints")), int(canvas.get_attribute("data-paints"))
+        return step, int(box.get_attribute("data-paints")), int(canvas.get_attribute("data-paints") or 0)
 
     def wait_until_more(than: tuple[int, int, int]) -> None:
         end = time.monotonic() + SECONDS

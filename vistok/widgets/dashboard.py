@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from vistok import plots
 from vistok.codebook import to_uint8
+from vistok.devices import release_idle_threads
 from vistok.runs import Report
 from vistok.training import Trainer, deferred_interrupt
 from vistok.widgets.view import View, script, strip_png
@@ -86,7 +87,7 @@ class TrainingDashboard(View):
                 self.last = entry
         self._counts: list[Tensor] = []  # int64 [K] a level; empty: not known yet
         self._pictures: Tensor | None = None  # uint8 [N, 3, 2H, W]: originals over reconstructions
-        self._pictures_step = 0
+        self._pictures_step, self._pictures_png = 0, b""
         self._news = {"curves"}  # what the page does not have yet
         self._writing = threading.Lock()  # held by whoever writes traits, or what they are made of
         self._thread: threading.Thread | None = None
@@ -130,6 +131,7 @@ class TrainingDashboard(View):
         self._show()
         self._thread = threading.Thread(target=self._train, args=(reports,), daemon=True, name=self.name)
         _STARTED.add(self)
+        release_idle_threads()
         self._thread.start()
 
     def stop(self) -> None:
@@ -280,13 +282,17 @@ class TrainingDashboard(View):
         with numbers, torch.autocast(trainer.device.type, trainer.dtype, enabled=trainer.dtype != torch.float32):
             reconstruction = tokenizer(self.images.to(trainer.device)).reconstruction
         pictures = torch.cat([to_uint8(self.images).cpu(), to_uint8(reconstruction).cpu()], dim=2)
+        png = strip_png(pictures)
         with self._writing:
-            self._pictures, self._pictures_step = pictures, trainer.step
+            self._pictures, self._pictures_step, self._pictures_png = pictures, trainer.step, png
             self._news.add("pictures")
         self._seconds_pictures = time.monotonic() - begun
 
     def _send_news(self) -> None:
-        """Send what is new until the training ends: at most one message every PUSH_SECONDS."""
+        """Send what is new until the training ends: at most one message every PUSH_SECONDS.
+
+        Without PyTorch, whose computations would give this thread a pool of threads too (see `release_idle_threads`).
+        """
         sent = time.monotonic()
         while not self._ended.wait(PUSH_SECONDS):
             begun = time.monotonic()
@@ -312,9 +318,9 @@ class TrainingDashboard(View):
             if "curves" in self._news:
                 self.series, self.curves = list(self._history.names), self._history.values().tobytes()
             if "counts" in self._news:
-                self.counts = torch.cat(self._counts).numpy().astype("<u4").tobytes()
+                self.counts = np.concatenate([of_codes.numpy() for of_codes in self._counts]).astype("<u4").tobytes()
             if "pictures" in self._news:
-                self.pictures, self.pictures_step = strip_png(self._pictures), self._pictures_step
+                self.pictures, self.pictures_step = self._pictures_png, self._pictures_step
             self.description = self._describe(step)
         self._news.clear()
         self.pushes += 1
@@ -326,7 +332,8 @@ class TrainingDashboard(View):
                 f"Loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}, perplexity {last['perplexity']:.0f}."
             )
         if self._counts:
-            dead, codes = sum(int((of_codes == 0).sum()) for of_codes in self._counts), sum(map(len, self._counts))
+            codes = sum(map(len, self._counts))
+            dead = codes - sum(int(np.count_nonzero(of_codes.numpy())) for of_codes in self._counts)
             said.append(f"{dead} of {codes} codes were chosen by no token of the last report.")
         return " ".join(said)
 
