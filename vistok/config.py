@@ -4,6 +4,7 @@ A run is fixed by its `TrainConfig`. A *row* of a results table (`tables/*.toml`
 how long it trains, and every field can be overridden one by one. The bottom of the package: it imports nothing of vistok.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -11,23 +12,36 @@ import inspect
 import json
 import math
 import os
+import re
 import tomllib
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 T = typing.TypeVar("T")
 
 PACKAGE = Path(__file__).resolve().parent
 TABLES = PACKAGE / "tables"
+MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
+MAX_SHOWN = 200  # characters of a value in an error sentence
+MAX_NAME = 64  # characters of a setting that is part of a run's folder name, which may have 255
+_TOO_DEEP = f"lists and dicts are nested deeper than {MAX_NESTING} levels"
 
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
 # differ only in them are the same run.
 EXECUTION_FIELDS = frozenset(
-    {"num_workers", "report_every", "checkpoint_every", "log_with", "checkpoint_activations", "lpips_weights"}
+    {
+        "num_workers",
+        "report_every",
+        "checkpoint_every",
+        "log_with",
+        "checkpoint_activations",
+        "lpips_weights",
+        "deterministic",
+    }
 )
 
 
@@ -52,14 +66,31 @@ def resolve_path(path: str | Path) -> Path:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a new name beside it, synced, then renamed over the old one."""
+    """Write a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file whole or not at all: to a new name beside it, synced, then renamed over the old one.
+
+    Yields:
+        the new file, open for reading and writing.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
+        with part.open("w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        if os.name == "posix":  # the new name is on the disk once the folder is
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         part.unlink(missing_ok=True)
 
@@ -71,6 +102,55 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known)}."
 
 
+def shown(value: object) -> str:
+    """Return `repr(value)` for an error sentence, cut where it is long; what a file holds may have any size."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of more digits than Python writes, or deeply nested lists
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Return what JSON text of unknown origin says.
+
+    Args:
+        text: UTF-8 where it is bytes.
+
+    Raises:
+        ValueError: it is no JSON, names a key twice, has NaN or an infinity, or is nested deeper than `MAX_NESTING`.
+    """
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise ValueError(f"the key {shown(name)} stands there twice, but must be there once")
+            found[name] = value
+        return found
+
+    def no_number(name: str) -> None:
+        raise ValueError(f"{name} is no number of JSON; a finite one must be there")
+
+    try:
+        value = json.loads(text, object_pairs_hook=object_of, parse_constant=no_number)
+    except RecursionError as error:  # the parser calls itself for every level
+        raise ValueError(_TOO_DEEP) from error
+    _check_nesting(value)
+    return value
+
+
+def _check_nesting(value: Any) -> None:
+    """Raise ValueError where dicts and lists lie deeper than `MAX_NESTING` in one another."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        inner = [v for v in level if isinstance(v, dict | list | tuple)]
+        level = [child for v in inner for child in (v.values() if isinstance(v, dict) else v)]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
+
+
 def read_table(name: str) -> dict[str, Any]:
     """Return a results table, `tables/<name>.toml`, complete.
 
@@ -78,21 +158,77 @@ def read_table(name: str) -> dict[str, Any]:
     "table/row", has all of that row.
 
     Raises:
-        ValueError: there is no such table.
+        ValueError: there is no such table, or its file does not hold one.
     """
-    path = TABLES / f"{name}.toml"
+    return _read_table(name, ())
+
+
+def _read_table(name: str, readers: tuple[str, ...]) -> dict[str, Any]:
+    """Return a table that the tables `readers` refer to, one after the other."""
     known = [p.stem for p in TABLES.glob("*.toml")]
-    if name not in known:
-        raise ValueError(f"There is no table {name!r}; {nearest(name, known)}")
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    if name not in known:  # so that no name leads out of the folder
+        raise ValueError(f"There is no table {shown(name)}; {nearest(name, known)}")
+    if name in readers:
+        raise ValueError(
+            f"The table {name!r} refers to itself, by {' -> '.join((*readers, name))}: name one row there."
+        )
+    readers = (*readers, name)
+    try:
+        table = tomllib.loads((TABLES / f"{name}.toml").read_bytes().decode())
+        _check_nesting(table)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML; nested deeper than the parser can call itself
+        reason = _TOO_DEEP if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"The table {name!r} is not TOML that can be read: {reason}.") from error
     if "based_on" in table:
-        base = read_table(table["based_on"])
+        base = _read_table(table["based_on"], readers)
         table |= {"recipe": base["recipe"], "scales": base["scales"]}
-    for row in table["rows"]:
+    rows = _part(table, "rows", list, f"table {name!r}")
+    for number, row in enumerate(rows):
+        if type(row) is not dict:
+            raise ValueError(f"Row {number} of table {name!r} is {shown(row)}, but must be a table: [[rows]].")
         if "same_as" in row:
-            other_table, _, other = row["same_as"].partition("/")
-            row |= next(r for r in read_table(other_table)["rows"] if r["name"] == other)
+            same_as = _part(row, "same_as", str, f"row {number} of table {name!r}")
+            other_table, _, other_name = same_as.partition("/")
+            others = {r["name"]: r for r in _read_table(other_table, readers)["rows"]}
+            if other_name not in others:
+                raise ValueError(f"Table {other_table!r} has no row {shown(other_name)}; {nearest(other_name, others)}")
+            row |= others[other_name]
+    _check_table(name, table)
     return table
+
+
+def _check_table(name: str, table: dict[str, Any]) -> None:
+    """Raise ValueError where a part of a table that `TrainConfig.from_row` needs is missing or of another kind."""
+    what = f"table {name!r}"
+    for text in ("title", "source", "note"):
+        _part(table, text, str, what)
+    _part(table, "recipe", dict, what)
+    scales = _part(table, "scales", dict, what)
+    families = _part(table, "families", dict, what) if "families" in table else {}
+    by_scale = {f"scales of {what}": scales}
+    for family in families:
+        by_scale[f"family {shown(family)} of {what}"] = _part(families, family, dict, f"families of {what}")
+    for part_of, part in by_scale.items():
+        for scale in scales:
+            _part(part, scale, dict, part_of)
+    names = [_part(row, "name", str, f"a row of {what}") for row in table["rows"]]
+    for number, row in enumerate(table["rows"]):
+        row_of = f"row {shown(names[number])} of {what}"
+        if names.index(names[number]) < number:
+            raise ValueError(f"The {row_of} stands there twice; every row has a name of its own.")
+        for part in ("settings", "published", *(part for part in ("recipe", "paper") if part in row)):
+            _part(row, part, dict, row_of)
+        if "family" in row and _part(row, "family", str, row_of) not in families:
+            raise ValueError(f"The {row_of} has family {shown(row['family'])}; {nearest(row['family'], families)}")
+
+
+def _part(table: dict[str, Any], key: str, kind: type[T], what: str) -> T:
+    """Return `table[key]`, or raise ValueError where it is missing or not of this kind; `what` names the table."""
+    if key not in table:
+        raise ValueError(f"There is no {key!r} in {what}: it must be there, a {kind.__name__}.")
+    if type(table[key]) is not kind:
+        raise ValueError(f"{key!r} of {what} is {shown(table[key])}, but must be a {kind.__name__}.")
+    return table[key]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,6 +316,7 @@ class TrainConfig:
     # Execution (see EXECUTION_FIELDS).
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, one more forward pass
     lpips_weights: str | None = None  # VGG16's weights file; None: PyTorch's download folder, or a download
+    deterministic: bool = False  # on a GPU too: the same numbers at every time, slower
     num_workers: int = 0  # loading processes; 0: load in the training process
     report_every: int = 10  # steps between two reports and two lines of the log
     checkpoint_every: int = 500  # steps
@@ -204,10 +341,12 @@ class TrainConfig:
             raise ValueError(f"test_fraction is {self.test_fraction}, but must be between 0 and 1; 0.1 is usual.")
         if self.seed >= 2**32:
             raise ValueError(f"seed is {self.seed}, but must be below 2**32.")
+        for name in _IN_FOLDER_NAMES:
+            _check_folder_name(name, getattr(self, name))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; {nearest(getattr(self, name), [c for c in choices if c])}"
+                    f"{name} is {shown(getattr(self, name))}; {nearest(getattr(self, name), [c for c in choices if c])}"
                 )
         for options in ("quantizer_options", "network_options"):
             for name in getattr(self, options):
@@ -295,16 +434,22 @@ class TrainConfig:
 
         Raises:
             ValueError: a key is not a field; the sentence names the nearest field.
+            TypeError: `settings` is no dict.
         """
+        if not isinstance(settings, dict):
+            raise TypeError(f"A configuration is a dict of settings, not {shown(settings)}.")
         for key in settings:
             if key not in _TYPES:
-                raise ValueError(f"There is no setting {key!r}; {nearest(key, _TYPES)}")
+                raise ValueError(f"There is no setting {shown(key)}; {nearest(key, _TYPES)}")
         return cls(**settings)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the configuration written by `to_json`; raises ValueError where the text is not one."""
-        settings = json.loads(text)
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the configuration written by `to_json`; raises ValueError or TypeError where the text is not one."""
+        try:
+            settings = strict_json(text)
+        except ValueError as error:
+            raise ValueError(f"A configuration is a JSON object of settings, but this text is not: {error}.") from error
         if not isinstance(settings, dict):
             raise ValueError("A configuration is a JSON object of settings.")
         return cls.from_dict(settings)
@@ -351,6 +496,8 @@ _AT_LEAST_ZERO = (
     *("reconstruction_weight", "logit_laplace_weight", "lpips_weight", "codebook_weight", "commitment_weight"),
     *("entropy_weight", "kl_weight", "adversarial_weight", "lecam_weight", "r1_weight"),
 )
+_IN_FOLDER_NAMES = ("row", "scale", "dataset", "quantizer")  # see TrainConfig.run_name
+_FOLDER_NAME = re.compile(rf"[A-Za-z0-9_.+-]{{1,{MAX_NAME}}}")
 _ABOVE_ZERO = {"lr": 0.0004, "discriminator_lr": 0.0001, "gradient_clip": 1.0}  # name to what is usual
 _ADVERSARIAL = (
     *("discriminator_options", "discriminator_lr", "discriminator_start", "adversarial_weight"),
@@ -372,20 +519,36 @@ _CHOICES = {
 def _checked(name: str, annotation: Any, value: Any) -> Any:
     """Return `value` as its field's type (an int is a float, a bool is not an int), or raise TypeError."""
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is {shown(value)}, but must be within 64 bits, at most 2**63 - 1.")
     if float in options and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     plain = tuple(typing.get_origin(option) or option for option in options)
     if type(value) not in plain:
         wanted = " or ".join("None" if option is types.NoneType else option.__name__ for option in plain)
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}), but must be of type {wanted}.")
+        raise TypeError(f"{name} is {shown(value)} ({type(value).__name__}), but must be of type {wanted}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}, but must be a finite number.")
     if isinstance(value, dict):  # a copy, and the same after a round trip: a tuple is a list
         try:
+            _check_nesting(value)
             value = json.loads(json.dumps(value, allow_nan=False))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{name} is {value!r}, but must be fit for JSON ({error}).") from error
+            raise ValueError(f"{name} is {shown(value)}, but must be fit for JSON ({error}).") from error
     return value
+
+
+def _check_folder_name(name: str, value: str | None) -> None:
+    """Raise ValueError where a setting would make the folder name of a run more than one name; a row is "table/row"."""
+    parts = [] if value is None else value.split("/") if name == "row" else [value]
+    if len(parts) <= 2 and all(_FOLDER_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
+        return
+    near = re.sub(r"[^A-Za-z0-9_.+-]+", "-", parts[-1][:MAX_NAME]).strip("-.") or name
+    slash = ', and one "/" as in "table/row"' if name == "row" else ""
+    raise ValueError(
+        f"{name} is {shown(value)}, but names a folder: it must be letters, digits and any of _ . - +{slash}, at most "
+        f"{MAX_NAME} of them and not only dots; {near!r} can be."
+    )
 
 
 def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any], **known_anyway: Any) -> T:

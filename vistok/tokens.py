@@ -29,21 +29,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-import filelock
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from vistok.config import replace_file, resolve_path
+from vistok.config import replace_file, resolve_path, shown, strict_json
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import exact_float32, usable_device
+from vistok.locks import only_process
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import first_line, state_sha256
 
 ARRAY, HEADER = "tokens.npy", "tokens.json"
 FORMAT = "vistok tokens 1"
+MAX_HEADER_BYTES = 2**28  # most of it the names of images that were left out; a million of them take 50 MB
 SECONDS_BETWEEN_RECORDS = 5.0  # of how many images are done: as much work is lost where encoding is stopped
 
 
@@ -202,7 +203,8 @@ def encode_dataset(
         )
         header = _new_header(tokenizer, opened, blank, flips)
         path.mkdir(parents=True, exist_ok=True)
-        with _only_writer(path):
+        busy = f"Tokens are being written into {path}"
+        with only_process(path / ".tokens.lock", busy, "wait for it, or give another folder."):
             header = _begin_or_resume(path, header)
             if header["num_images_done"] < len(opened):
                 _encode_rest(tokenizer, opened, path, header, batch_size, num_workers, progress)
@@ -327,8 +329,12 @@ def _read_header(path: Path) -> dict[str, Any]:
     file = path / HEADER
     if not file.is_file():
         raise FileNotFoundError(f"There are no tokens in {path}: {HEADER} and {ARRAY} are expected there.")
+    if (num_bytes := file.stat().st_size) > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"{file} does not describe tokens: it has {num_bytes:,} bytes, more than {MAX_HEADER_BYTES:,}."
+        )
     try:
-        header = json.loads(file.read_text(encoding="utf-8"))
+        header = strict_json(file.read_bytes())
         _check_header(header)
     except (ValueError, TypeError, AttributeError, LookupError) as error:  # wrong values, types, missing entries
         reason = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
@@ -339,23 +345,39 @@ def _read_header(path: Path) -> dict[str, Any]:
 def _check_header(header: dict[str, Any]) -> None:
     """Raise ValueError where a header contradicts itself, or what Python raises where it is something else."""
     if header["format"] != FORMAT:
-        raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
-    num_images, shapes, sizes = header["dataset"]["num_images"], header["level_shapes"], header["codebook_sizes"]
+        raise ValueError(f"its format is {shown(header['format'])}, not {FORMAT!r}")
+    num_images, num_done = header["dataset"]["num_images"], header["num_images_done"]
+    shapes, sizes, shape = header["level_shapes"], header["codebook_sizes"], header["shape"]
+    lengths = {"shape": shape, "codebook_sizes": sizes, "level_shapes": [n for level in shapes for n in level]}
+    for name, values in lengths.items():
+        if type(values) is not list or not all(_is_count(n, 1 if name != "shape" else 0) for n in values):
+            raise ValueError(f"its {name} is {shown(header[name])}, but must hold whole numbers like those of [[4, 4]]")
+    for name, value in {"num_images": num_images, "num_images_done": num_done}.items():
+        if not _is_count(value, 0):
+            raise ValueError(f"its {name} is {shown(value)}, but must be a whole number like 18")
+    if type(header["flips"]) is not bool:
+        raise ValueError(f"its flips is {shown(header['flips'])}, but must be true or false")
     num_rows = num_images * _rows_per_image(header)
-    fitting = [[num_rows, sum(math.prod(shape) for shape in shapes)]]
+    fitting = [[num_rows, sum(math.prod(level) for level in shapes)]]
     fitting += [[num_rows, *shapes[0]]] if len(shapes) == 1 else []
-    if header["shape"] not in fitting:
+    if shape not in fitting:
         raise ValueError(
-            f"its shape is {header['shape']}, but {num_images} images with levels {shapes} make {fitting[-1]}"
+            f"its shape is {shown(shape)}, but {num_images} images with levels {shown(shapes)} make {shown(fitting[-1])}"
         )
     if len(sizes) != len(shapes):
         raise ValueError(f"it has {len(sizes)} codebook_sizes, but {len(shapes)} level_shapes")
     if header["dtype"] != _dtype(sizes):
-        raise ValueError(f"its dtype is {header['dtype']!r}, but codebooks of {sizes} codes take {_dtype(sizes)!r}")
-    if not 0 <= header["num_images_done"] <= num_images:
-        raise ValueError(f"num_images_done is {header['num_images_done']}, but there are {num_images} images")
+        raise ValueError(
+            f"its dtype is {shown(header['dtype'])}, but codebooks of {shown(sizes)} codes take {_dtype(sizes)!r}"
+        )
+    if num_done > num_images:
+        raise ValueError(f"num_images_done is {num_done}, but there are {num_images} images")
     if not {"settings", "weights_sha256"} <= header["tokenizer"].keys():
         raise ValueError("its tokenizer has no settings or no weights_sha256")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return type(value) is int and least <= value < 2**62
 
 
 def _map_array(path: Path, header: dict[str, Any]) -> np.memmap:
@@ -363,14 +385,16 @@ def _map_array(path: Path, header: dict[str, Any]) -> np.memmap:
     file = path / ARRAY
     try:
         array = np.lib.format.open_memmap(file, mode="r")
-    except (ValueError, OSError) as error:  # of numpy, on a file that ends early, and where there is none
+    except Exception as error:  # there is none, or numpy raises whatever its header spells
         raise ValueError(
             f"{file} is missing, cut off or no array ({first_line(error)}): delete {path} and encode again."
         ) from error
-    if list(array.shape) != header["shape"] or array.dtype.name != header["dtype"]:
+    if list(array.shape) != header["shape"] or array.dtype != np.dtype(header["dtype"]):  # the order of bytes, too
         raise ValueError(
-            f"{file} holds {array.dtype.name} {list(array.shape)}, but {HEADER} says {header['dtype']} {header['shape']}."
+            f"{file} holds {array.dtype} {list(array.shape)}, but {HEADER} says {header['dtype']} {header['shape']}."
         )
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{file} holds its tokens column by column, but they lie row by row: encode again.")
     num_bytes = file.stat().st_size
     if num_bytes != array.offset + array.nbytes:
         raise ValueError(f"{file} has {num_bytes} bytes, but its array ends after {array.offset + array.nbytes}.")
@@ -386,18 +410,6 @@ def _record(file: BinaryIO, path: Path, header: dict[str, Any]) -> None:
 
 def _write_header(path: Path, header: dict[str, Any]) -> None:
     replace_file(path / HEADER, json.dumps(header, indent=2).encode())
-
-
-@contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Refuse to write into a folder while another process does."""
-    try:
-        with filelock.FileLock(path / ".tokens.lock", timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise ValueError(
-            f"Another process is writing tokens into {path}: wait for it, or give another folder."
-        ) from error
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:

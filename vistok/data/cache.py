@@ -9,6 +9,7 @@ a file built from something else than is wanted (files, sizes, modification time
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import struct
@@ -24,10 +25,13 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
+from vistok.config import strict_json
+
 CODE_VERSION = 1  # goes up when the same files and settings give other pixels
 
 _MAGIC = b"vistokpx"
 _TRAILER = struct.Struct("<8sQ32s")  # magic, length of the description, its SHA-256
+_MAX_DESCRIPTION_BYTES = 2**28  # 200 for each of ImageNet's images, were none of them readable
 _CHUNK = 64  # images a thread renders between two reports
 _CHECKED_ROWS = 16  # rows whose checksums the description holds: a full one would read the whole file
 
@@ -53,7 +57,8 @@ class PixelCache:
             raise ValueError("the files or the settings changed since")
         shape = tuple(description["shape"])
         self.unreadable: list[tuple[int, str]] = [(index, reason) for index, reason in description["unreadable"]]
-        self.pixels = np.asarray(np.memmap(path, np.uint8, "r", shape=shape)) if 0 not in shape else np.zeros(shape)
+        mapped = 0 not in shape
+        self.pixels = np.asarray(np.memmap(path, np.uint8, "r", shape=shape)) if mapped else np.zeros(shape, np.uint8)
         if _row_checksums(self.pixels) != description["checksums"]:
             raise ValueError("pixels are damaged")
 
@@ -207,16 +212,37 @@ def _read_description(path: Path) -> dict:
             raise ValueError("it is cut off")
         file.seek(num_bytes - _TRAILER.size)
         magic, length, checksum = _TRAILER.unpack(file.read(_TRAILER.size))
-        if magic != _MAGIC or length > num_bytes - _TRAILER.size:
+        if magic != _MAGIC or length > min(num_bytes - _TRAILER.size, _MAX_DESCRIPTION_BYTES):
             raise ValueError("it is cut off or no pixel cache")
         file.seek(num_bytes - _TRAILER.size - length)
         text = file.read(length)
     if hashlib.sha256(text).digest() != checksum:
         raise ValueError("its description is damaged")
-    description = json.loads(text)
-    if int(np.prod(description["shape"])) != num_bytes - _TRAILER.size - length:
-        raise ValueError("its size is not that of its pixels")
+    description = strict_json(text)
+    if not _describes_pixels(description, num_bytes - _TRAILER.size - length):
+        raise ValueError("its description is none of a pixel cache, or its size is not that of its pixels")
     return description
+
+
+def _describes_pixels(description: object, num_bytes: int) -> bool:
+    """Return whether a description has all its entries, each of its type, and fits this many bytes of pixels."""
+    if not isinstance(description, dict) or not {"key", "shape", "unreadable", "checksums"} <= description.keys():
+        return False
+    shape, unreadable, checksums = (description[name] for name in ("shape", "unreadable", "checksums"))
+    if type(shape) is not list or len(shape) != 4 or not all(_is_count(length) for length in shape):
+        return False
+    if shape[1:] != [shape[1], shape[1], 3] or math.prod(shape) != num_bytes:
+        return False
+    if type(unreadable) is not list or type(checksums) is not list or not all(_is_count(crc) for crc in checksums):
+        return False
+    return type(description["key"]) is str and all(
+        type(entry) is list and len(entry) == 2 and _is_count(entry[0], shape[0]) and type(entry[1]) is str
+        for entry in unreadable
+    )
+
+
+def _is_count(value: object, end: int = 2**62) -> bool:
+    return type(value) is int and 0 <= value < end
 
 
 def _row_checksums(pixels: np.ndarray) -> list[int]:

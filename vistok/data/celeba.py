@@ -8,7 +8,9 @@ import re
 import zipfile
 from pathlib import Path
 
+from vistok.config import shown
 from vistok.data.files import FolderFiles, ImageFiles, ZipFiles
+from vistok.weights import first_line
 
 IMAGES = "img_align_celeba"
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv")
@@ -19,8 +21,11 @@ HELP = (
     "mirror https://www.kaggle.com/datasets/jessicali9530/celeba-dataset, and put both (the zip may stay zipped) into"
 )
 
+_IMAGE = re.compile(r"[0-9]+\.jpg")
 _ENTRY = re.compile(rf"(?:{IMAGES}/){{0,2}}[0-9]+\.jpg")
-_MAX_ENTRY_BYTES = 16 * 2**20  # an aligned image has about 10 kB
+_MAX_ENTRY_BYTES = 2**20  # an aligned image has about 10 kB, and 116 kB not compressed
+_MAX_PARTITION_BYTES = 64 * 2**20  # the official file has 3 MB
+_ENCRYPTED = 1  # bit of an entry's flags
 
 
 def celeba(root: Path, split: str) -> ImageFiles:
@@ -53,14 +58,27 @@ def celeba(root: Path, split: str) -> ImageFiles:
 
 def _read_partition(path: Path) -> dict[str, str]:
     """Return the split of each image: lines "000001.jpg 0", with a comma and a header line in the mirror's file."""
+    if (num_bytes := path.stat().st_size) > _MAX_PARTITION_BYTES:
+        raise ValueError(
+            f"{path} has {num_bytes:,} bytes, but lists images in a few of them: {PARTITIONS[0]} has 3 MB."
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text: {error}.") from error
     partition = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         words = line.replace(",", " ").split()
         if not words or (number == 1 and words[0] == "image_id"):
             continue
-        if len(words) != 2 or words[1] not in SPLITS or words[0] in partition:
+        if (
+            len(words) != 2
+            or not _IMAGE.fullmatch(words[0])  # a name, and no way out of the folder
+            or words[1] not in SPLITS
+            or words[0] in partition
+        ):
             raise ValueError(
-                f'Line {number} of {path} is {line!r}, but must be a new image and 0, 1 or 2, like "000001.jpg 0".'
+                f'Line {number} of {path} is {shown(line)}, but must be a new image and 0, 1 or 2, like "000001.jpg 0".'
             )
         partition[words[0]] = SPLITS[words[1]]
     return partition
@@ -68,20 +86,28 @@ def _read_partition(path: Path) -> dict[str, str]:
 
 def _read_entries(archive: Path) -> dict[str, zipfile.ZipInfo]:
     """Return the images of the zip by file name; nothing is unpacked, and no other name is trusted."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            infos = file.infolist()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive} is no zip file, or its download was cut off: {error}.") from error
+    with archive.open("rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as file:
+                infos = file.infolist()
+        except Exception as error:  # a damaged directory raises whatever its bytes spell
+            raise ValueError(f"{archive} is no zip file, or its download was cut off: {first_line(error)}.") from error
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         if info.is_dir() or not info.filename.endswith(".jpg"):
             continue
         name = info.filename.rpartition("/")[2]
-        if not _ENTRY.fullmatch(info.filename) or name in entries or info.file_size > _MAX_ENTRY_BYTES:
+        # As it was packed counts too: what an entry says of its size unpacked need not be true.
+        num_bytes = max(info.file_size, info.compress_size)
+        if not _ENTRY.fullmatch(info.filename) or name in entries or num_bytes > _MAX_ENTRY_BYTES:
             raise ValueError(
-                f"{archive} holds {info.filename!r} ({info.file_size} bytes), but images there are small and called "
+                f"{archive} holds {shown(info.filename)} ({num_bytes} bytes), but images there are small and called "
                 f"{IMAGES}/000001.jpg, each once."
+            )
+        if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(
+                f"{archive} holds {shown(info.filename)} encrypted or packed in an unusual way ({info.compress_type}), but "
+                "images there are stored (0) or deflated (8)."
             )
         entries[name] = info
     return entries

@@ -3,15 +3,22 @@
 The crops are those of the published protocols: CelebA's 128x128 window (top 57, left 25), and ADM's centre and random
 crops (Dhariwal and Nichol, arXiv:2105.05233; `image_datasets.py` of guided-diffusion). Orientation tags are ignored, as
 those protocols ignore them.
+
+Files are not trusted: their size in pixels is checked before any is decoded, and only formats are read whose decoders
+start no other program, as Pillow's for EPS does.
 """
 
 import abc
+import contextlib
 import dataclasses
 import io
 import math
+import threading
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from vistok.data.draws import uniform
 
@@ -21,10 +28,23 @@ CELEBA_SIZE = (178, 218)  # width and height of an aligned CelebA image
 CELEBA_BOX = (25, 57, 25 + 128, 57 + 128)
 CROP_MARGIN = 1.125  # side of the cached square over the image size; random crops move within it
 ADM_MIN_CROP_FRACTION = 0.8
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of files.SUFFIXES, whatever a file's suffix says
+MAX_PIXELS = 178_956_970  # of an image; Pillow's own limit, which is a global that may be set to none
+
+# Pillow turns TIFF files by their orientation tag as it loads them, by the transposition that each of these undoes.
+_UNTURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an image file of any mode to 8-bit RGB.
+    """Decode an image file of any mode to 8-bit RGB: its first picture, where it holds several.
 
     Transparent pixels are laid over white, 16-bit values keep their high byte, CMYK and palettes are converted.
 
@@ -36,26 +56,71 @@ def decode(data: bytes, name: str) -> Image.Image:
         A loaded image of mode RGB.
 
     Raises:
-        ValueError: the file is no image, is damaged, or is larger than Pillow's decompression-bomb limit.
+        ValueError: the file is no image of `FORMATS`, is damaged, or has more than `MAX_PIXELS` pixels.
     """
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return _to_rgb(image)
+        with _without_warnings():
+            image = _open(data)
+            turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
+            image.load()
+            image = _to_rgb(image)
+            return image.transpose(_UNTURN[turned]) if turned in _UNTURN else image
     except Exception as error:  # a damaged file raises whatever its format's parser meets first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = f"it is none of {', '.join(FORMATS)}"
         raise ValueError(f"The image {name} cannot be decoded: {reason}") from error
 
 
 def check_decodes(data: bytes, name: str) -> None:
     """Raise ValueError where `decode` would; a JPEG is decoded at an eighth of its size, which is faster."""
     try:
-        image = Image.open(io.BytesIO(data))
-        image.draft("RGB", (1, 1))
-        image.load()
-        _to_rgb(image)
+        with _without_warnings():
+            image = _open(data)
+            image.draft("RGB", (1, 1))
+            image.load()
+            _to_rgb(image)
     except Exception:
         decode(data, name)  # the plain way decides, and words the error
+
+
+def _open(data: bytes) -> Image.Image:
+    """Return an image of which nothing but its header is read; raises ValueError where it is too large to be loaded."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    sizes = [image.size]
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and TiffImagePlugin.TILEWIDTH in image.tag_v2:
+        # libtiff decodes whole tiles, whatever the image has of them.
+        sizes.append((image.tag_v2[TiffImagePlugin.TILEWIDTH], image.tag_v2[TiffImagePlugin.TILELENGTH]))
+    for width, height in sizes:
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"it has {width}x{height} pixels, but at most {MAX_PIXELS:,} are decoded")
+    return image
+
+
+_silent = contextlib.ExitStack()
+_silent_lock = threading.Lock()
+_num_decoding = 0
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep warnings back while any thread decodes: of files larger than half of Pillow's limit, of odd tags.
+
+    The filters belong to all threads, so the first one that decodes changes them and the last one puts them back.
+    """
+    global _num_decoding
+    with _silent_lock:
+        if _num_decoding == 0:
+            _silent.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _num_decoding += 1
+    try:
+        yield
+    finally:
+        with _silent_lock:
+            _num_decoding -= 1
+            if _num_decoding == 0:
+                _silent.close()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -104,9 +169,7 @@ class CenterSquare(Square):
         return left, top, left + side, top + side
 
     def render(self, index: int, image: Image.Image) -> np.ndarray:
-        image = resize_short_side(image, self.size)
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+        return _crop_of_resized(image, self.size, self.size, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,14 +218,6 @@ class PhotoSquare(Square):
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
 
 
-def resize_short_side(image: Image.Image, short: int) -> Image.Image:
-    """Return the image with `short` pixels on its short side: box-filtered halvings, then one bicubic step (ADM)."""
-    while min(image.size) >= 2 * short:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = short / min(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-
-
 def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> np.ndarray:
     """Return ADM's random crop: a short side of `image_size` / 1.0 to / 0.8 pixels, then a window of it.
 
@@ -174,9 +229,35 @@ def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> n
     Returns:
         uint8 [image_size, image_size, 3].
     """
-    top_draw, left_draw, side_draw = draws
     largest = math.ceil(image_size / ADM_MIN_CROP_FRACTION)
-    image = resize_short_side(image, image_size + int(side_draw * (largest - image_size + 1)))
-    top = int(top_draw * (image.height - image_size + 1))
-    left = int(left_draw * (image.width - image_size + 1))
-    return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
+    short = image_size + int(draws[2] * (largest - image_size + 1))
+    return _crop_of_resized(image, short, image_size, (draws[0], draws[1]))
+
+
+def _crop_of_resized(image: Image.Image, short: int, size: int, place: tuple[float, float] | None) -> np.ndarray:
+    """Return a window of the image resized to a short side: box-filtered halvings, then one bicubic step (ADM).
+
+    Args:
+        image: RGB.
+        short: pixels of the short side.
+        size: pixels, height and width of the window.
+        place: draws in [0, 1) for the window's top and left; None: the centre.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    while min(image.size) >= 2 * short:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = short / min(image.size)
+    width, height = round(image.width * scale), round(image.height * scale)
+    if place is None:
+        left, top = (width - size) // 2, (height - size) // 2
+    else:
+        top, left = int(place[0] * (height - size + 1)), int(place[1] * (width - size + 1))
+    window = (left, top, left + size, top + size)
+    if width * height <= MAX_PIXELS:
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC).crop(window))
+    # The whole would be too large: a picture one pixel high has no more pixels than others, but its enlargement has.
+    across, down = image.width / width, image.height / height
+    box = (left * across, top * down, min(window[2] * across, image.width), min(window[3] * down, image.height))
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))

@@ -15,7 +15,7 @@ An optimizer's moments of a revived code stay as they were; those of a code with
 
 import abc
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,7 @@ class _VectorCodebook(Quantizer):
         if revive_after is not None and revive_after < 1:
             raise ValueError(f"revive_after is {revive_after}, but must be at least 1 step; 100 is usual.")
         self.init, self.revive_after, self.gradient = init, revive_after, gradient
+        self._may_start = init == "kmeans"  # to ask `initialized` is to wait for a GPU: not at every step
         if init == "kmeans":
             self.register_buffer("initialized", torch.tensor(False))
         if revive_after is not None:
@@ -63,15 +64,21 @@ class _VectorCodebook(Quantizer):
     @torch.no_grad()
     def _renew(self, tokens: Tensor) -> None:
         """Start the codebook on the first batch, and revive dead codes; before the search."""
-        if self.init == "kmeans" and not self.initialized:
-            codes = kmeans(tokens, self.codebook_size, self.l2_norm)
-            self._place(codes, torch.ones(len(codes), dtype=torch.bool, device=codes.device))
-            self.initialized.fill_(True)
+        if self._may_start:
+            if not self.initialized:
+                codes = kmeans(tokens, self.codebook_size, self.l2_norm)
+                self._place(codes, torch.ones(len(codes), dtype=torch.bool, device=codes.device))
+                self.initialized.fill_(True)
+            self._may_start = False
         if self.revive_after is not None:
             dead = self.unused_steps >= self.revive_after
             if dead.any():
                 self._place(draw_tokens(tokens, int(dead.sum())), dead)
                 self.unused_steps.masked_fill_(dead, 0)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._may_start = self.init == "kmeans"  # the state may be of a codebook that had not started
 
     @torch.no_grad()
     def _count_unused(self, indices: Tensor) -> None:
