@@ -284,7 +284,7 @@ def test_two_processes_do_not_write_into_one_folder(encode: Callable[..., TokenF
     (tmp_path / "tokens").mkdir()
     with (
         filelock.FileLock(tmp_path / "tokens" / ".tokens.lock"),
-        pytest.raises(ValueError, match="Another process is writing tokens into"),
+        pytest.raises(ValueError, match="Tokens are being written into .* by another process: wait"),
     ):
         encode(toy())
 

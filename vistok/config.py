@@ -4,6 +4,7 @@ A run is fixed by its `TrainConfig`. A *row* of a results table (`tables/*.toml`
 how long it trains, and every field can be overridden one by one. The bottom of the package: it imports nothing of vistok.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -15,9 +16,9 @@ import tomllib
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 T = typing.TypeVar("T")
 
@@ -27,7 +28,15 @@ TABLES = PACKAGE / "tables"
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
 # differ only in them are the same run.
 EXECUTION_FIELDS = frozenset(
-    {"num_workers", "report_every", "checkpoint_every", "log_with", "checkpoint_activations", "lpips_weights"}
+    {
+        "num_workers",
+        "report_every",
+        "checkpoint_every",
+        "log_with",
+        "checkpoint_activations",
+        "lpips_weights",
+        "deterministic",
+    }
 )
 
 
@@ -52,14 +61,31 @@ def resolve_path(path: str | Path) -> Path:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a new name beside it, synced, then renamed over the old one."""
+    """Write a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file whole or not at all: to a new name beside it, synced, then renamed over the old one.
+
+    Yields:
+        the new file, open for reading and writing.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
+        with part.open("w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        if os.name == "posix":  # the new name is on the disk once the folder is
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         part.unlink(missing_ok=True)
 
@@ -180,6 +206,7 @@ class TrainConfig:
     # Execution (see EXECUTION_FIELDS).
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, one more forward pass
     lpips_weights: str | None = None  # VGG16's weights file; None: PyTorch's download folder, or a download
+    deterministic: bool = False  # on a GPU too: the same numbers at every time, slower
     num_workers: int = 0  # loading processes; 0: load in the training process
     report_every: int = 10  # steps between two reports and two lines of the log
     checkpoint_every: int = 500  # steps

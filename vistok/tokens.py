@@ -29,7 +29,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-import filelock
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,6 +38,7 @@ from tqdm import tqdm
 from vistok.config import replace_file, resolve_path
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import exact_float32, usable_device
+from vistok.locks import only_process
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import first_line, state_sha256
 
@@ -202,7 +202,8 @@ def encode_dataset(
         )
         header = _new_header(tokenizer, opened, blank, flips)
         path.mkdir(parents=True, exist_ok=True)
-        with _only_writer(path):
+        busy = f"Tokens are being written into {path}"
+        with only_process(path / ".tokens.lock", busy, "wait for it, or give another folder."):
             header = _begin_or_resume(path, header)
             if header["num_images_done"] < len(opened):
                 _encode_rest(tokenizer, opened, path, header, batch_size, num_workers, progress)
@@ -386,18 +387,6 @@ def _record(file: BinaryIO, path: Path, header: dict[str, Any]) -> None:
 
 def _write_header(path: Path, header: dict[str, Any]) -> None:
     replace_file(path / HEADER, json.dumps(header, indent=2).encode())
-
-
-@contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Refuse to write into a folder while another process does."""
-    try:
-        with filelock.FileLock(path / ".tokens.lock", timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise ValueError(
-            f"Another process is writing tokens into {path}: wait for it, or give another folder."
-        ) from error
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
