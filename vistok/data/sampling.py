@@ -81,6 +81,7 @@ def eval_batches(
     batch_size: int,
     *,
     first_image: int = 0,
+    end_image: int | None = None,
     num_workers: int = 0,
     rank: int = 0,
     num_processes: int = 1,
@@ -91,19 +92,25 @@ def eval_batches(
         dataset: N images.
         batch_size: images a batch of this process; the last may have fewer.
         first_image: number of the image to begin with.
+        end_image: number of the image to end before; None: all.
         num_workers: loading processes; 0: load here.
         rank: this process, in [0, num_processes).
-        num_processes: each takes one contiguous part of the dataset; their parts differ by at most one image.
+        num_processes: each takes one contiguous part of these images (`share`); their parts differ by at most one image.
 
     Returns:
         An iterator over uint8 [b, 3, H, W], channels_last.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
-    num_images = len(dataset) - first_image
-    first, last = (first_image + num_images * r // num_processes for r in (rank, rank + 1))
-    batches = _EvalBatches(dataset, batch_size, first, last)
+    images = share(range(first_image, len(dataset) if end_image is None else end_image), rank, num_processes)
+    batches = _EvalBatches(dataset, batch_size, images.start, images.stop)
     return _load(batches, range(len(batches)), num_workers, pin_memory=False)
+
+
+def share(images: range, rank: int, num_processes: int) -> range:
+    """Return the contiguous part of some images that one of several processes takes; parts differ by at most one image."""
+    first, end = (len(images) * r // num_processes for r in (rank, rank + 1))
+    return images[first:end]
 
 
 def to_float(images_uint8: torch.Tensor) -> torch.Tensor:
