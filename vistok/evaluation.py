@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torchmetrics import Metric
 from tqdm import tqdm
@@ -33,7 +32,7 @@ from vistok.config import resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
-from vistok.processes import rank_and_number
+from vistok.processes import process_state, rank_and_number
 from vistok.runs import Run, provenance
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import Unavailable
@@ -435,7 +434,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is there")
     given = vars(parser.parse_args(arguments))
     path, overwrite = given.pop("run"), given.pop("overwrite")
-    processes = PartialState()
+    processes = process_state()
     try:
         run = Run.open(path)
         record, own_folder = evaluate_run(

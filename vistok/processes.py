@@ -1,7 +1,22 @@
 """Sums and means over the processes of a distributed run; of one process they are what it has."""
 
+import os
+import warnings
+
+import torch
 import torch.distributed as dist
-from torch import Tensor
+from accelerate import Accelerator, PartialState
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def process_state() -> PartialState:
+    """Return what Accelerate knows of this process and those beside it; the group of processes is begun with it.
+
+    On a machine without a GPU it takes several processes for so many single ones, unless it is told that the CPU is meant.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=several and not torch.accelerator.is_available())
 
 
 def is_distributed() -> bool:
@@ -12,6 +27,14 @@ def is_distributed() -> bool:
 def rank_and_number() -> tuple[int, int]:
     """Return this process's rank and the number of processes."""
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+
+
+def prepare(accelerator: Accelerator, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    """Return a model and its optimiser as several processes train them; of one process they are what they were."""
+    with warnings.catch_warnings():
+        # PyTorch renames the option that Accelerate passes on. Ours is off: a codebook's buffers are summed where they change.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return accelerator.prepare(model, optimizer)
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -40,7 +40,7 @@ from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
 from vistok.optimization import build_optimizer, lr_factor
 from vistok.pretrained import load_pretrained
-from vistok.processes import mean_over_processes, sum_over_processes
+from vistok.processes import mean_over_processes, prepare, process_state, sum_over_processes
 from vistok.runs import Report, Run
 from vistok.tables import literal
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
@@ -89,8 +89,8 @@ class Trainer:
             test_fraction=self.config.test_fraction,
             on_bad_image=self.config.on_bad_image,
         )
+        process_state()
         # Precision is the configuration's, whatever `accelerate config` says of mixed precision on this machine.
-        # Buffers are not sent from process to process at every pass: those of a codebook are summed where they change.
         self.accelerator = Accelerator(
             mixed_precision="no",
             log_with=self.config.log_with,
@@ -122,7 +122,7 @@ class Trainer:
         optimizer = build_optimizer(self.config, parameters, self.config.lr)
         self._compile_settings()
         model = torch.compile(self.tokenizer) if self.config.compile else self.tokenizer
-        self._model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self._model, self.optimizer = prepare(self.accelerator, model, optimizer)
         self.adversary = Adversary(self.config, self.accelerator, self.dtype) if self.config.discriminator else None
         self._average = None
         if self.config.ema_decay is not None:
@@ -187,6 +187,7 @@ class Trainer:
             num_workers=self.config.num_workers,
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
+            num_parts=self.config.accumulate,
             pin_memory=self.device.type == "cuda",
         )
         bar = tqdm(
@@ -220,7 +221,8 @@ class Trainer:
                     clock, data_seconds, since = time.perf_counter(), 0.0, self.step
                 if self.step % self.config.checkpoint_every == 0 and not last:
                     self.save()
-        if self.step < self.config.steps and threading.current_thread() is threading.main_thread():
+        told = self.accelerator.is_main_process and threading.current_thread() is threading.main_thread()
+        if self.step < self.config.steps and told:
             tqdm.write(self.interruption)  # in another thread its owner says so, where the reader looks
 
     def train_step(self, images: Tensor) -> dict[str, Tensor]:
@@ -572,19 +574,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.scale is not None:
                 raise ValueError(f"scale is {given.scale!r}, but only a row has scales; leave it out, or give --row.")
             config = read_config(given.config, **overrides)
-        with PartialState().main_process_first():  # of several processes one begins the run, or sets it aside
-            start_over = given.start_over and PartialState().is_main_process
+        with process_state().main_process_first():  # of several processes one begins the run, or sets it aside
+            start_over = given.start_over and process_state().is_main_process
             run = Run.open(given.run_dir, config, start_over=start_over)
         trainer = Trainer(run)
         # Amid an exchange with other processes nobody would listen to SIGTERM: their launcher's ends them at once.
-        alone = PartialState().num_processes == 1
+        alone = process_state().num_processes == 1
         with deferred_interrupt(trainer.stop, signal.SIGTERM) if alone else contextlib.nullcontext():
             for _ in trainer:
                 pass
     except (ValueError, TypeError, OSError, FloatingPointError, Unavailable) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         last = run.log()[-1]
         said = f"step {last['step']} of {config.steps}, loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}"
         print(f"{said}: {run.path}")
