@@ -117,12 +117,11 @@ def test_a_run_begun_by_two_processes_is_ended_by_three(trained: Path) -> None:
 def test_in_float32_the_first_gradients_are_those_of_one(measured: Path, kind: str, world: int) -> None:
     one, several = (torch.load(measured / f"gradients-{kind}-{number}.pt") for number in (1, world))
     assert one.keys() == several.keys() and len(one) > 15
-    assert any("Discriminator" in name for name in one) == (kind == "gan")
-    largest = max(gradient.norm() for gradient in one.values())
+    assert any("PatchGAN" in name for name in one) == (kind == "gan")
     for name, gradient in one.items():
-        difference = float((several[name] - gradient).norm() / gradient.norm())
-        # A bias before a norm has no gradient but rounding.
-        assert difference < 1e-5 or gradient.norm() < 1e-6 * largest, f"{name}: {difference}"
+        # Of the discriminator's last bias the halves of the hinge loss, 1 and -1, cancel: what is left is mostly rounding.
+        size = torch.tensor(1.0) if name == "PatchGAN.main.5.bias" else gradient.norm()
+        assert (several[name] - gradient).norm() < 1e-5 * size, name
 
 
 @pytest.mark.parametrize("number", [17, 2])
