@@ -101,7 +101,7 @@ def test_killed_amid_the_adversarial_part_and_resumed(toy: Toy, tmp_path: Path) 
         codes.append(process.returncode)
     assert codes == [-signal.SIGKILL, 0], process.stderr
     resumed, uninterrupted = (
-        torch.load(r.checkpoints()[-1], weights_only=True) for r in (Run.open(tmp_path / "parts"), whole.run)
+        torch.load(r.checkpoints.files()[-1], weights_only=True) for r in (Run.open(tmp_path / "parts"), whole.run)
     )
     assert resumed["step"] == uninterrupted["step"] == 11
     for part in ("tokenizer", "average"):
@@ -161,7 +161,7 @@ def test_accumulated_parts_are_the_whole_batch(toy: Toy, tmp_path: Path, setting
 def test_accumulated_gradients_are_the_whole_batchs(toy: Toy, tmp_path: Path) -> None:
     """Adam's step hides a gradient's scale: compare the gradients, by their norm before a clip that bites."""
     runs = [trained(toy(steps=1, accumulate=n, gradient_clip=1e-3, lr=1e-2), tmp_path / str(n)) for n in (1, 2)]
-    moments = [torch.load(t.run.checkpoints()[-1], weights_only=True)["optimizer"]["state"] for t in runs]
+    moments = [torch.load(t.run.checkpoints.files()[-1], weights_only=True)["optimizer"]["state"] for t in runs]
     for index in moments[0]:
         assert torch.allclose(moments[0][index]["exp_avg"], moments[1][index]["exp_avg"], rtol=1e-3, atol=1e-9)
     norm = sum(state["exp_avg"].div(0.1).square().sum() for state in moments[0].values()).sqrt()

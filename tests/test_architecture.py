@@ -13,7 +13,7 @@ ROWS = [  # from the top
     {"adversary", "codebook", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
     {"networks", "quantizers"},
-    {"devices", "processes", "weights"},
+    {"checkpoints", "devices", "locks", "processes", "weights"},
     {"config"},
 ]
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}

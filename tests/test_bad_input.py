@@ -23,7 +23,7 @@ Toy = Callable[..., TrainConfig]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {str(path): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
 
 
 @pytest.fixture
@@ -195,12 +195,12 @@ def test_a_checkpoint_from_another_architecture(toy: Toy, monkeypatch: pytest.Mo
     small, large = (Run.open(None, toy(hidden_dim=width, steps=2)) for width in (8, 16))
     for run in (small, large):
         list(Trainer(run, progress=False))
-    shutil.copy(large.checkpoints()[-1], small.checkpoints()[-1])
+    shutil.copy(large.checkpoints.files()[-1], small.checkpoints.files()[-1])
     before = contents(runs_root())
     monkeypatch.setattr(Trainer, "train_step", lambda *_: pytest.fail("a step was trained"))
     with pytest.raises(ValueError) as error:
         start(toy(hidden_dim=8, steps=2))
-    assert str(error.value).startswith(f"The weights in {small.checkpoints()[-1]} are of another architecture: ")
+    assert str(error.value).startswith(f"The weights in {small.checkpoints.files()[-1]} are of another architecture: ")
     assert "encoder.down.0.weight is [8, 3, 4, 4], not [4, 3, 4, 4]" in str(error.value)
     assert "\n" not in str(error.value)
     assert contents(runs_root()) == before
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_another_quantizer(toy: Toy) -> None:
     vq, ema = (Run.open(None, toy(quantizer=name, steps=2)) for name in ("vq", "ema"))
     for run in (vq, ema):
         list(Trainer(run, progress=False))
-    shutil.copy(ema.checkpoints()[-1], vq.checkpoints()[-1])
+    shutil.copy(ema.checkpoints.files()[-1], vq.checkpoints.files()[-1])
     with pytest.raises(ValueError, match=r"another architecture: quantizer\.ema_\w+ is not expected"):
         start(toy(steps=2))
 

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from vistok.config import TrainConfig, repository_root
-from vistok.runs import Run
+from vistok.runs import RATES, Run
 from vistok.training import Trainer
 from vistok.widgets import dashboard as module
 from vistok.widgets.dashboard import TrainingDashboard
 
 Toy = Callable[..., TrainConfig]
-RATES = ("images_per_second", "data_share")
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 
 
@@ -81,7 +80,7 @@ def test_what_is_trained_is_the_same_bit_for_bit(toy: Toy, tmp_path: Path, setti
     ours, theirs = watched.trainer.result.state_dict(), plain.result.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert log_without_rates(watched.trainer.run) == log_without_rates(plain.run)
-    states = [torch.load(t.run.checkpoints()[-1], weights_only=True) for t in (watched.trainer, plain)]
+    states = [torch.load(t.run.checkpoints.files()[-1], weights_only=True) for t in (watched.trainer, plain)]
     assert torch.equal(states[0]["rng"], states[1]["rng"])
 
 
@@ -134,7 +133,7 @@ def test_a_stop_saves_and_starting_again_goes_on(toy: Toy, tmp_path: Path, capsy
     step = dashboard.trainer.step
     assert 5 <= step < 30 and dashboard.phase == "stopped" and dashboard.step == step
     assert f"Interrupted: saved at step {step} of 30; the same command goes on from there." in capsys.readouterr().out
-    assert dashboard.trainer.run.checkpoints()[-1].name == f"step-{step:09d}.pt"
+    assert dashboard.trainer.run.checkpoints.files()[-1].name == f"step-{step:09d}.pt"
 
     dashboard.start()  # with the same trainer
     wait_until(lambda: dashboard.trainer.step >= step + 3)
@@ -306,7 +305,7 @@ def test_interrupting_wait_and_leaving_python_both_save(toy: Toy, tmp_path: Path
     )
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
-    (checkpoint,) = Run.open(tmp_path / "run").checkpoints()
+    (checkpoint,) = Run.open(tmp_path / "run").checkpoints.files()
     step = int(checkpoint.stem.removeprefix("step-"))
     assert 5 <= step < 1_000_000
     if way == "wait":

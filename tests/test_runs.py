@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def begun(config: TrainConfig, *steps: int, checkpoint: int | None = None) -> Ru
     for step in steps:
         run.append_log(report(step))
     if checkpoint:
-        run.save_checkpoint({"step": checkpoint, "weight": torch.arange(3.0)}, checkpoint)
+        run.checkpoints.save({"step": checkpoint, "weight": torch.arange(3.0)}, checkpoint)
     return run
 
 
@@ -39,7 +40,7 @@ def test_a_new_run_is_made_and_the_same_configuration_opens_it_again(toy: Toy) -
     assert run.path == toy().run_dir
     before = contents(run.path)
     again = Run.open(run.path, toy(num_workers=3, report_every=1))
-    assert again.load_checkpoint()["step"] == 4
+    assert again.checkpoints.load()[0]["step"] == 4
     assert [line["step"] for line in again.log()] == [2, 4]
     assert Run.open(run.path).config == toy()
     assert contents(run.path) == before
@@ -77,7 +78,7 @@ def test_a_record_without_weights_is_read_but_not_resumed(toy: Toy) -> None:
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(toy: Toy) -> None:
     run = begun(toy(), 2)
-    assert Run.open(run.path, toy()).load_checkpoint() is None
+    assert Run.open(run.path, toy()).checkpoints.load() is None
 
 
 def test_starting_over_sets_everything_aside(toy: Toy) -> None:
@@ -128,39 +129,71 @@ def test_truncating_keeps_the_other_lines_exactly(toy: Toy) -> None:
 
 def test_the_last_two_checkpoints_are_kept(toy: Toy) -> None:
     run = Run.open(None, toy())
-    for step in (2, 4, 10, 8):
-        file = run.save_checkpoint({"step": step}, step)
+    for step in (2, 4, 8, 10):
+        file = run.checkpoints.save({"step": step}, step)
         assert file.name == f"step-{step:09d}.pt"
-    assert [path.name for path in (run.path / "checkpoint").iterdir() if path.suffix != ".pt"] == []
-    assert sorted(path.name for path in run.checkpoints()) == ["step-000000008.pt", "step-000000010.pt"]
-    assert run.load_checkpoint() == {"step": 10}
+    assert [path.name for path in run.checkpoints.folder.iterdir() if path.suffix != ".pt"] == []
+    assert [path.name for path in run.checkpoints.files()] == ["step-000000008.pt", "step-000000010.pt"]
+    assert run.checkpoints.load() == ({"step": 10}, file)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(toy: Toy) -> None:
     run = begun(toy(), 2, checkpoint=2)
     before = contents(run.path)
     with pytest.raises(Exception, match="pickle"):
-        run.save_checkpoint({"step": 4, "bad": lambda: None}, 4)
+        run.checkpoints.save({"step": 4, "bad": lambda: None}, 4)
     assert contents(run.path) == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "code"])
-def test_a_damaged_checkpoint_is_one_sentence_with_the_way_back(toy: Toy, damage: str) -> None:
-    run = begun(toy(), 2, checkpoint=2)
-    file = run.save_checkpoint({"step": 4, "weight": torch.zeros(1000)}, 4)
-    if damage == "cut":
-        file.write_bytes(file.read_bytes()[:-500])
-    elif damage == "code":
+def damage_file(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "bit":
+        content[len(content) // 2] ^= 1
+    elif how == "code":
         torch.save({"step": Run}, file)
-    else:
-        file.write_bytes(b"" if damage == "empty" else b"not a checkpoint")
-    with pytest.raises(ValueError) as error:
-        run.load_checkpoint()
-    assert str(error.value).startswith(f"The checkpoint {file} cannot be read")
-    assert "step-000000002.pt" in str(error.value)
+        return
+    file.write_bytes({"cut": content[:-500], "empty": b"", "text": b"not a checkpoint", "bit": content}[how])
+
+
+DAMAGES = {
+    "cut": "is cut off",
+    "empty": "is cut off",
+    "text": "is cut off",
+    "code": "is cut off",
+    "bit": "another SHA-256",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_of_a_damaged_checkpoint_is_told_and_the_one_before_is_used(toy: Toy, damage: str) -> None:
+    run = begun(toy(), 2, checkpoint=2)
+    file = run.checkpoints.save({"step": 4, "weight": torch.zeros(1000)}, 4)
+    damage_file(file, damage)
+    content = file.read_bytes()
+    with pytest.warns(UserWarning, match=f"step-000000004.pt .*{DAMAGES[damage]}.*: going on from step-000000002.pt"):
+        state, found = run.checkpoints.load()
+    assert (state["step"], found.name) == (2, "step-000000002.pt")
+    run.checkpoints.save({"step": 3}, 3)  # going on from there, the damaged one is set aside, not lost
+    assert [path.name for path in run.checkpoints.files()] == ["step-000000002.pt", "step-000000003.pt"]
+    assert file.with_name("step-000000004.pt.damaged").read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_every_checkpoint_is_damaged_nothing_begins_again_by_itself(toy: Toy, damage: str) -> None:
+    run = begun(toy(), 2, checkpoint=2)
+    damage_file(run.checkpoints.files()[0], damage)
+    with pytest.raises(ValueError, match=f"step-000000002.pt .*{DAMAGES[damage]}.* set start_over") as error:
+        run.checkpoints.load()
     assert "\n" not in str(error.value)
-    file.unlink()
-    assert run.load_checkpoint()["step"] == 2
+
+
+def test_a_checkpoint_is_a_zip_archive_that_others_read(toy: Toy) -> None:
+    run = begun(toy(), 2, checkpoint=2)
+    (file,) = run.checkpoints.files()
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        assert re.fullmatch(rb"sha256:[0-9a-f]{64}", archive.comment)
+    assert torch.load(file, weights_only=True)["step"] == 2
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +220,7 @@ def test_half_a_run_is_not_measured(toy: Toy) -> None:
     run.append_log(report(6))
     with pytest.raises(ValueError, match="has taken 4 of 6 steps"):  # the tokenizer is the checkpoint's
         run.check_finished()
-    run.save_checkpoint({"step": 6}, 6)
+    run.checkpoints.save({"step": 6}, 6)
     run.check_finished()
 
 

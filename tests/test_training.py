@@ -1,5 +1,6 @@
 """Training: what a step computes depends on the configuration alone, and what goes wrong is said and loses nothing."""
 
+import errno
 import json
 import math
 import os
@@ -17,14 +18,14 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from vistok.checkpoints import Checkpoints
 from vistok.config import TrainConfig, repository_root
 from vistok.quantizers import VectorQuantizer
-from vistok.runs import Run
+from vistok.runs import RATES, Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer
 
 Toy = Callable[..., TrainConfig]
-RATES = ("images_per_second", "data_share")
 
 
 def opened(config: TrainConfig, path: Path | None = None) -> Trainer:
@@ -95,7 +96,7 @@ def test_the_saved_tokenizer_is_the_trained_one(toy: Toy) -> None:
     trainer = trained(toy())
     loaded = VisualTokenizer.load(trainer.run.path)
     assert_same_weights(loaded.state_dict(), trainer.tokenizer.state_dict())
-    assert [path.name for path in trainer.run.checkpoints()] == ["step-000000004.pt", "step-000000006.pt"]
+    assert [path.name for path in trainer.run.checkpoints.files()] == ["step-000000004.pt", "step-000000006.pt"]
     trainer.run.check_finished()
 
 
@@ -123,7 +124,9 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     list(second)
     assert_same_weights(second.tokenizer.state_dict(), whole.tokenizer.state_dict())
     assert log_without_rates(second.run) == log_without_rates(whole.run)
-    moments = [torch.load(t.run.checkpoints()[-1], weights_only=True)["optimizer"]["state"] for t in (second, whole)]
+    moments = [
+        torch.load(t.run.checkpoints.files()[-1], weights_only=True)["optimizer"]["state"] for t in (second, whole)
+    ]
     assert_same_weights(*({f"{p}.{k}": v for p, s in m.items() for k, v in s.items()} for m in moments))
 
 
@@ -184,7 +187,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert output.endswith("left\n")
     assert "Traceback" not in errors
     said = re.search(r"Interrupted: saved at step (\d+) of 30; the same command goes on from there\.", output + errors)
-    (checkpoint,) = Run.open(tmp_path / "parts").checkpoints()
+    (checkpoint,) = Run.open(tmp_path / "parts").checkpoints.files()
     assert 2 <= int(said[1]) < 30
     assert checkpoint.name == f"step-{int(said[1]):09d}.pt"
 
@@ -209,7 +212,7 @@ def test_the_first_ctrl_c_waits_for_the_step_and_the_handler_comes_back(toy: Toy
     trainer.train_step = interrupted  # type: ignore[method-assign]
     assert [r.step for r in trainer] == [2, 4]
     assert trainer.step == 5
-    assert trainer.run.load_checkpoint()["step"] == 5
+    assert trainer.run.checkpoints.load()[0]["step"] == 5
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -226,12 +229,12 @@ def test_a_huge_learning_rate_names_the_step_and_the_last_checkpoint(toy: Toy) -
     trainer = opened(toy(lr=1e18, checkpoint_every=1, report_every=100))
     with pytest.raises(FloatingPointError) as error:
         list(trainer)
-    (checkpoint,) = trainer.run.checkpoints()
+    (checkpoint,) = trainer.run.checkpoints.files()
     assert checkpoint.name == "step-000000001.pt"
     assert "The loss is not finite at step 2 (reconstruction" in str(error.value)
     assert f"the last good checkpoint is {checkpoint}." in str(error.value)
     assert "\n" not in str(error.value)
-    assert all(value.isfinite().all() for value in trainer.run.load_checkpoint()["tokenizer"].values())
+    assert all(value.isfinite().all() for value in trainer.run.checkpoints.load()[0]["tokenizer"].values())
 
 
 def test_without_a_checkpoint_there_is_none_to_name(toy: Toy) -> None:
@@ -240,7 +243,7 @@ def test_without_a_checkpoint_there_is_none_to_name(toy: Toy) -> None:
         trainer.tokenizer.encoder.to_codes.bias.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="at step 1 .*; there is no checkpoint yet"):
         list(trainer)
-    assert trainer.run.checkpoints() == []
+    assert trainer.run.checkpoints.files() == []
     assert trainer.run.log() == []
     assert not trainer.run.tokenizer_dir.exists()
 
@@ -260,7 +263,7 @@ def test_what_was_saved_before_a_non_finite_loss_is_still_good(toy: Toy, tmp_pat
     trainer.train_step = poisoned  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match=r"not finite at step 6 .*step-000000004\.pt"):
         list(trainer)
-    assert [path.name for path in trainer.run.checkpoints()] == ["step-000000004.pt"]
+    assert [path.name for path in trainer.run.checkpoints.files()] == ["step-000000004.pt"]
     again = trained(config, tmp_path / "poisoned")
     assert_same_weights(again.tokenizer.state_dict(), whole.tokenizer.state_dict())
     assert log_without_rates(again.run) == log_without_rates(whole.run)
@@ -280,21 +283,24 @@ def test_weights_that_overflowed_after_a_finite_loss_are_not_saved(toy: Toy) -> 
     trainer.train_step = overflowing  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match=r"weights are not finite after step 4 .*step-000000002\.pt"):
         list(trainer)
-    assert [path.name for path in trainer.run.checkpoints()] == ["step-000000002.pt"]
+    assert [path.name for path in trainer.run.checkpoints.files()] == ["step-000000002.pt"]
     assert all(value.isfinite().all() for value in VisualTokenizer.load(trainer.run.path).state_dict().values())
 
 
 def test_a_crash_while_saving_leaves_no_run_that_passes_for_finished(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = opened(toy(steps=6, checkpoint_every=4))
-    save = Run.save_checkpoint
+    save = Checkpoints.save
 
-    def full(self: Run, state: dict[str, Any], step: int) -> Path:
+    def full(self: Checkpoints, state: dict[str, Any], step: int) -> Path:
         if step == 6:
-            raise OSError("No space left on device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return save(self, state, step)
 
-    monkeypatch.setattr(Run, "save_checkpoint", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(Checkpoints, "save", full)
+    sentence = (
+        r"cannot be written \(No space left on device\)\. Its last whole checkpoint is step-000000004\.pt: make room"
+    )
+    with pytest.raises(OSError, match=sentence):
         list(trainer)
     with pytest.raises(ValueError, match="has taken 4 of 6 steps"):
         trainer.run.check_finished()
@@ -361,7 +367,7 @@ def test_a_loss_without_a_weight_is_an_error(toy: Toy, monkeypatch: pytest.Monke
     trainer = opened(toy(quantizer="three"))
     with pytest.raises(KeyError, match="entropy.*have no weight"):
         list(trainer)
-    assert trainer.run.checkpoints() == []
+    assert trainer.run.checkpoints.files() == []
 
 
 def test_weights_of_losses_are_used(toy: Toy, tmp_path: Path) -> None:

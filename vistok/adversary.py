@@ -12,6 +12,7 @@ from vistok.config import TrainConfig
 from vistok.losses import LeCam, adaptive_weight, discriminator_loss, generator_loss, r1_penalty
 from vistok.networks import discriminators
 from vistok.optimization import build_optimizer
+from vistok.processes import prepare
 
 
 class Adversary:
@@ -39,7 +40,7 @@ class Adversary:
             config.discriminator, image_size=config.image_size, **config.discriminator_options
         ).to(accelerator.device)
         optimizer = build_optimizer(config, self.discriminator.parameters(), config.discriminator_lr or config.lr)
-        self._model, self.optimizer = accelerator.prepare(self.discriminator, optimizer)
+        self._model, self.optimizer = prepare(accelerator, self.discriminator, optimizer)
         self.lecam = LeCam().to(accelerator.device) if config.lecam_weight else None
         self._mean_logits: list[Tensor] = []  # of the parts of a batch
 

@@ -40,6 +40,25 @@ def exact_float32(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
+@contextlib.contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Where `on`, use algorithms only that give the same numbers at every time; a RuntimeError names one that has none.
+
+    On a CPU nothing changes: they all do. On a GPU sums by atomic additions are replaced, which costs speed.
+    """
+    if not on:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 def release_idle_threads() -> None:
     """Let go of the threads that OpenMP keeps for the calling thread; its next computation makes new ones.
 

@@ -3,16 +3,23 @@
 The protocol: the test images in their order, without augmentation; reconstructions clamped to [-1, 1]; both mapped to
 [0, 1]; everything in float32 (no autocast, no TF32), sums in float64. A metric that cannot be measured is None in the
 record, with the reason beside it, and the others are measured all the same.
+
+Several processes share the images, each once, and all come to the record of one:
+
+    python -m vistok.evaluation runs/<run>
+    accelerate launch --multi_gpu -m vistok.evaluation runs/<run>
 """
 
+import argparse
 import contextlib
 import dataclasses
 import datetime
 import functools
 import json
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,10 +29,11 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from vistok.config import resolve_path
-from vistok.data import eval_batches, open_dataset, to_float
+from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
-from vistok.runs import provenance
+from vistok.processes import process_state, rank_and_number
+from vistok.runs import Run, provenance
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import Unavailable
 
@@ -122,7 +130,7 @@ def evaluate(
     """Measure a tokenizer on a split of a dataset.
 
     The tokenizer is evaluated in eval mode, and left in the mode and on the device that it had. In a run of several
-    processes call this in one of them: nothing is shared.
+    processes call this in all of them, each with a device of its own.
 
     Args:
         tokenizer: what to measure.
@@ -177,6 +185,8 @@ def evaluate(
     metrics, unavailable = _image_metrics(size, num_images, rfid, rfid_weights, lpips)
     codebook_sizes = tokenizer.quantizer.codebook_sizes
     usages = [CodebookUsage(codebook_size, sync_on_compute=False) for codebook_size in codebook_sizes]
+    rank, num_processes = rank_and_number()
+    mine = share(range(num_images), rank, num_processes)
     for metric in (*metrics.values(), *usages):
         _move(metric, device)
     networks = [tokenizer, *(network for metric in metrics.values() for network in metric.children())]
@@ -188,32 +198,37 @@ def evaluate(
         exact_float32(device),
         torch.inference_mode(),
         _Stopwatch(networks, device) as stopwatch,
-        tqdm(total=num_images, desc=f"evaluating on {dataset}", unit=" images", disable=not progress) as bar,
+        tqdm(total=len(mine), desc=f"evaluating on {dataset}", unit=" images", disable=not progress or rank > 0) as bar,
     ):
-        batches = iter(eval_batches(opened, batch_size, num_workers=num_workers))
+        batches = eval_batches(
+            opened, batch_size, end_image=num_images, num_workers=num_workers, rank=rank, num_processes=num_processes
+        )
         num_done = 0
-        while num_done < num_images:
+        while num_done < len(mine):
             waiting_since = time.perf_counter()
-            images = to_float(next(batches)[: num_images - num_done].to(device, non_blocking=True))
+            images = to_float(next(batches).to(device, non_blocking=True))
             images = images.contiguous(memory_format=torch.channels_last)  # [B, 3, H, W] in [-1, 1]
             data_seconds += time.perf_counter() - waiting_since
             output = tokenizer(images)
             levels = output.indices if isinstance(output.indices, tuple) else (output.indices,)
             for usage, indices in zip(usages, levels, strict=True):
-                usage.update(indices)
+                usage.update(indices, place=(mine.start + num_done) * indices[0].numel())
             images, reconstructions = _to_unit(images), _to_unit(output.reconstruction)
             for metric in metrics.values():
                 metric.update(images, reconstructions)
             num_done += len(images)
             bar.update(len(images))
+    for metric in (*metrics.values(), *usages):
+        metric.sync()  # from here on its sums are over all processes, until it is computed
+    counts = [usage.counts.cpu() for usage in usages]
     values, notes = _computed(metrics, unavailable)
     codebooks = [
         {"codebook_size": codebook_size} | {name: float(value) for name, value in usage.compute().items()}
         for codebook_size, usage in zip(codebook_sizes, usages, strict=True)
     ]
     bits = sum(
-        indices[0].numel() * math.log2(codebook_size)
-        for indices, codebook_size in zip(levels, codebook_sizes, strict=True)
+        int(of_codes.sum()) // num_images * math.log2(codebook_size)
+        for of_codes, codebook_size in zip(counts, codebook_sizes, strict=True)
     )
     total_seconds = time.perf_counter() - start
     seconds = {
@@ -240,8 +255,8 @@ def evaluate(
             "weights_sha256": {n: m.weights_sha256 for n, m in metrics.items() if isinstance(m, LPIPS | RFID)},
         },
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        provenance=provenance(device) | {"date": datetime.date.today().isoformat()},
-        counts=[usage.counts.cpu() for usage in usages],
+        provenance=provenance(device) | {"date": datetime.date.today().isoformat(), "num_processes": num_processes},
+        counts=counts,
     )
 
 
@@ -268,7 +283,6 @@ def _image_metrics(
     metrics = {}
     for name in [name for name in makers if name not in unavailable]:
         try:
-            # Only this process evaluates: nothing to add up over processes.
             metric = makers[name](sync_on_compute=False)
         except Unavailable as error:
             unavailable[name] = str(error)
@@ -287,12 +301,12 @@ def _computed(
     values: dict[str, float | None] = dict.fromkeys(unavailable)
     notes = {}
     for name, metric in metrics.items():
+        if isinstance(metric, RFID) and metric.note:
+            notes[name] = metric.note
         values[name] = float(metric.compute())
         if not math.isfinite(values[name]):  # JSON has no infinity
             unavailable[name] = f"The mean is {values[name]}: an image equals its reconstruction."
             values[name] = None
-        if isinstance(metric, RFID) and metric.note:
-            notes[name] = metric.note
     return values, notes
 
 
@@ -353,3 +367,91 @@ class _Stopwatch:
         elif self._device.type == "mps":
             torch.mps.synchronize()
         return time.perf_counter()
+
+
+def evaluate_run(
+    run: Run, dataset: str | None = None, data_root: str | Path | None = None, *, split: str = "test", **options: Any
+) -> tuple[Evaluation, bool]:
+    """Measure the tokenizer of a finished run.
+
+    Args:
+        run: the run.
+        dataset: None: that which the run was trained on.
+        data_root: its folder; None: the run's own, or `data/<dataset>`.
+        split: "train", "val" or "test", as far as the dataset has them.
+        **options: of `evaluate`.
+
+    Returns:
+        the record, and whether it is of the folder that the run was trained on, or of another dataset: what
+        `Run.save_metrics` is told as `own_folder`.
+
+    Raises:
+        ValueError: the run is not finished; or what `evaluate` raises.
+        FileNotFoundError: the run has no tokenizer.
+    """
+    run.check_finished()
+    tokenizer = VisualTokenizer.load(run.path)
+    config = run.config
+    own = dataset in (None, config.dataset) and data_root in (None, config.data_root)
+    record = evaluate(
+        tokenizer,
+        config.dataset if dataset is None else dataset,
+        data_root=config.data_root if own else data_root,
+        split=split,
+        crop=config.crop if own and split == "train" else None,
+        test_fraction=config.test_fraction if own else None,
+        on_bad_image=config.on_bad_image,
+        **options,
+    )
+    return record, own or dataset not in (None, config.dataset)
+
+
+# The command line.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure a run from the command line, and write its record."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vistok.evaluation",
+        description="Measure the tokenizer of a finished run, and write metrics.json beside it.",
+    )
+    parser.add_argument("run", help="a run directory")
+    parser.add_argument("--dataset", help=f"one of {', '.join(DATASETS)} (default: the run's own)")
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="folder of the dataset (default: the run's, or data/<dataset>)"
+    )
+    parser.add_argument("--split", default="test", help="train, test or val (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="IMAGES", help="of a process (default: %(default)s)"
+    )
+    parser.add_argument("--max-images", type=int, metavar="N", help="measure the first so many only")
+    parser.add_argument("--no-rfid", dest="rfid", action="store_false", help="leave out rFID, which takes longest")
+    parser.add_argument("--rfid-weights", metavar="FILE", help="torch-fidelity's Inception weights")
+    parser.add_argument(
+        "--lpips", default="if-present", help="if-present, download, off or a folder (default: %(default)s)"
+    )
+    parser.add_argument("--num-workers", type=int, default=0, help="loading processes (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is there")
+    given = vars(parser.parse_args(arguments))
+    path, overwrite = given.pop("run"), given.pop("overwrite")
+    processes = process_state()
+    try:
+        run = Run.open(path)
+        record, own_folder = evaluate_run(
+            run, given.pop("dataset"), given.pop("data_root"), device=processes.device, **given
+        )
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    if processes.is_main_process:
+        saved = run.save_metrics(record.to_dict(), own_folder=own_folder, overwrite=overwrite)
+        print(record.to_json())
+        print(
+            f"written to {saved}" if saved else "an evaluation is already recorded, and stays; --overwrite replaces it",
+            file=sys.stderr,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

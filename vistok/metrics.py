@@ -302,10 +302,10 @@ class CodebookUsage(Metric):
     - perplexity: exp of the entropy of the histogram of codes
     - entropy_bits: that entropy, in bits a token
 
-    `counts`, int64 [K], is that histogram. For the queue no queue is kept, only how long ago each code was last seen: a
-    code is in the queue if that is less than `queue_size`. So an update costs a few passes over the batch's indices and
-    over K, and no wait for the device. Over P processes "the last" is the last `queue_size` / P of each, which is the
-    same where batches are dealt out to processes in turn.
+    `counts`, int64 [K], is that histogram. For the queue no queue is kept, only where each code was last seen. So an update
+    costs a few passes over the batch's indices and one over K, and no wait for the device. Over P processes all four are those
+    of one process where each says at which place its indices stand; else "the last" are the last `queue_size` / P of each,
+    which is the same where batches are dealt out to processes in turn.
 
     Args:
         codebook_size: K, at least 1.
@@ -315,7 +315,7 @@ class CodebookUsage(Metric):
         ValueError: an argument is below 1.
     """
 
-    full_state_update = True  # ages count on from batch to batch
+    full_state_update = True  # places count on from batch to batch
 
     def __init__(self, codebook_size: int, queue_size: int = 65_536, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -326,15 +326,15 @@ class CodebookUsage(Metric):
         self.queue_size = queue_size
         zeros = torch.zeros(codebook_size, dtype=torch.int64)
         self.add_state("counts", zeros, dist_reduce_fx="sum")
-        self.add_state("ages", zeros + queue_size, dist_reduce_fx="min")  # indices seen since each code's last
+        self.add_state("last", zeros - 1, dist_reduce_fx="max")  # place of each code's last index; -1: none yet
         self.add_state("num_outside", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("num_processes", torch.tensor(1, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, indices: Tensor) -> None:
+    def update(self, indices: Tensor, place: int | None = None) -> None:
         """Add indices, in their order.
 
         Args:
             indices: int64, any shape, in [0, K).
+            place: of the first one among the indices of all processes, from 0; None: they come after those seen here.
 
         Raises:
             ValueError: the type is another; or an index is outside [0, K), which on another device than the CPU is said
@@ -351,10 +351,9 @@ class CodebookUsage(Metric):
             )
         self.num_outside += outside.sum()
         indices = indices.clamp(0, self.codebook_size - 1)
+        places = torch.arange(indices.numel(), device=indices.device) + (self.counts.sum() if place is None else place)
         self.counts.scatter_add_(0, indices, torch.ones_like(indices))
-        self.ages += indices.numel()
-        newest_last = torch.arange(indices.numel() - 1, -1, -1, device=indices.device)
-        self.ages.scatter_reduce_(0, indices, newest_last, "amin")
+        self.last.scatter_reduce_(0, indices, places, "amax")
 
     def compute(self) -> dict[str, Tensor]:
         """Return usage and usage_queue as fractions, perplexity and entropy_bits, each float64 on the CPU.
@@ -370,7 +369,9 @@ class CodebookUsage(Metric):
         counts = self.counts.cpu().double()
         if counts.sum() == 0:
             raise ValueError("Codebook usage needs at least one index, but was given none.")
-        in_queue = self.ages.cpu() < max(1, self.queue_size // int(self.num_processes))
+        last, end = self.last.cpu(), int(self.last.max()) + 1
+        # Where the processes counted for themselves, one place stands for an index of each.
+        in_queue = last >= max(0, end - max(1, self.queue_size * end // int(counts.sum())))
         entropy = torch.special.entr(counts / counts.sum()).sum()  # nats
         return {
             "usage": (counts > 0).double().mean(),

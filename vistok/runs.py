@@ -7,24 +7,29 @@
     metrics.json      the evaluation, once there is one
     *.ipynb, *.png    executed notebooks and figures
 
-Every file is replaced whole or not at all. Checkpoints hold tensors and plain containers only and are read as such.
+Every file is replaced whole or not at all. Checkpoints hold tensors and plain containers only and are read as such. Of several
+processes one trains a run; `.lock` is its lock.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import torch
 
+from vistok.checkpoints import Checkpoints, step_of
 from vistok.config import TrainConfig, replace_file, repository_root, resolve_path
+from vistok.locks import only_process
 from vistok.tokenizer import VisualTokenizer
 
-CHECKPOINTS_KEPT = 2
 EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights
 COLLAPSED_RUN = "runs/vq-d64-laptop-imagenet-sample-s0-9168796a"  # the other one: an eighth of its codes is used
 
@@ -65,6 +70,9 @@ def _cpu_name() -> str:
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
+RATES = ("images_per_second", "data_share", "checkpoint_share")  # what a report says of time; the rest is the run's own
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What the steps since the last report came to.
@@ -76,6 +84,7 @@ class Report:
         perplexity: exp of the entropy of those tokens' histogram, in [1, K]; mean over levels.
         images_per_second: images trained on a second since the last report.
         data_share: share of that time spent waiting for data, in [0, 1].
+        checkpoint_share: seconds spent writing checkpoints since the last report, over that time.
     """
 
     step: int
@@ -84,6 +93,7 @@ class Report:
     perplexity: float
     images_per_second: float
     data_share: float
+    checkpoint_share: float = 0.0
 
 
 class Run:
@@ -92,12 +102,14 @@ class Run:
     Attributes:
         path: the directory.
         config: the configuration.
+        checkpoints: the training states in it.
     """
 
     def __init__(self, path: Path, config: TrainConfig) -> None:
         """Use `Run.open`."""
         self.path = path
         self.config = config
+        self.checkpoints = Checkpoints(path / "checkpoint")
 
     @classmethod
     def open(
@@ -114,7 +126,8 @@ class Run:
         Raises:
             FileNotFoundError: there is no run in `path`, and no configuration to begin one with.
             ValueError: the run there has another configuration (the sentence lists the fields that differ), is a record
-                without weights, or the configuration describes no tokenizer.
+                without weights, or the configuration describes no tokenizer; to start over, another process trains it.
+            OSError: the directory cannot be written.
         """
         if path is None and config is None:
             raise ValueError("Run.open needs a path, a configuration, or both.")
@@ -138,15 +151,24 @@ class Run:
         if start_over and existing is not None:
             run._set_aside()
             existing = None
-        # Before the first checkpoint was due there is nothing to resume and nothing to lose: the run begins again.
-        due = existing is not None and run.steps_logged >= min(existing.checkpoint_every, config.steps)
-        if due and not run.checkpoints():
+        if existing is not None and run._lacks_weights(first_checkpoint=min(existing.checkpoint_every, config.steps)):
             raise ValueError(
                 f"{path} is a record without weights: it can be read, but not resumed. To train it again, set "
                 "start_over (what is there is set aside, not deleted), or give another run_dir."
             )
-        path.mkdir(parents=True, exist_ok=True)
+        with run.writing():
+            path.mkdir(parents=True, exist_ok=True)
         return run
+
+    def _lacks_weights(self, first_checkpoint: int) -> bool:
+        """Return whether steps are logged that no checkpoint holds, though one was due; only then is there something to lose.
+
+        A run that ended in writing its first one has logged that very step, and has the folder, which records have not.
+        """
+        if self.checkpoints.files():
+            return False
+        logged = self.steps_logged
+        return logged > first_checkpoint or (logged == first_checkpoint and not self.checkpoints.folder.is_dir())
 
     @staticmethod
     def _read_config(path: Path) -> TrainConfig | None:
@@ -162,7 +184,38 @@ class Run:
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
             number += 1
-        self.path.rename(aside)
+        with self.alone(), self.writing():
+            self.path.rename(aside)
+            for lock in aside.glob(".lock*"):
+                lock.unlink()
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Return what keeps other processes from training this run while it is entered; ValueError where one does."""
+        return only_process(
+            self.path / ".lock",
+            f"The run {self.path} is being trained",
+            "wait for it or stop it, or give another run_dir.",
+        )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say of a file that cannot be written what is still there and what helps, as one sentence."""
+        try:
+            yield
+        except OSError as error:
+            files = self.checkpoints.files()
+            raise OSError(
+                f"The run {self.path} cannot be written ({error.strerror or error}). Its last whole checkpoint is "
+                f"{files[-1].name if files else 'none'}: make room or give the rights, and the same command goes on from "
+                "there; or give another run_dir, or set VISTOK_RUNS."
+            ) from error
+
+    def begin(self) -> None:
+        """Make the folder of checkpoints, and clear away what writers that were killed have left behind."""
+        self.checkpoints.folder.mkdir(exist_ok=True)
+        for left in [*self.path.glob(".*.part"), *self.path.glob("*/.*.part")]:
+            if not psutil.pid_exists(int(left.name.split(".")[-2])):  # an evaluation may be writing beside the training
+                left.unlink(missing_ok=True)
 
     def write_config(self, device: torch.device | str, **more: Any) -> None:
         """Write `config.json`: the configuration and where it is run.
@@ -201,51 +254,16 @@ class Run:
         with (self.path / "log.jsonl").open("a") as file:
             file.write(json.dumps(dataclasses.asdict(report)) + "\n")
 
+    def sync_log(self) -> None:
+        """Wait until the log is on the disk; a checkpoint must not be there before the lines up to its step."""
+        if (file := self.path / "log.jsonl").is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+
     def truncate_log(self, step: int) -> None:
         """Drop the lines after `step`: a resumed run writes them again."""
         kept = [json.dumps(entry) + "\n" for entry in self.log() if entry["step"] <= step]
         replace_file(self.path / "log.jsonl", "".join(kept).encode())
-
-    # Checkpoints.
-
-    def checkpoints(self) -> list[Path]:
-        """Return the checkpoint files, oldest first."""
-        return sorted((self.path / "checkpoint").glob("step-*.pt"))
-
-    def save_checkpoint(self, state: dict[str, Any], step: int) -> Path:
-        """Write the training state of a step, keep the last two, and return its file."""
-        folder = self.path / "checkpoint"
-        folder.mkdir(exist_ok=True)
-        file = folder / f"step-{step:09d}.pt"
-        part = folder / f".{file.name}.{os.getpid()}.part"
-        try:
-            with part.open("wb") as stream:
-                torch.save(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
-        for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
-            old.unlink()
-        return file
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """Return the newest training state, or None before the first checkpoint.
-
-        Raises:
-            ValueError: the file cannot be read.
-        """
-        files = self.checkpoints()
-        if not files:
-            return None
-        try:
-            return torch.load(files[-1], map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(
-                f"The checkpoint {files[-1]} cannot be read ({type(error).__name__}). Delete it to go on from the one "
-                f"before ({files[-2].name if len(files) > 1 else 'there is none: the run begins again'})."
-            ) from error
 
     # Results.
 
@@ -257,8 +275,10 @@ class Run:
     def check_finished(self) -> None:
         """Raise ValueError unless every step was taken: numbers of half a run would pass for the run's."""
         step = self.steps_logged
-        if checkpoints := self.checkpoints():  # the tokenizer is that of the last checkpoint, wherever the log ends
-            step = min(step, int(checkpoints[-1].stem.removeprefix("step-")))
+        if (
+            checkpoints := self.checkpoints.files()
+        ):  # the tokenizer is that of the last checkpoint, wherever the log ends
+            step = min(step, step_of(checkpoints[-1]))
         if step < self.config.steps:
             raise ValueError(
                 f"{self.path} has taken {step} of {self.config.steps} steps. Train it to the end first: running "

@@ -2,34 +2,55 @@
 interrupts and goes on.
 
 The loop runs on Hugging Face Accelerate; one process or many is the launcher's business. What a step computes is fixed by
-the configuration alone: batch k of the data is a function of (seed, k), whatever was interrupted before it.
+the configuration alone: batch k of the data is a function of (seed, k), whatever was interrupted before it, and however many
+processes share it.
+
+    python -m vistok.training --row celeba64/vq-d8 --scale quick
+    accelerate launch --multi_gpu -m vistok.training --config runs/<run>/config.json
 """
 
+import argparse
 import contextlib
+import hashlib
+import json
+import math
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from vistok.adversary import Adversary
-from vistok.config import TrainConfig
+from vistok.checkpoints import step_of
+from vistok.config import TrainConfig, resolve_path
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
+from vistok.devices import deterministic
 from vistok.metrics import CodebookUsage
 from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
 from vistok.optimization import build_optimizer, lr_factor
 from vistok.pretrained import load_pretrained
+from vistok.processes import mean_over_processes, prepare, process_state, sum_over_processes
 from vistok.runs import Report, Run
+from vistok.tables import literal
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
+from vistok.weights import Unavailable
+
+CHECKPOINT_KEYS = {
+    *("step", "seconds", "tokenizer", "optimizer", "adversary", "average", "usage", "window", "rng", "device_rng"),
+}
+STOP_EVERY = 10  # steps between two at which several processes agree on stopping
+SAME_SIGNAL_SECONDS = 1.0  # a launcher passes on the Ctrl-C that the terminal has sent to all of them
 
 
 class Trainer:
@@ -68,8 +89,14 @@ class Trainer:
             test_fraction=self.config.test_fraction,
             on_bad_image=self.config.on_bad_image,
         )
+        process_state()
         # Precision is the configuration's, whatever `accelerate config` says of mixed precision on this machine.
-        self.accelerator = Accelerator(mixed_precision="no", log_with=self.config.log_with, project_dir=str(run.path))
+        self.accelerator = Accelerator(
+            mixed_precision="no",
+            log_with=self.config.log_with,
+            project_dir=str(run.path),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
         if self.config.log_with and not self.accelerator.log_with:  # Accelerate only drops it
             raise ValueError(
                 f"log_with is {self.config.log_with!r}, but that package is not installed: pip install "
@@ -81,7 +108,7 @@ class Trainer:
 
         set_seed(self.config.seed)
         self.tokenizer = VisualTokenizer.from_config(self.config)
-        if self.config.init_from is not None and not run.checkpoints():
+        if self.config.init_from is not None and not run.checkpoints.files():
             start = load_pretrained(self.config.init_from)
             self.tokenizer.load_weights(start.state_dict(), source=self.config.init_from)
         self.objective = Objective(self.config, self.tokenizer, self.device, self.dtype)
@@ -95,7 +122,7 @@ class Trainer:
         optimizer = build_optimizer(self.config, parameters, self.config.lr)
         self._compile_settings()
         model = torch.compile(self.tokenizer) if self.config.compile else self.tokenizer
-        self._model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self._model, self.optimizer = prepare(self.accelerator, model, optimizer)
         self.adversary = Adversary(self.config, self.accelerator, self.dtype) if self.config.discriminator else None
         self._average = None
         if self.config.ema_decay is not None:
@@ -104,6 +131,9 @@ class Trainer:
         self.counts = [usage.counts.clone() for usage in self._usage]
         self._window: list[dict[str, Tensor]] = []  # losses of the steps since the last report, still on the device
         self.step = self._saved_step = 0
+        self._seconds = 0.0  # of training before `_since`
+        self._since: float | None = None  # when the loop began; None: it does not run
+        self._checkpoint_seconds = 0.0  # since the last report
         self._stop_asked = False
         self._resume()
 
@@ -115,7 +145,7 @@ class Trainer:
     def stop(self) -> None:
         """Ask the loop to end after the step under way, saved; from any thread. Iterating again goes on.
 
-        A loop over several processes ends where each of them is asked, as Ctrl-C asks them all.
+        Several processes end together within some steps, where one of them is asked.
         """
         self._stop_asked = True
 
@@ -131,7 +161,22 @@ class Trainer:
     def _train(self) -> Iterator[Report]:
         if self.step >= self.config.steps:
             return
-        self._begin()
+        with self._alone(), deterministic(self.config.deterministic):
+            if self.step < self.config.steps:
+                self._begin()
+                yield from self._loop()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes' trainings off this run, and go on from what one has added since it was opened."""
+        with self.run.alone() if self.accelerator.is_main_process else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()
+            files = self.run.checkpoints.files()
+            if files and step_of(files[-1]) > self._saved_step:
+                self._resume()
+            yield
+
+    def _loop(self) -> Iterator[Report]:
         batches = train_batches(
             self.dataset,
             self.config.batch_size,
@@ -142,6 +187,7 @@ class Trainer:
             num_workers=self.config.num_workers,
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
+            num_parts=self.config.accumulate,
             pin_memory=self.device.type == "cuda",
         )
         bar = tqdm(
@@ -152,9 +198,10 @@ class Trainer:
             mininterval=0.5,
             disable=not (self.progress and self.accelerator.is_main_process),
         )
-        clock, data_seconds, since = time.perf_counter(), 0.0, self.step
+        self._since = clock = time.perf_counter()
+        data_seconds, since = 0.0, self.step
         with bar, self._save_on_exit(), deferred_interrupt(self.stop):
-            while self.step < self.config.steps and not self._stop_asked:
+            while self.step < self.config.steps and not self._stops():
                 waiting = time.perf_counter()
                 images = to_float(next(batches).to(self.device, non_blocking=True))  # [B, 3, H, W] in [-1, 1]
                 data_seconds += time.perf_counter() - waiting
@@ -174,7 +221,8 @@ class Trainer:
                     clock, data_seconds, since = time.perf_counter(), 0.0, self.step
                 if self.step % self.config.checkpoint_every == 0 and not last:
                     self.save()
-        if self.step < self.config.steps and threading.current_thread() is threading.main_thread():
+        told = self.accelerator.is_main_process and threading.current_thread() is threading.main_thread()
+        if self.step < self.config.steps and told:
             tqdm.write(self.interruption)  # in another thread its owner says so, where the reader looks
 
     def train_step(self, images: Tensor) -> dict[str, Tensor]:
@@ -186,6 +234,7 @@ class Trainer:
         Returns:
             unweighted losses of the whole batch with their weighted sum as "total", detached and still on the device.
         """
+        self._seed_process()
         self._model.train()
         if self.config.train_parts == "decoder":
             self.tokenizer.encoder.eval()
@@ -223,6 +272,20 @@ class Trainer:
         self._count(output)
         return losses
 
+    def _stops(self) -> bool:
+        """Return whether to end before the next step; several processes end at the same one, else the others would wait."""
+        if self.accelerator.num_processes == 1:
+            return self._stop_asked
+        if self.step % STOP_EVERY:
+            return False
+        return bool(sum_over_processes(torch.tensor(float(self._stop_asked), device=self.device)) > 0)
+
+    def _seed_process(self) -> None:
+        """Give each further process random numbers of its own, a function of the step; the first one's are the run's."""
+        if rank := self.accelerator.process_index:
+            digest = hashlib.sha256(f"{self.config.seed} {rank} {self.step}".encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8]))
+
     @property
     def _discriminator_learns(self) -> bool:
         return self.adversary is not None and self.step >= self.config.discriminator_start
@@ -245,39 +308,65 @@ class Trainer:
         """Write the tokenizer and a checkpoint, on the main process; the checkpoint last, as it says that both are whole."""
         self._check_finite()
         self._check_finite_weights()
+        begun = time.perf_counter()
+        window = [{k: mean_over_processes(v.clone()) for k, v in losses.items()} for losses in self._window]
+        usage = [self._summed_state(usage) for usage in self._usage]
         if self.accelerator.is_main_process:
-            self.result.save(self.run.tokenizer_dir)
             state = {
                 "step": self.step,
+                "seconds": self._wall_seconds,
                 "tokenizer": self.tokenizer.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "adversary": self.adversary.state_dict() if self.adversary else None,
                 "average": self._average.state_dict() if self._average else None,
-                "usage": [usage.state_dict() for usage in self._usage],
-                "window": self._window,
+                "usage": usage,
+                "window": window,
                 "rng": torch.get_rng_state(),
+                "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             }
-            self.run.save_checkpoint(state, self.step)
+            with self.run.writing():
+                self._write_config()
+                self.result.save(self.run.tokenizer_dir)
+                self.run.sync_log()
+                self.run.checkpoints.save(state, self.step)
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
+        self._checkpoint_seconds += time.perf_counter() - begun
+
+    @staticmethod
+    def _summed_state(usage: CodebookUsage) -> dict[str, Any]:
+        """Return the state over all processes."""
+        with usage.sync_context():
+            return {name: value.clone() for name, value in usage.state_dict().items()}
 
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one."""
         for usage in self._usage:
             usage.persistent(True)
-        state = self.run.load_checkpoint()
-        if state is None:
+        found = self.run.checkpoints.load()
+        if found is None:
             return
-        self.tokenizer.load_weights(state["tokenizer"], source=self.run.checkpoints()[-1])
+        state, file = found
+        if missing := CHECKPOINT_KEYS - state.keys():
+            raise ValueError(
+                f"The checkpoint {file} is not one of this version's: it has no {', '.join(sorted(missing))}."
+            )
+        self.tokenizer.load_weights(state["tokenizer"], source=file)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
         if self._average:
             self._average.load_state_dict(state["average"])
         for usage, saved in zip(self._usage, state["usage"], strict=True):
-            usage.load_state_dict(saved)
+            if self.accelerator.is_main_process:  # it is the sum over the processes
+                usage.load_state_dict(saved)
+            else:
+                usage.reset()
         self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
         torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and state["device_rng"] is not None:
+            torch.cuda.set_rng_state(state["device_rng"], self.device)
+        self._seconds = state["seconds"]
         self.step = self._saved_step = state["step"]
 
     def _begin(self) -> None:
@@ -288,15 +377,26 @@ class Trainer:
                 tqdm.write(
                     f"This run began with {threads} threads and goes on with {torch.get_num_threads()}: sums round differently."
                 )
-            self.run.write_config(
-                self.device,
-                precision=str(self.dtype).removeprefix("torch."),
-                num_processes=self.accelerator.num_processes,
-                data=self.dataset.record(),
-            )
-            self.run.truncate_log(self.step)
+            with self.run.writing():
+                self.run.begin()
+                self._write_config()
+                self.run.truncate_log(self.step)
         if self.config.log_with:
             self.accelerator.init_trackers("vistok", config=_flat(self.config))
+
+    def _write_config(self) -> None:
+        """Write the configuration and where, on what and how long it was trained; rates are those of the whole run."""
+        seconds = self._wall_seconds
+        self.run.write_config(
+            self.device,
+            seed=self.config.seed,
+            precision=str(self.dtype).removeprefix("torch."),
+            deterministic=self.config.deterministic,
+            num_processes=self.accelerator.num_processes,
+            data=self.dataset.record(),
+            wall_seconds=round(seconds, 1),
+            images_per_second=round(self.step * self.config.batch_size / seconds, 2) if seconds else None,
+        )
 
     def _count(self, output: TokenizerOutput) -> None:
         levels = output.indices if isinstance(output.indices, tuple) else (output.indices,)
@@ -321,9 +421,12 @@ class Trainer:
             perplexity=sum(float(u["perplexity"]) for u in usages) / len(usages),
             images_per_second=steps * self.config.batch_size / seconds,
             data_share=data_seconds / seconds,
+            checkpoint_share=self._checkpoint_seconds / seconds,
         )
+        self._checkpoint_seconds = 0.0
         if self.accelerator.is_main_process:
-            self.run.append_log(report)
+            with self.run.writing():
+                self.run.append_log(report)
         if self.config.log_with:
             values = {f"loss/{k}": v for k, v in report.losses.items()}
             self.accelerator.log(values | {"usage": report.usage, "perplexity": report.perplexity}, step=report.step)
@@ -355,7 +458,7 @@ class Trainer:
             )
 
     def _way_back(self) -> str:
-        files = self.run.checkpoints()
+        files = self.run.checkpoints.files()
         good = f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
         return f"{good}. A lower lr usually helps."
 
@@ -369,9 +472,15 @@ class Trainer:
             raise
         self._end()
 
+    @property
+    def _wall_seconds(self) -> float:
+        """Seconds of training so far, those of earlier sessions included."""
+        return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
     def _end(self) -> None:
         if self._saved_step < self.step:
             self.save()
+        self._seconds, self._since = self._wall_seconds, None
         if self.config.log_with:
             for tracker in self.accelerator.trackers:  # not end_training(), which ends the processes' group as well
                 tracker.finish()
@@ -392,27 +501,113 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def deferred_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+def deferred_interrupt(stop: Callable[[], None], number: int = signal.SIGINT) -> Iterator[None]:
     """Turn the first Ctrl-C into a request to stop, for instance `Trainer.stop`; a second one interrupts at once.
 
     Only the main thread receives signals; elsewhere the owner of the thread stops the loop.
+
+    Args:
+        stop: called at the first one.
+        number: of the signal: SIGINT is Ctrl-C, SIGTERM is how clusters end a job.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.getsignal(signal.SIGINT)
+    previous = signal.getsignal(number)
+    first = -math.inf
 
     def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if now - first < SAME_SIGNAL_SECONDS:
+            return
+        if first > -math.inf:
+            signal.signal(number, previous)
+            signal.raise_signal(number)
+            return
+        first = now
         stop()
-        signal.signal(signal.SIGINT, previous)
 
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(number, ask)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(number, previous)
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     """Return the settings as experiment trackers take them: numbers, texts and truth values."""
     return {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in config.to_dict().items()}
+
+
+# The command line.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train from the command line; returns 130 where the training was stopped before its end, and saved."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vistok.training",
+        description="Train a tokenizer. Run the same command again to go on where it was stopped. On several GPUs: "
+        "accelerate launch --multi_gpu -m vistok.training ...",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="FILE", help="a configuration as JSON, or the config.json of a run")
+    what.add_argument("--row", help='"table/row" of a results table, or a table, for instance celeba64/vq-d8')
+    parser.add_argument("--scale", help="of a row: smoke, quick, laptop or paper (default: quick)")
+    parser.add_argument("--run-dir", metavar="DIR", help="(default: the configuration's own in runs/)")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a field of TrainConfig",
+    )
+    parser.add_argument("--start-over", action="store_true", help="set the run that is there aside, and begin again")
+    given = parser.parse_args(arguments)
+    try:
+        overrides = {name: literal(value) for name, value in given.parameter}
+        if given.row is not None:
+            config = TrainConfig.from_row(given.row, given.scale or "quick", **overrides)
+        else:
+            if given.scale is not None:
+                raise ValueError(f"scale is {given.scale!r}, but only a row has scales; leave it out, or give --row.")
+            config = read_config(given.config, **overrides)
+        with process_state().main_process_first():  # of several processes one begins the run, or sets it aside
+            start_over = given.start_over and process_state().is_main_process
+            run = Run.open(given.run_dir, config, start_over=start_over)
+        trainer = Trainer(run)
+        # Amid an exchange with other processes nobody would listen to SIGTERM: their launcher's ends them at once.
+        alone = process_state().num_processes == 1
+        with deferred_interrupt(trainer.stop, signal.SIGTERM) if alone else contextlib.nullcontext():
+            for _ in trainer:
+                pass
+    except (ValueError, TypeError, OSError, FloatingPointError, Unavailable) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    if process_state().is_main_process:
+        last = run.log()[-1]
+        said = f"step {last['step']} of {config.steps}, loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}"
+        print(f"{said}: {run.path}")
+    return 0 if trainer.step == config.steps else 130
+
+
+def read_config(file: str | Path, **overrides: Any) -> TrainConfig:
+    """Return the configuration in a JSON file, or in a run's `config.json`, with some fields set anew.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no configuration, or an override names no field.
+    """
+    path = resolve_path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no configuration {path}.")
+    settings = json.loads(path.read_bytes())
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no configuration, which is a JSON object of settings.")
+    return TrainConfig.from_dict(settings.get("config", settings) | overrides)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

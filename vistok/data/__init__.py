@@ -7,6 +7,15 @@ for batch in train_batches(dataset, 64, seed=0, steps=100):   # uint8 [64, 3, 64
 
 from vistok.data.datasets import ImageDataset
 from vistok.data.registry import DATASETS, open_dataset
-from vistok.data.sampling import check_batch_size, eval_batches, to_float, train_batches
+from vistok.data.sampling import check_batch_size, eval_batches, share, to_float, train_batches
 
-__all__ = ["DATASETS", "ImageDataset", "check_batch_size", "eval_batches", "open_dataset", "to_float", "train_batches"]
+__all__ = [
+    "DATASETS",
+    "ImageDataset",
+    "check_batch_size",
+    "eval_batches",
+    "open_dataset",
+    "share",
+    "to_float",
+    "train_batches",
+]

@@ -22,6 +22,7 @@ def train_batches(
     num_workers: int = 0,
     rank: int = 0,
     num_processes: int = 1,
+    num_parts: int = 1,
     pin_memory: bool = False,
 ) -> Iterator[torch.Tensor]:
     """Iterate over the training batches of steps `start_step` to `steps`.
@@ -32,7 +33,7 @@ def train_batches(
 
     Args:
         dataset: N images.
-        batch_size: images a step, over all processes; each takes its contiguous share.
+        batch_size: images a step, over all processes; each takes its contiguous share of every part.
         seed: of order, crops and flips.
         start_step: the first step, of a resumed run.
         steps: the step to end before.
@@ -40,6 +41,8 @@ def train_batches(
         num_workers: loading processes; 0: load here.
         rank: this process, in [0, num_processes).
         num_processes: that share the batch.
+        num_parts: of the batch that are computed one after the other: each holds the same images whatever the number of
+            processes.
         pin_memory: put the batches in pinned memory, for asynchronous copies to a GPU.
 
     Returns:
@@ -48,9 +51,9 @@ def train_batches(
     Raises:
         ValueError: the dataset is smaller than a batch, or the batch cannot be shared evenly.
     """
-    check_batch_size(dataset, batch_size, num_processes)
-    share = batch_size // num_processes
-    batches = _TrainBatches(dataset, batch_size, seed, flip, offset=rank * share, share=share)
+    check_batch_size(dataset, batch_size, num_processes * num_parts)
+    mine = np.arange(batch_size).reshape(num_parts, num_processes, -1)[:, rank].flatten()
+    batches = _TrainBatches(dataset, batch_size, seed, flip, mine)
     return _load(batches, range(start_step, steps), num_workers, pin_memory)
 
 
@@ -81,6 +84,7 @@ def eval_batches(
     batch_size: int,
     *,
     first_image: int = 0,
+    end_image: int | None = None,
     num_workers: int = 0,
     rank: int = 0,
     num_processes: int = 1,
@@ -91,19 +95,25 @@ def eval_batches(
         dataset: N images.
         batch_size: images a batch of this process; the last may have fewer.
         first_image: number of the image to begin with.
+        end_image: number of the image to end before; None: all.
         num_workers: loading processes; 0: load here.
         rank: this process, in [0, num_processes).
-        num_processes: each takes one contiguous part of the dataset; their parts differ by at most one image.
+        num_processes: each takes one contiguous part of these images (`share`); their parts differ by at most one image.
 
     Returns:
         An iterator over uint8 [b, 3, H, W], channels_last.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
-    num_images = len(dataset) - first_image
-    first, last = (first_image + num_images * r // num_processes for r in (rank, rank + 1))
-    batches = _EvalBatches(dataset, batch_size, first, last)
+    images = share(range(first_image, len(dataset) if end_image is None else end_image), rank, num_processes)
+    batches = _EvalBatches(dataset, batch_size, images.start, images.stop)
     return _load(batches, range(len(batches)), num_workers, pin_memory=False)
+
+
+def share(images: range, rank: int, num_processes: int) -> range:
+    """Return the contiguous part of some images that one of several processes takes; parts differ by at most one image."""
+    first, end = (len(images) * r // num_processes for r in (rank, rank + 1))
+    return images[first:end]
 
 
 def to_float(images_uint8: torch.Tensor) -> torch.Tensor:
@@ -114,15 +124,15 @@ def to_float(images_uint8: torch.Tensor) -> torch.Tensor:
 class _TrainBatches(Dataset):
     """This process's share of each training step, by step."""
 
-    def __init__(self, dataset: ImageDataset, batch_size: int, seed: int, flip: bool, offset: int, share: int) -> None:
+    def __init__(self, dataset: ImageDataset, batch_size: int, seed: int, flip: bool, mine: np.ndarray) -> None:
         self.dataset, self.batch_size, self.seed, self.flip = dataset, batch_size, seed, flip
-        self.offset, self.share = offset, share
+        self.mine = mine  # places within the batch, int [share]
 
     def __getitem__(self, step: int) -> torch.Tensor:
-        positions = step * self.batch_size + self.offset + np.arange(self.share)
+        positions = step * self.batch_size + self.mine
         epochs, places = np.divmod(positions, len(self.dataset))
-        indices = np.empty(self.share, np.int64)
-        draws = np.empty((self.share, 4))
+        indices = np.empty(len(self.mine), np.int64)
+        draws = np.empty((len(self.mine), 4))
         for epoch in np.unique(epochs):  # two at the most
             here = epochs == epoch
             indices[here] = _order(self.seed, int(epoch), len(self.dataset))[places[here]]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vistok.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_tokens
 from vistok.quantizers.ibq import check_entropy_options
 from vistok.quantizers.lfq import bits_of, check_one_bit_a_channel, nearest_num_bits
@@ -34,7 +35,9 @@ def entropy_loss(tokens: Tensor, temperature: float, diversity: float) -> Tensor
     logits = 4 / temperature * tokens / tokens.shape[1] ** 0.5  # of each bit: e_k differs by 2/sqrt(D) in it
     one, zero = logits.sigmoid(), (-logits).sigmoid()  # [N, D]
     token_entropy = -(one * F.logsigmoid(logits) + zero * F.logsigmoid(-logits)).sum(1).mean()
-    negative_batch_entropy = sum((mean * (mean + _EPS).log()).sum() for mean in (one.mean(0), zero.mean(0)))
+    negative_batch_entropy = sum(
+        (mean * (mean + _EPS).log()).sum() for mean in map(batch_mean, (one.mean(0), zero.mean(0)))
+    )
     return token_entropy + diversity * negative_batch_entropy
 
 

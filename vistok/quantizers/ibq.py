@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vistok.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
 from vistok.quantizers.search import largest_dot
 
@@ -59,7 +60,7 @@ def entropy_loss(tokens: Tensor, codebook: Tensor, temperature: float, diversity
             _tile_entropy, tile, codebook, temperature, use_reentrant=False, preserve_rng_state=False
         )
         total, sums = total + entropy, sums + probabilities
-    mean = sums / len(tokens)  # [K]
+    mean = batch_mean(sums / len(tokens))  # [K]
     return total / len(tokens) + diversity * (mean * (mean + _EPS).log()).sum()
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vistok.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_tokens
 from vistok.quantizers.ibq import check_entropy_options
 
@@ -56,7 +57,7 @@ def entropy_loss(tokens: Tensor, temperature: float, diversity: float) -> Tensor
     logits = 4 / temperature * tokens  # of each bit being 1: e_k differs by 2 in it, and so 2 z . e_k by 4 z
     token_entropy = -(logits.sigmoid() * F.logsigmoid(logits) + (-logits).sigmoid() * F.logsigmoid(-logits)).sum(1)
     low, high = (_distribution(half, temperature) for half in tokens.tensor_split([tokens.shape[1] // 2], dim=1))
-    mean = low.T @ high / len(tokens)  # [2^(D/2), 2^(D - D/2)], E[p]
+    mean = batch_mean(low.T @ high / len(tokens))  # [2^(D/2), 2^(D - D/2)], E[p]
     return token_entropy.mean() + diversity * (mean * (mean + _EPS).log()).sum()
 
 

@@ -13,11 +13,10 @@ All of it is over the tokens of all processes, and gives every process the same 
 """
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.processes import sum_over_processes
+from vistok.processes import rank_and_number, sum_over_processes
 from vistok.quantizers import ibq
 from vistok.quantizers.search import nearest_code
 
@@ -36,16 +35,12 @@ def draw_tokens(tokens: Tensor, num_tokens: int) -> Tensor:
     Returns:
         float32 [num_tokens, D].
     """
-    rank, num_processes = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
+    rank, num_processes = rank_and_number()
     drawn = tokens.new_zeros(num_tokens, tokens.shape[1])
     mine = drawn[rank::num_processes]
     order = torch.randperm(len(tokens), device=tokens.device)
     mine.copy_(tokens[order[torch.arange(len(mine), device=tokens.device) % len(tokens)]])
     return sum_over_processes(drawn)
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
 
 
 @torch.no_grad()
