@@ -67,6 +67,7 @@ CHANGED: dict[str, Any] = {
     "precision": "float32",
     "compile": True,
     "num_workers": 2,
+    "deterministic": True,
     "report_every": 3,
     "checkpoint_every": 7,
     "log_with": "tensorboard",
@@ -223,6 +224,7 @@ def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
     execution = {
         "num_workers",
         "report_every",
+        "deterministic",
         "checkpoint_every",
         "log_with",
         "checkpoint_activations",

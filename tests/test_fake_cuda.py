@@ -440,7 +440,7 @@ STEPS = {
     },
 }
 # PyTorch's average counts its updates on the CPU, and copies the count to the device at each but the first.
-STEP_WAITS = {"average": ["_to_copy"], "stylegan2": ["_to_copy"] * 2}
+STEP_WAITS = {"average": ["_to_copy"]}
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -463,7 +463,7 @@ def test_whole_training_steps_stay_on_the_device(
     assert_on(device, trainer.tokenizer, trainer.optimizer.optimizer)
     assert trainer.optimizer.optimizer.defaults["fused"]
     for usage in trainer._usage:
-        assert_on(device, usage.counts, usage.ages, usage.num_outside)
+        assert_on(device, usage.counts, usage.last, usage.num_outside)
     if trainer.adversary:
         assert_on(device, trainer.adversary.discriminator, trainer.adversary.optimizer.optimizer)
     if trainer._average:
@@ -486,8 +486,8 @@ def test_codes_are_counted_on_the_device_without_a_wait(device: torch.device) ->
     indices = torch.randint(16, (2, 4, 4), device=device)
     with Waits() as waits:
         usage.update(indices)
-    assert_on(device, usage.counts, usage.ages, usage.num_outside)
-    assert usage.counts.dtype == usage.ages.dtype == torch.int64
+    assert_on(device, usage.counts, usage.last, usage.num_outside)
+    assert usage.counts.dtype == usage.last.dtype == torch.int64
     assert_waits(waits, [])
 
 

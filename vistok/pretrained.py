@@ -38,6 +38,7 @@ from torch import Tensor
 
 from vistok.config import PACKAGE, nearest, resolve_path
 from vistok.tokenizer import VisualTokenizer
+from vistok.weights import first_line
 
 
 class LazyTensor(NamedTuple):
@@ -229,12 +230,19 @@ def load_pretrained(
                 f"The tensors of {path} ({some}, ...) are named as in no known format. Known: {', '.join(FORMATS)}."
             )
         settings = _settings(FORMATS[name], tensors, l2_norm, path)
+        try:
+            with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
+                shapes = {
+                    ours: tuple(tensor.shape) for ours, tensor in VisualTokenizer(**settings).state_dict().items()
+                }
+        except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
+            raise ValueError(f"{path} describes no tokenizer that can be built: {first_line(error)}.") from error
+        num_levels = len(settings["network_options"].get("ch_mult", ()))
+        names = {ours: FORMATS[name].file_name(ours, num_levels) for ours in shapes}
+        _check_tensors(tensors, {names[ours]: shape for ours, shape in shapes.items()}, name, path)
         with torch.device(device):
             tokenizer = VisualTokenizer(**settings)
         own = tokenizer.state_dict()
-        num_levels = len(settings["network_options"].get("ch_mult", ()))
-        names = {ours: FORMATS[name].file_name(ours, num_levels) for ours in own}
-        _check_tensors(tensors, {names[ours]: tuple(tensor.shape) for ours, tensor in own.items()}, name, path)
         with _unreadable_as_value_error(path), torch.no_grad():
             for ours, target in own.items():
                 target.copy_(tensors[names[ours]].read())

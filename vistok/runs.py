@@ -26,7 +26,7 @@ import psutil
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
-from vistok.config import TrainConfig, replace_file, repository_root, resolve_path
+from vistok.config import TrainConfig, replace_file, repository_root, resolve_path, strict_json
 from vistok.locks import only_process
 from vistok.tokenizer import VisualTokenizer
 
@@ -176,7 +176,7 @@ class Run:
         if not file.is_file():
             return None
         try:
-            return TrainConfig.from_dict(json.loads(file.read_text())["config"])
+            return TrainConfig.from_dict(strict_json(file.read_bytes())["config"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is not a configuration that this version can read: {error}") from error
 

@@ -16,7 +16,8 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
 from vistok import networks, quantizers
-from vistok.config import TrainConfig, call_with_options, replace_file, resolve_path
+from vistok.config import TrainConfig, call_with_options, replace_file, resolve_path, strict_json
+from vistok.weights import first_line
 
 
 @dataclasses.dataclass
@@ -196,8 +197,20 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
                 f"There is no tokenizer in {path}: model.safetensors and config.json are expected there or in its "
                 "tokenizer/. Committed records have no weights; train the row again to get them."
             )
-        tokenizer = call_with_options("tokenizer", cls, json.loads((directory / "config.json").read_text()))
-        tokenizer.load_weights(safetensors.torch.load_file(directory / "model.safetensors"), source=directory)
+        try:
+            settings = strict_json((directory / "config.json").read_bytes())
+            state = safetensors.torch.load_file(directory / "model.safetensors")
+        except (ValueError, safetensors.SafetensorError) as error:
+            raise ValueError(f"The tokenizer in {directory} cannot be read: {error}.") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"The tokenizer in {directory} cannot be read: its config.json holds no settings.")
+        try:
+            with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
+                call_with_options("tokenizer", cls, settings).check_weights(state, directory)
+        except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
+            raise ValueError(f"The tokenizer in {directory} cannot be built: {first_line(error)}.") from error
+        tokenizer = call_with_options("tokenizer", cls, settings)
+        tokenizer.load_weights(state, source=directory)
         return tokenizer.to(device).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -230,7 +243,12 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         )
 
     def load_weights(self, state: dict[str, Tensor], source: object) -> None:
-        """Take over a state dict whose names and shapes are this tokenizer's own.
+        """Take over a state dict whose names and shapes are this tokenizer's own; ValueError as of `check_weights`."""
+        self.check_weights(state, source)
+        self.load_state_dict(state)
+
+    def check_weights(self, state: dict[str, Tensor], source: object) -> None:
+        """Compare names and shapes of a state dict with this tokenizer's own.
 
         Raises:
             ValueError: a tensor is missing, is not expected or has another shape; the sentence names `source` and them.
@@ -246,7 +264,6 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         if wrong:
             more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
             raise ValueError(f"The weights in {source} are of another architecture: {'; '.join(wrong[:4])}{more}.")
-        self.load_state_dict(state)
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:

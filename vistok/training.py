@@ -12,7 +12,6 @@ processes share it.
 import argparse
 import contextlib
 import hashlib
-import json
 import math
 import signal
 import sys
@@ -32,7 +31,7 @@ from tqdm import tqdm
 
 from vistok.adversary import Adversary
 from vistok.checkpoints import step_of
-from vistok.config import TrainConfig, resolve_path
+from vistok.config import TrainConfig, resolve_path, strict_json
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
 from vistok.devices import deterministic
 from vistok.metrics import CodebookUsage
@@ -263,7 +262,11 @@ class Trainer:
                     output.reconstruction, self.objective.image_terms(losses), self.tokenizer.decoder.last_layer
                 )
                 total = total + weight * losses["adversarial"]
-                losses["adversarial_weight"] = torch.as_tensor(weight, device=self.device, dtype=torch.float32)
+                losses["adversarial_weight"] = (
+                    weight.detach().float()
+                    if isinstance(weight, Tensor)
+                    else torch.full((), weight, device=self.device)
+                )
             losses["total"] = total
             self.accelerator.backward(total * share)
             losses = {name: loss.detach() for name, loss in losses.items()}
@@ -603,7 +606,7 @@ def read_config(file: str | Path, **overrides: Any) -> TrainConfig:
     path = resolve_path(file)
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration {path}.")
-    settings = json.loads(path.read_bytes())
+    settings = strict_json(path.read_bytes())
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no configuration, which is a JSON object of settings.")
     return TrainConfig.from_dict(settings.get("config", settings) | overrides)

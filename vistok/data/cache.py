@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from vistok.config import strict_json
 
-CODE_VERSION = 1  # goes up when the same files and settings give other pixels
+CODE_VERSION = 2  # goes up when the same files and settings give other pixels
 
 _MAGIC = b"vistokpx"
 _TRAILER = struct.Struct("<8sQ32s")  # magic, length of the description, its SHA-256
