@@ -215,7 +215,7 @@ def test_imagenet_sample_tests_on_every_tenth_file(tmp_path):
     test = open_dataset("imagenet-sample", "test", 16, data_root=tmp_path)
     train = open_dataset("imagenet-sample", "train", 16, data_root=tmp_path)
     assert test.names == ["00.JPEG", "10.JPEG", "20.JPEG"]
-    assert sorted(train.names + test.names) == names
+    assert sorted([*train.names, *test.names]) == names
     assert (train.crop, test.crop) == ("cached", None)
 
 
@@ -225,7 +225,7 @@ def test_folder_by_fraction(tmp_path, fraction):
     write_folder(tmp_path, names, 20, 20)
     train, test = (open_dataset("folder", s, 16, data_root=tmp_path, test_fraction=fraction) for s in ("train", "test"))
     assert len(test) == (4 if fraction is None else 10)
-    assert sorted(train.names + test.names) == sorted(names)
+    assert sorted([*train.names, *test.names]) == sorted(names)
     places = [sorted(names).index(name) for name in test.names]
     assert set(np.diff(places)) == {10 if fraction is None else 4}  # evenly spread
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import (
     bench_dashboard,
     bench_evaluation,
+    bench_index,
     bench_loading,
     bench_metrics,
     bench_search,
@@ -17,6 +18,7 @@ from benchmarks.harness import machine, print_rows
 
 BENCHMARKS = (
     bench_loading,
+    bench_index,
     bench_metrics,
     bench_search,
     bench_training,

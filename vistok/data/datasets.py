@@ -24,7 +24,7 @@ class ImageDataset(abc.ABC):
         split: "train", "val" or "test".
         image_size: pixels, height and width.
         crop: "cached" or "adm", how training images are cropped at random; None: they are not.
-        names: the relative file name of each image.
+        names: a sequence of the relative file name of each image.
         left_out: relative names of the files that cannot be decoded, left out by on_bad_image="skip".
         fingerprint: 12 hex digits of the images' names and sizes and of what picks them, the same on every machine.
         preprocessing: one line on what becomes of a file.
@@ -45,11 +45,11 @@ class ImageDataset(abc.ABC):
         if reasons and on_bad_image == "raise":
             raise _refusal(next(iter(reasons.values())))
         if reasons:
-            kept = [i for i in range(len(self._all_files)) if i not in reasons]
-            if not kept:
+            kept = np.delete(np.arange(len(self._all_files)), list(reasons))
+            if not len(kept):
                 raise ValueError(f"None of the {len(reasons)} images can be used: {next(iter(reasons.values()))}.")
             self.left_out = [self._all_files.names[i] for i in reasons]
-            self._rows = np.array(kept)
+            self._rows = kept
             self._files = self._all_files.select(kept)
         self.names = self._files.names
         self.fingerprint = self._files.fingerprint(self.name, self.split)

@@ -1,73 +1,175 @@
-"""Datasets that are folders of images: ImageNet, a sample of it, and anybody's own."""
+"""Datasets that are folders of images, or of shards that hold them: ImageNet, a sample of it, and anybody's own.
 
+Shards are .tar files (WebDataset) or .parquet files (Hugging Face). What lies in a folder decides how it is read.
+"""
+
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from vistok.data.files import FolderFiles, list_images
+import numpy as np
+
+from vistok.data.files import FolderFiles, ImageFiles, is_image_name, scan_images
+from vistok.data.parquet import ParquetFiles
+from vistok.data.shards import open_shards
 
 DEFAULT_TEST_FRACTION = 0.1
 _SUBFOLDERS = ("train", "val", "test")
+_OPENERS = {".tar": open_shards, ".parquet": ParquetFiles}
+_SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def imagenet(root: Path, split: str) -> FolderFiles:
-    """Return ILSVRC2012 images: `train/<wnid>/*.JPEG`, and for the test split `val/`, flat or sorted into classes."""
-    return _all_images(root / {"train": "train", "test": "val"}[split])
+class _Shards(NamedTuple):
+    """The shards that belong to a folder: where they lie, and their sorted names by the split that these tell."""
+
+    place: Path
+    by_split: dict[str | None, list[str]]
+
+    def splits(self) -> list[str]:
+        """Return the splits that the names tell; a name without one beside them is refused."""
+        named = [name for name in _SUBFOLDERS if name in self.by_split]
+        if named and None in self.by_split:
+            raise ValueError(
+                f"{self.place} holds {self.by_split[named[0]][0]} and {self.by_split[None][0]}: either all shards have "
+                "train, val or test in their names, or none."
+            )
+        return named
+
+    def open(self, names: Sequence[str]) -> ImageFiles:
+        """Return the images in some of the shards."""
+        by_kind = {os.path.splitext(name)[1].lower(): name for name in names}
+        if len(by_kind) > 1:
+            shown = " and ".join(by_kind.values())
+            raise ValueError(f"{self.place} holds {shown}, but must hold .tar or .parquet files, not both.")
+        return _OPENERS[next(iter(by_kind))](self.place, names)
 
 
-def imagenet_sample(root: Path, split: str) -> FolderFiles:
+def imagenet(root: Path, split: str) -> ImageFiles:
+    """Return ILSVRC2012 images: `train/<wnid>/*.JPEG`, and for the test split `val/`, flat or sorted into classes.
+
+    Either folder may hold shards instead; without the folder, shards with the split in their names may lie in `root` or
+    `root/data`: `imagenet1k-train-0000.tar`, `validation-00000-of-00014.parquet`.
+    """
+    folders = {"train": ("train",), "test": ("val", "validation")}[split]
+    for name in folders:
+        if (root / name).is_dir():
+            return _all_images(root / name)
+    shards = _find_shards(root)
+    if not (names := shards.by_split.get(folders[0])):
+        raise ValueError(
+            f"There is no folder {root / folders[0]}, and no .tar or .parquet file with {folders[-1]!r} in its name in {root}."
+        )
+    with os.scandir(shards.place) as entries:  # its subfolders may be another split's
+        _refuse_both(shards.place, next((e.name for e in entries if is_image_name(os.fsencode(e.name))), None), names)
+    return _checked(shards.open(names), root, split)
+
+
+def imagenet_sample(root: Path, split: str) -> ImageFiles:
     """Return one part of a flat folder: files 0, 10, 20, ... in sorted order are the test split."""
     files = _all_images(root)
-    return _checked(files.select([i for i in range(len(files)) if (i % 10 == 0) == (split == "test")]), root, split)
+    is_test = np.arange(len(files)) % 10 == 0
+    return _checked(files.select(np.flatnonzero(is_test == (split == "test"))), root, split)
 
 
 def folder_splits(root: Path) -> tuple[str, ...]:
-    """Return the splits of a folder: those of its subfolders, or train and test where a fraction divides it."""
-    present = [name for name in _SUBFOLDERS if (root / name).is_dir()]
-    return ("train", "val", "test") if present == list(_SUBFOLDERS) else ("train", "test")
+    """Return the splits of a folder: those of its subfolders or shards, or train and test where a fraction divides it."""
+    present = _subfolders(root) or _find_shards(root).splits()
+    return ("train", "val", "test") if set(present) == set(_SUBFOLDERS) else ("train", "test")
 
 
-def folder(root: Path, split: str, test_fraction: float | None) -> FolderFiles:
-    """Return one part of a folder of images, nested or flat.
+def folder(root: Path, split: str, test_fraction: float | None) -> ImageFiles:
+    """Return one part of a folder of images, nested or flat, or of shards.
 
-    Subfolders `train/` and `test/` (or `val/`, where there is no `test/`) are the splits. Without them the test split
-    is `test_fraction` of the files, evenly spread over their sorted order.
+    Subfolders `train/` and `test/` (or `val/`, where there is no `test/`) are the splits, or else shards with these words in
+    their names. Without them the test split is `test_fraction` of the images, evenly spread over their sorted order.
 
     Raises:
-        ValueError: a split has no image, there are subfolders and a fraction, or a `test/` has no `train/` beside it.
+        ValueError: a split has no image, there are splits and a fraction, or a `test/` has no `train/` beside it.
     """
-    present = [name for name in _SUBFOLDERS if (root / name).is_dir()]
-    if not present:
-        return _by_fraction(root, split, DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction)
+    if present := _subfolders(root):
+        part = _part(root, split, test_fraction, present, "subfolders", [f"{name}/" for name in present])
+        return _all_images(root / part)
+    shards = _find_shards(root)
+    named = shards.splits()
+    if len(named) < 2:
+        return _by_fraction(root, split, DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction, shards)
+    names = shards.by_split[_part(root, split, test_fraction, named, "shards", [shards.by_split[n][0] for n in named])]
+    _refuse_both(root, _first_image(root), names)
+    return _checked(shards.open(names), root, split)
+
+
+def _part(
+    root: Path, split: str, test_fraction: float | None, present: list[str], kind: str, examples: list[str]
+) -> str:
+    """Return which of the splits that are `present` is meant by `split`."""
     if "train" not in present or len(present) == 1:
         raise ValueError(
-            f"{root} has {' and '.join(f'{name}/' for name in present)} only, but a folder split by subfolders has "
-            "train/ and test/ (or val/)."
+            f"{root} has {' and '.join(examples)} only, but a folder split by its {kind} has train and test (or val)."
         )
     if test_fraction is not None:
         raise ValueError(
-            f"test_fraction is {test_fraction}, but {root} is split by its subfolders {', '.join(present)}; "
-            "leave it None."
+            f"test_fraction is {test_fraction}, but {root} is split by its {kind} {', '.join(present)}; leave it None."
         )
-    return _all_images(root / ("val" if split == "test" and "test" not in present else split))
+    return "val" if split == "test" and "test" not in present else split
 
 
-def _by_fraction(root: Path, split: str, test_fraction: float) -> FolderFiles:
+def _by_fraction(root: Path, split: str, test_fraction: float, shards: _Shards) -> ImageFiles:
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction is {test_fraction}, but must be between 0 and 1; 0.1 is usual.")
-    files = _all_images(root)
-    num_images = len(files)
-    num_test = max(1, round(num_images * test_fraction))
+    files = _all_images(root, shards)
+    places = np.arange(len(files))
+    num_test = max(1, round(len(files) * test_fraction))
     # File i is a test image where i * num_test / num_images passes a whole number: num_test of them, evenly spread.
-    is_test = [(i + 1) * num_test // num_images > i * num_test // num_images for i in range(num_images)]
-    return _checked(files.select([i for i in range(num_images) if is_test[i] == (split == "test")]), root, split)
+    is_test = (places + 1) * num_test // len(files) > places * num_test // len(files)
+    return _checked(files.select(np.flatnonzero(is_test == (split == "test"))), root, split)
 
 
-def _all_images(folder_path: Path) -> FolderFiles:
+def _subfolders(root: Path) -> list[str]:
+    return [name for name in _SUBFOLDERS if (root / name).is_dir()]
+
+
+def _all_images(folder_path: Path, shards: _Shards | None = None) -> ImageFiles:
+    """Return every image of a folder, or every one in its shards."""
     if not folder_path.is_dir():
         raise ValueError(f"There is no folder {folder_path}.")
-    return _checked(FolderFiles(folder_path, list_images(folder_path)), folder_path)
+    shards = shards or _find_shards(folder_path)
+    if not shards.by_split:
+        return _checked(FolderFiles.scan(folder_path), folder_path)
+    names = sorted(name for names in shards.by_split.values() for name in names)
+    _refuse_both(folder_path, _first_image(folder_path), names)
+    return _checked(shards.open(names), folder_path)
 
 
-def _checked(files: FolderFiles, folder_path: Path, split: str | None = None) -> FolderFiles:
+def _find_shards(root: Path) -> _Shards:
+    """Return the shards of a folder, in it or in its `data/`, which is where the Hugging Face Hub has them."""
+    for place in (root, root / "data"):
+        by_split: dict[str | None, list[str]] = {}
+        if place.is_dir():
+            with os.scandir(place) as entries:
+                found = [entry.name for entry in entries if entry.name.lower().endswith(tuple(_OPENERS))]
+            for name in sorted(name for name in found if not name.startswith(".") and (place / name).is_file()):
+                words = [_SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in _SPLIT_WORDS]
+                by_split.setdefault(words[0] if words else None, []).append(name)
+        if by_split:
+            return _Shards(place, by_split)
+    return _Shards(root, {})
+
+
+def _first_image(folder_path: Path) -> str | None:
+    return next((os.fsdecode(found.names[0]) for found in scan_images(folder_path)), None)
+
+
+def _refuse_both(folder_path: Path, image: str | None, shards: Sequence[str]) -> None:
+    """Raise ValueError where a folder holds an image beside shards: one may be a copy of the other."""
+    if image is not None:
+        raise ValueError(
+            f"{folder_path} holds images ({image}) and shards ({shards[0]}), but must hold one of them; move the other away."
+        )
+
+
+def _checked(files: ImageFiles, folder_path: Path, split: str | None = None) -> ImageFiles:
     if not len(files):
         raise ValueError(f"{folder_path} holds no images" + (f" for the {split} split." if split else "."))
     return files

@@ -14,9 +14,12 @@ from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, Phot
 DATASETS: dict[str, str | None] = {
     "photos": None,
     "celeba": CELEBA_HELP,
-    "imagenet": "Get ILSVRC2012 from https://image-net.org and put its train/ and val/ into",
+    "imagenet": (
+        "Get ILSVRC2012 from https://image-net.org, or its shards from https://huggingface.co/datasets/ILSVRC/imagenet-1k "
+        "(Parquet) or https://huggingface.co/datasets/timm/imagenet-1k-wds (.tar), and put train/ and val/, or the shards, into"
+    ),
     "imagenet-sample": "Get it by: git clone https://github.com/EliSchwartz/imagenet-sample-images",
-    "folder": "Put images, in subfolders or not, into",
+    "folder": "Put images, in subfolders or not, or .tar or .parquet shards of them, into",
 }
 _CROPS = ("cached", "adm")
 
@@ -35,13 +38,13 @@ def open_dataset(
 
     Args:
         name: one of `DATASETS`.
-        split: "train" or "test"; celeba, and a folder with a `val/` beside its `test/`, also have "val".
+        split: "train" or "test"; celeba, and a folder with a `val/` (or such shards) beside its `test/`, also have "val".
         image_size: pixels, height and width.
         data_root: folder of the dataset, a relative one counted from the repository; None: `data/<name>` there.
         crop: how training images of imagenet, imagenet-sample and folder are cropped: "cached", random crops of a
             cached square 1.125 times the size, or "adm", ADM's random crop, decoded anew for each sample; None:
             "cached". The test split is always ADM's centre crop.
-        test_fraction: share of the files of a folder without split subfolders that is its test split; None: 0.1.
+        test_fraction: share of the images of a folder without splits of its own that is its test split; None: 0.1.
         on_bad_image: "raise" a ValueError naming a file that cannot be decoded, or "skip" and list such files.
 
     Returns:
