@@ -16,7 +16,8 @@ def process_state() -> PartialState:
     On a machine without a GPU it takes several processes for so many single ones, unless it is told that the CPU is meant.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=several and not torch.accelerator.is_available())
+    only_one = not torch.accelerator.is_available() or torch.backends.mps.is_available()
+    return PartialState(cpu=several and only_one)
 
 
 def is_distributed() -> bool:

@@ -189,14 +189,7 @@ class Trainer:
             num_parts=self.config.accumulate,
             pin_memory=self.device.type == "cuda",
         )
-        bar = tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            unit="step",
-            desc=self.run.config.run_name,
-            mininterval=0.5,
-            disable=not (self.progress and self.accelerator.is_main_process),
-        )
+        bar = self._bar()
         self._since = clock = time.perf_counter()
         data_seconds, since = 0.0, self.step
         with bar, self._save_on_exit(), deferred_interrupt(self.stop):
@@ -223,6 +216,16 @@ class Trainer:
         told = self.accelerator.is_main_process and threading.current_thread() is threading.main_thread()
         if self.step < self.config.steps and told:
             tqdm.write(self.interruption)  # in another thread its owner says so, where the reader looks
+
+    def _bar(self) -> tqdm:
+        return tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            desc=self.config.run_name,
+            mininterval=0.5,
+            disable=not (self.progress and self.accelerator.is_main_process),
+        )
 
     def train_step(self, images: Tensor) -> dict[str, Tensor]:
         """Take one optimiser step of the tokenizer and, where there is one, of the discriminator.
@@ -593,7 +596,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         last = run.log()[-1]
         said = f"step {last['step']} of {config.steps}, loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}"
         print(f"{said}: {run.path}")
-    return 0 if trainer.step == config.steps else 130
+    # Of several processes a launcher would call that a failure.
+    return 0 if trainer.step == config.steps or process_state().num_processes > 1 else 130
 
 
 def read_config(file: str | Path, **overrides: Any) -> TrainConfig:

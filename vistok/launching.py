@@ -1,0 +1,130 @@
+"""A training over several processes of this machine, started and watched from a notebook.
+
+Accelerate's `notebook_launcher` forks the kernel, which must not have used the GPU before, and on a CPU it starts one process
+only. Here the processes are started as a shell would start them, and the notebook follows the run's log.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+
+from vistok.data import check_batch_size
+from vistok.runs import Report, Run
+from vistok.tokenizer import VisualTokenizer
+from vistok.training import Trainer
+
+LOOK_SECONDS = 0.2  # between two looks at the log
+SHOWN_LINES = 60  # of what the processes printed, where they fail without a sentence of ours
+
+
+class LaunchedTrainer(Trainer):
+    """Trains as `Trainer` does, in several processes of this machine; iterate over it, `stop()` it, iterate again.
+
+    `result` has the weights of the last checkpoint while it trains, and `counts` stay zero: they are the processes' own.
+    """
+
+    def __init__(self, run: Run, num_processes: int, *, progress: bool = True) -> None:
+        """Open the run, and start nothing yet.
+
+        Args:
+            run: the run.
+            num_processes: at least 1, and on a machine with GPUs at most as many.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: there are fewer GPUs, or the batch cannot be shared evenly; or as of `Trainer`.
+        """
+        num_gpus = torch.cuda.device_count()
+        if num_processes < 1 or (num_gpus and num_processes > num_gpus):
+            most = f"at most {num_gpus}, one for each GPU" if num_gpus else "at least 1"
+            raise ValueError(f"num_processes is {num_processes}, but must be {most}.")
+        super().__init__(run, progress=progress)
+        self.num_processes = num_processes
+        check_batch_size(self.dataset, self.config.batch_size, num_processes * self.config.accumulate)
+
+    def _train(self) -> Iterator[Report]:
+        if self.step >= self.config.steps:
+            return
+        bar = self._bar()
+        with bar, tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+") as output:
+            config = Path(folder) / "config.json"
+            config.write_text(self.config.to_json())
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            command += ["--nproc-per-node", str(self.num_processes), "-m", "vistok.training"]
+            command += ["--config", str(config), "--run-dir", str(self.run.path)]
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                for report in self._reports(process):
+                    self.step = report.step
+                    bar.update(self.step - bar.n)
+                    yield report
+            finally:  # of an abandoned loop the processes save and end too
+                self._ask(process)
+                process.wait()
+                self._resume()
+            if process.returncode and not self._stop_asked:  # asked while they start they end without a word
+                output.seek(0)
+                raise RuntimeError(f"Of {self.num_processes} processes one failed: {_reason(output.read())}")
+
+    def _reports(self, process: subprocess.Popen) -> Iterator[Report]:
+        """Follow the log until the processes end; of the lines that are there only those to come are taken."""
+        file, loaded, alive, asked = self.run.path / "log.jsonl", self._weights_time(), True, False
+        number, place = _inode_and_size(file)
+        while alive:
+            alive = process.poll() is None  # looked up first: what is logged before the end is read after it
+            time.sleep(LOOK_SECONDS if alive else 0)
+            if self._stop_asked and not asked:
+                asked = self._ask(process)
+            if (time_of_weights := self._weights_time()) != loaded:
+                self.result.load_state_dict(VisualTokenizer.load(self.run.path).state_dict())
+                loaded = time_of_weights
+            if not file.is_file():
+                continue
+            if _inode_and_size(file)[0] != number:  # it was cut to the checkpoint that they begin from
+                number, place = _inode_and_size(file)[0], 0
+            with file.open("rb") as log:
+                log.seek(place)
+                new = log.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            place += len(whole)
+            for line in whole.splitlines():
+                report = Report(**json.loads(line))
+                if report.step > self.step:
+                    yield report
+
+    def _weights_time(self) -> int:
+        file = self.run.tokenizer_dir / "config.json"  # written after the weights
+        return file.stat().st_mtime_ns if file.is_file() else 0
+
+    @staticmethod
+    def _ask(process: subprocess.Popen) -> bool:
+        """Ask the processes to save and end; return whether one heard it. Not the launcher, which would give them 30 s."""
+        if process.poll() is not None:
+            return True
+        trainings = psutil.Process(process.pid).children()
+        for training in trainings:
+            training.send_signal(signal.SIGINT)
+        return bool(trainings)
+
+
+def _reason(output: str) -> str:
+    """Return the sentence that a process ended with, or else the last lines of what they printed."""
+    sentence = re.search(r"python -m vistok\.training: (.*)", output)
+    return sentence[1] if sentence else "\n" + "\n".join(output.splitlines()[-SHOWN_LINES:])
+
+
+def _inode_and_size(file: Path) -> tuple[int, int]:
+    """Return what tells a replaced file from the one before, and how long it is; zeros where there is none."""
+    if not file.is_file():
+        return 0, 0
+    status = file.stat()
+    return status.st_ino, status.st_size
