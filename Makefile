@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart lab test test-extended bench lint format readme screenshots
+.PHONY: help quickstart lab test test-extended gpu-check bench lint format readme screenshots
 
 help:
 	@echo "make quickstart     train a tokenizer on embedded photographs, measure it, print its table row (a few minutes)"
 	@echo "make lab            JupyterLab on the notebooks"
 	@echo "make test           every test"
 	@echo "make test-extended  the long tests too"
+	@echo "make gpu-check      one short row on the GPU: speed, memory, and whether it computes what the CPU does"
 	@echo "make bench          the benchmarks; their table goes to tests/benchmarks/RESULTS.md"
 	@echo "make lint, format   ruff"
 	@echo "make screenshots    the screenshots in README.md anew, by exploring the notebooks in a browser"
@@ -35,6 +36,9 @@ test: $(READY) lint
 
 test-extended: $(READY) lint
 	VISTOK_EXTENDED=1 $(BIN)/python -m pytest tests
+
+gpu-check: $(READY)
+	$(BIN)/python -m vistok.gpu_check
 
 bench: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks

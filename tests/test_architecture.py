@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vistok"
 ROWS = [  # from the top
-    {"launching", "widgets"},
+    {"gpu_check", "launching", "widgets"},
     {"training", "evaluation", "plots", "costs"},
     {"encoded"},
     {"adversary", "codebook", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},

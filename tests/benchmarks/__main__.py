@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from benchmarks import (
+    bench_checkpoints,
     bench_dashboard,
     bench_evaluation,
     bench_index,
@@ -22,6 +23,7 @@ BENCHMARKS = (
     bench_metrics,
     bench_search,
     bench_training,
+    bench_checkpoints,
     bench_evaluation,
     bench_dashboard,
     bench_widgets,

@@ -1,0 +1,79 @@
+"""One short row on the GPU beside the same on the CPU: that the GPU path works, how fast it is, and that it computes the same.
+
+make gpu-check
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vistok.config import TrainConfig
+from vistok.runs import Run
+from vistok.training import Trainer
+
+ROW, SCALE, STEPS, COMPARED = "celeba64/ema-d4", "quick", 100, 10
+LARGEST_DIFFERENCE = 1e-3  # relative, of the loss of the first steps in float32: later ones part, as rounding does
+
+
+def train_in_float32(folder: Path, cpu: bool, **settings: Any) -> list[float]:
+    """Train the row's first steps in float32 in a process of its own, and return the loss of each.
+
+    Args:
+        folder: for the run.
+        cpu: on the CPU, even where there is a GPU.
+        **settings: fields of `TrainConfig`.
+
+    Raises:
+        RuntimeError: it fails; the message is what it printed.
+    """
+    command = [sys.executable, "-m", "vistok.training", "--row", ROW, "--scale", SCALE, "--run-dir", str(folder)]
+    for name, value in (
+        {"precision": "float32", "steps": COMPARED, "report_every": 1, "dataset": "photos"} | settings
+    ).items():
+        command += ["-p", name, str(value)]
+    environment = os.environ | ({"ACCELERATE_USE_CPU": "1"} if cpu else {})
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"Training in {folder.name} failed:\n{done.stdout}")
+    return [line["losses"]["total"] for line in Run.open(folder).log()]
+
+
+def largest_difference(losses: list[float], others: list[float]) -> float:
+    """Return the largest relative difference of two series of losses."""
+    return max(abs(one - other) / abs(other) for one, other in zip(losses, others, strict=True))
+
+
+def main() -> int:
+    """Check the GPU; returns 1 where there is none, or where its losses differ from the CPU's."""
+    if not torch.cuda.is_available():
+        print("There is no CUDA device here, so there is nothing to check.", file=sys.stderr)
+        return 1
+    device = torch.device("cuda")
+    with tempfile.TemporaryDirectory() as folder:
+        on_gpu, on_cpu = (train_in_float32(Path(folder) / name, cpu=name == "cpu") for name in ("gpu", "cpu"))
+        difference = largest_difference(on_gpu, on_cpu)
+        torch.cuda.reset_peak_memory_stats(device)
+        config = TrainConfig.from_row(ROW, SCALE, dataset="photos", steps=STEPS, report_every=STEPS // 2)
+        *_, last = Trainer(Run.open(Path(folder) / "auto", config))  # its second half: kernels are chosen by then
+        memory = torch.cuda.max_memory_allocated(device) / 2**20
+        precision = Run.open(Path(folder) / "auto").provenance["precision"]
+    good = difference <= LARGEST_DIFFERENCE
+    print(f"{torch.cuda.get_device_name(device)}, row {ROW} at scale {SCALE}")
+    print(
+        f"throughput  {last.images_per_second:,.0f} images/s in {precision}, {last.data_share:.1%} of the time waiting for data"
+    )
+    print(f"memory      {memory:,.0f} MiB at the most")
+    print(
+        f"losses      of {COMPARED} steps in float32 differ from the CPU's by at most {difference:.1e}, relative: "
+        f"{'the same' if good else f'more than {LARGEST_DIFFERENCE:g}, so something is wrong'}"
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
