@@ -2,6 +2,7 @@
 
 import json
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ import torch
 from test_metrics import write_backbone, write_inception_weights
 
 import vistok.evaluation
+from vistok.config import TrainConfig
 from vistok.data import eval_batches, open_dataset, to_float
-from vistok.evaluation import evaluate
+from vistok.evaluation import evaluate, evaluate_run, main
+from vistok.runs import Run
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
+from vistok.training import Trainer
 
 KEYS = """psnr ssim ssim_uniform7 lpips_alex lpips_vgg rfid usage usage_queue perplexity entropy_bits bits_per_pixel
 num_images images_per_second unavailable dataset provenance"""
@@ -207,3 +211,37 @@ def test_wrong_arguments_are_refused_before_anything_is_read(
         evaluate(toy(), "folder", **({"data_root": photographs} | options))
     with pytest.raises(FileNotFoundError, match="rfid_weights is 'nothing.pth', but there is no such file"):
         evaluate(toy(), "folder", data_root=photographs, rfid_weights="nothing.pth")
+
+
+def test_the_command_measures_a_finished_run_and_keeps_what_is_recorded(
+    toy: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.open(None, toy())
+    command = [str(run.path), "--no-rfid", "--lpips", "off", "--batch-size", "3"]
+    assert main(command) == 1
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "vistok.evaluation:" in line]
+    assert "There is no run in" in sentence
+    for report in Trainer(run, progress=False):
+        if report.step == 2:
+            break
+    assert main(command) == 1
+    assert "has taken 2 of 6 steps" in capsys.readouterr().err
+    for _ in Trainer(run, progress=False):
+        pass
+    assert main(command) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == run.metrics
+    assert printed["dataset"]["split"] == "test" and printed["psnr"] > 0
+    assert main(command) == 0
+    assert "already recorded, and stays" in capsys.readouterr().err
+
+
+def test_a_run_measured_elsewhere_is_filed_apart(toy: Callable[..., TrainConfig], images_root: Path) -> None:
+    run = Run.open(None, toy())
+    for _ in Trainer(run, progress=False):
+        pass
+    options = {"rfid": False, "lpips": "off", "progress": False}
+    assert evaluate_run(run, **options)[1] is True  # its own folder
+    assert evaluate_run(run, "photos", **options)[1] is True  # another dataset: filed by its name
+    record, own_folder = evaluate_run(run, data_root=str(images_root) + "/", **options)
+    assert own_folder is False and record.dataset["name"] == "folder"  # its dataset, from a folder given
