@@ -567,7 +567,7 @@ def test_an_index_that_cannot_be_finished_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     (cache_folder()).mkdir()
-    leftover = index_path(tmp_path, ["0.tar"]).with_suffix(".killed.tmp")
+    leftover = cache_folder() / f".{index_path(tmp_path, ['0.tar']).name}.99.part"
     leftover.write_bytes(b"of a process that was killed")
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", fails)

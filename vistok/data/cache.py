@@ -41,6 +41,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VISTOK_CACHE") or "~/.cache/vistok").expanduser()
 
 
+def make_cache_folder() -> None:
+    """Make the folder of caches where it is not there; raises OSError where it cannot be made or written."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"The cache folder {folder} cannot be made ({error}); set VISTOK_CACHE.") from error
+    if not os.access(folder, os.W_OK):
+        raise OSError(f"The cache folder {folder} cannot be written; set VISTOK_CACHE to one that can.")
+
+
 class PixelCache:
     """Squares of uint8 pixels in a file, mapped into memory and read row by row.
 
@@ -95,14 +106,9 @@ def open_pixel_cache(
         OSError: the cache cannot be written, or does not fit on the disk.
     """
     path = cache_folder() / f"{name}.pixels"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"The cache folder {path.parent} cannot be made ({error}); set VISTOK_CACHE.") from error
     if (cache := _open_if_good(path, key)) is not None:
         return cache
-    if not os.access(path.parent, os.W_OK):
-        raise OSError(f"The cache folder {path.parent} cannot be written; set VISTOK_CACHE to one that can.")
+    make_cache_folder()
     with filelock.FileLock(path.with_suffix(".lock")):  # of several processes one builds, the others wait for it
         if (cache := _open_if_good(path, key, say_why=True)) is not None:
             return cache

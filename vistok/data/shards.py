@@ -5,11 +5,9 @@ in a folder and order, crops and resumption are what they are there. It lies bes
 complete, and is made anew when a shard's name, size or modification time changed.
 """
 
-import contextlib
 import functools
 import hashlib
 import os
-import tempfile
 import warnings
 import weakref
 import zlib
@@ -22,7 +20,8 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
-from vistok.data.cache import cache_folder
+from vistok.config import replacing
+from vistok.data.cache import cache_folder, make_cache_folder
 from vistok.data.files import SUFFIXES, ImageFiles
 from vistok.data.names import Names
 from vistok.data.tar import scan_tar
@@ -117,31 +116,12 @@ def shards_key(shards: Sequence[Shard]) -> str:
     return hashlib.sha256(repr((_VERSION, sorted(SUFFIXES), seen)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def make_cache_folder() -> None:
-    """Make the folder of caches where it is not there; raises OSError where it cannot be made or written."""
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"The cache folder {folder} cannot be made ({error}); set VISTOK_CACHE.") from error
-    if not os.access(folder, os.W_OK):
-        raise OSError(f"The cache folder {folder} cannot be written; set VISTOK_CACHE to one that can.")
-
-
 def write_index(path: Path, key: str, index: ShardIndex) -> None:
-    """Write an index whole or not at all: under a temporary name, synced, then renamed."""
-    for leftover in path.parent.glob(f"{path.stem}.*.tmp"):  # of a process that was killed; the lock is the caller's
+    """Write an index whole or not at all."""
+    for leftover in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed; the lock is the caller's
         leftover.unlink(missing_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".tmp")
-    try:
-        with open(descriptor, "wb") as file:
-            np.savez(file, key=np.array(key), **index._asdict())  # a zip file: each array has its checksum
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it is gone where it was renamed
-            os.unlink(temporary)
+    with replacing(path) as file:
+        np.savez(file, key=np.array(key), **index._asdict())  # a zip file: each array has its checksum
 
 
 def _read_if_good(path: Path, key: str, say_why: bool = False) -> ShardIndex | None:
