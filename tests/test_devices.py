@@ -1,9 +1,13 @@
-"""The threads that compute: a thread that hands over lets go of its own."""
+"""How something is computed: by which threads, and whether the same at every time."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from vistok.devices import deterministic
 
 COUNT = """
 import os, torch
@@ -29,3 +33,16 @@ def test_idle_threads_are_released_and_come_back() -> None:
     assert computing == before + 2
     assert released == before
     assert again == computing
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_deterministic_algorithms_are_on_while_asked_for_and_off_again(
+    on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with pytest.raises(KeyError), deterministic(on):
+        assert torch.are_deterministic_algorithms_enabled() == on
+        assert torch.backends.cudnn.deterministic == on
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == on
+        raise KeyError
+    assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic

@@ -351,6 +351,17 @@ def test_states_of_two_metrics_add_up() -> None:
         assert float(first.compute()) == pytest.approx(float(whole.compute()), rel=1e-7)
 
 
+def test_usage_of_parts_with_their_places_is_that_of_the_whole() -> None:
+    indices = torch.randint(0, 40, (200,), generator=torch.Generator().manual_seed(0))
+    whole = CodebookUsage(50, queue_size=30)
+    whole.update(indices)
+    parts = CodebookUsage(50, queue_size=30)
+    for first, end in ((170, 200), (0, 90), (90, 170)):
+        parts.update(indices[first:end], place=first)
+    assert {k: float(v) for k, v in parts.compute().items()} == {k: float(v) for k, v in whole.compute().items()}
+    assert whole.compute()["usage_queue"] < whole.compute()["usage"]
+
+
 TWO_PROCESSES = """
 import sys, torch
 from vistok.metrics import PSNR, CodebookUsage

@@ -1,6 +1,7 @@
 """Training: what a step computes depends on the configuration alone, and what goes wrong is said and loses nothing."""
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -146,6 +148,28 @@ def test_other_seeds_are_other_runs(toy: Toy) -> None:
     one, other = trained(toy(seed=0)), trained(toy(seed=1))
     assert one.run.path != other.run.path
     assert not torch.equal(one.tokenizer.quantizer.codebook, other.tokenizer.quantizer.codebook)
+
+
+def test_deterministic_mode_changes_nothing_on_a_cpu(toy: Toy, tmp_path: Path) -> None:
+    plain, asked = (trained(toy(deterministic=on), tmp_path / str(on)) for on in (False, True))
+    assert plain.run.config.run_name == asked.run.config.run_name
+    assert_same_weights(plain.tokenizer.state_dict(), asked.tokenizer.state_dict())
+
+
+def test_each_further_process_draws_numbers_of_its_own_at_every_step(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = opened(toy())
+    state = torch.get_rng_state()
+    drawn = {}
+    for rank, step in itertools.product((0, 1, 2), (3, 4, 3)):
+        torch.set_rng_state(state)
+        trainer.accelerator = SimpleNamespace(process_index=rank)
+        trainer.step = step
+        trainer._seed_process()
+        draw = tuple(torch.rand(4).tolist())
+        assert drawn.setdefault((rank, step), draw) == draw  # the same once more
+    torch.set_rng_state(state)
+    assert drawn[0, 3] == drawn[0, 4] == tuple(torch.rand(4).tolist())  # the first goes on with the run's own
+    assert len(set(drawn.values())) == 5
 
 
 def test_workers_change_nothing(toy: Toy, tmp_path: Path) -> None:
