@@ -70,8 +70,12 @@ def train(out: Path, images: str) -> None:
 
     world = os.environ["WORLD_SIZE"]
     for kind, settings in KINDS.items():
-        for _ in Trainer(Run.open(out / f"{kind}-{world}", config(images, **settings)), progress=False):
+        trainer = Trainer(Run.open(out / f"{kind}-{world}", config(images, **settings)), progress=False)
+        for _ in trainer:
             pass
+        assert (
+            int(trainer.counts[0].sum()) == 5 * 12 * 16
+        )  # of all processes: steps, images and tokens since the last report
     # Begun by two and ended by three; the second of them is asked to stop, and all end at one step.
     trainer = Trainer(Run.open(out / "resumed", config(images)), progress=False)
     take = trainer.train_step

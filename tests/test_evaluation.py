@@ -232,6 +232,10 @@ def test_the_command_measures_a_finished_run_and_keeps_what_is_recorded(
     printed = json.loads(capsys.readouterr().out)
     assert printed == run.metrics
     assert printed["dataset"]["split"] == "test" and printed["psnr"] > 0
+    origin = printed["provenance"]
+    assert {"versions", "commit", "dirty", "device", "threads", "date"} <= origin.keys()
+    assert (origin["seed"], origin["num_processes"]) == (0, 1)
+    assert origin["data_fingerprint"] == printed["dataset"]["fingerprint"] and origin["wall_seconds"] >= 0
     assert main(command) == 0
     assert "already recorded, and stays" in capsys.readouterr().err
 

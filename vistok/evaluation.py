@@ -63,7 +63,7 @@ class Evaluation:
         dataset: what was measured on.
         settings: the choices made in calling `evaluate` that bear on the numbers.
         seconds: of "network" (tokenizer, Inception, LPIPS), "data", "metrics" (the rest of them) and "total".
-        provenance: versions, commit, device, threads, and the day.
+        provenance: versions, commit, device, threads, day, processes, the data, time; of a run its seed.
         counts: for each codebook the tokens that chose each code, int64 [K]; for figures, not part of the record.
     """
 
@@ -255,7 +255,14 @@ def evaluate(
             "weights_sha256": {n: m.weights_sha256 for n, m in metrics.items() if isinstance(m, LPIPS | RFID)},
         },
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        provenance=provenance(device) | {"date": datetime.date.today().isoformat(), "num_processes": num_processes},
+        provenance=provenance(device)
+        | {
+            "date": datetime.date.today().isoformat(),
+            "num_processes": num_processes,
+            "data_fingerprint": opened.fingerprint,
+            "wall_seconds": round(total_seconds, 1),
+            "images_per_second": round(num_images / total_seconds, 2),
+        },
         counts=counts,
     )
 
@@ -403,6 +410,7 @@ def evaluate_run(
         on_bad_image=config.on_bad_image,
         **options,
     )
+    record = dataclasses.replace(record, provenance=record.provenance | {"seed": config.seed})
     return record, own or dataset not in (None, config.dataset)
 
 

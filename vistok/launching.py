@@ -29,7 +29,7 @@ SHOWN_LINES = 60  # of what the processes printed, where they fail without a sen
 class LaunchedTrainer(Trainer):
     """Trains as `Trainer` does, in several processes of this machine; iterate over it, `stop()` it, iterate again.
 
-    `result` has the weights of the last checkpoint while it trains, and `counts` stay zero: they are the processes' own.
+    `result` has the weights of the last checkpoint while it trains, and `counts` stay zero: the processes count.
     """
 
     def __init__(self, run: Run, num_processes: int, *, progress: bool = True) -> None:

@@ -63,8 +63,8 @@ class Trainer:
         tokenizer: the model, on `device`.
         adversary: the discriminator's side, or None.
         step: optimiser steps taken.
-        counts: tokens of each code over the steps of the last report, int64 [K], one a level of the quantizer; of this
-            process, on `device`; zero before the first report.
+        counts: tokens of each code over the steps of the last report, int64 [K], one a level of the quantizer; of all
+            processes, on `device`; zero before the first report.
     """
 
     def __init__(self, run: Run, *, progress: bool = True) -> None:
@@ -417,7 +417,7 @@ class Trainer:
         means = self.accelerator.reduce(torch.stack(means), reduction="mean").tolist()
         self._window = []
         usages = [usage.compute() for usage in self._usage]
-        self.counts = [usage.counts.clone() for usage in self._usage]
+        self.counts = [self._summed_state(usage)["counts"] for usage in self._usage]
         for usage in self._usage:
             usage.reset()
         report = Report(

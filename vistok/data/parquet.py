@@ -1,7 +1,7 @@
 """Images in Parquet files as the Hugging Face Hub has them: a column `image` with the bytes and the path of each file.
 
 The `datasets` library copies the column once into Arrow files beside the pixel caches, which are mapped into memory: row i is
-as quick to reach as file i of a folder. Only bytes are taken from it; Vistok decodes them, and no path in a row is opened.
+as quick to reach as file i of a folder. Only bytes are taken from it; vistok decodes them, and no path in a row is opened.
 """
 
 import glob
