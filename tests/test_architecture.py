@@ -15,6 +15,7 @@ ROWS = [  # from the top
     {"networks", "quantizers"},
     {"checkpoints", "devices", "locks", "processes", "weights"},
     {"config"},
+    {"files"},
 ]
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}
 

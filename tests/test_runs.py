@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vistok.config import TrainConfig, replace_file, repository_root
+from vistok.config import TrainConfig, repository_root
+from vistok.files import replace_file
 from vistok.runs import Report, Run, provenance
 
 Toy = Callable[..., TrainConfig]

@@ -1,10 +1,9 @@
 """The configuration of one training run: one frozen, typed, flat dataclass, and the tables it can be read from.
 
 A run is fixed by its `TrainConfig`. A *row* of a results table (`tables/*.toml`) says what a run is about, a *scale* says
-how long it trains, and every field can be overridden one by one. The bottom of the package: it imports nothing of vistok.
+how long it trains, and every field can be overridden one by one.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -17,18 +16,17 @@ import tomllib
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
+
+from vistok.files import TOO_DEEP, check_nesting, shown, strict_json
 
 T = typing.TypeVar("T")
 
 PACKAGE = Path(__file__).resolve().parent
 TABLES = PACKAGE / "tables"
-MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
-MAX_SHOWN = 200  # characters of a value in an error sentence
 MAX_NAME = 64  # characters of a setting that is part of a run's folder name, which may have 255
-_TOO_DEEP = f"lists and dicts are nested deeper than {MAX_NESTING} levels"
 
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
 # differ only in them are the same run.
@@ -65,90 +63,11 @@ def resolve_path(path: str | Path) -> Path:
     return path if path.is_absolute() else repository_root() / path
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all: to a new name beside it, synced, then renamed over the old one.
-
-    Yields:
-        the new file, open for reading and writing.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        if os.name == "posix":  # the new name is on the disk once the folder is
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return the end of an error sentence: the known name nearest to `name`, and all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known)}."
-
-
-def shown(value: object) -> str:
-    """Return `repr(value)` for an error sentence, cut where it is long; what a file holds may have any size."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an int of more digits than Python writes, or deeply nested lists
-        return f"a {type(value).__name__} too large to show"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def strict_json(text: str | bytes) -> Any:
-    """Return what JSON text of unknown origin says.
-
-    Args:
-        text: UTF-8 where it is bytes.
-
-    Raises:
-        ValueError: it is no JSON, names a key twice, has NaN or an infinity, or is nested deeper than `MAX_NESTING`.
-    """
-
-    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in found:
-                raise ValueError(f"the key {shown(name)} stands there twice, but must be there once")
-            found[name] = value
-        return found
-
-    def no_number(name: str) -> None:
-        raise ValueError(f"{name} is no number of JSON; a finite one must be there")
-
-    try:
-        value = json.loads(text, object_pairs_hook=object_of, parse_constant=no_number)
-    except RecursionError as error:  # the parser calls itself for every level
-        raise ValueError(_TOO_DEEP) from error
-    _check_nesting(value)
-    return value
-
-
-def _check_nesting(value: Any) -> None:
-    """Raise ValueError where dicts and lists lie deeper than `MAX_NESTING` in one another."""
-    level = [value]
-    for _ in range(MAX_NESTING + 1):
-        inner = [v for v in level if isinstance(v, dict | list | tuple)]
-        level = [child for v in inner for child in (v.values() if isinstance(v, dict) else v)]
-        if not level:
-            return
-    raise ValueError(_TOO_DEEP)
 
 
 def read_table(name: str) -> dict[str, Any]:
@@ -175,9 +94,9 @@ def _read_table(name: str, readers: tuple[str, ...]) -> dict[str, Any]:
     readers = (*readers, name)
     try:
         table = tomllib.loads((TABLES / f"{name}.toml").read_bytes().decode())
-        _check_nesting(table)
+        check_nesting(table)
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML; nested deeper than the parser can call itself
-        reason = _TOO_DEEP if isinstance(error, RecursionError) else str(error)
+        reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
         raise ValueError(f"The table {name!r} is not TOML that can be read: {reason}.") from error
     if "based_on" in table:
         base = _read_table(table["based_on"], readers)
@@ -531,7 +450,7 @@ def _checked(name: str, annotation: Any, value: Any) -> Any:
         raise ValueError(f"{name} is {value}, but must be a finite number.")
     if isinstance(value, dict):  # a copy, and the same after a round trip: a tuple is a list
         try:
-            _check_nesting(value)
+            check_nesting(value)
             value = json.loads(json.dumps(value, allow_nan=False))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name} is {shown(value)}, but must be fit for JSON ({error}).") from error

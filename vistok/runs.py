@@ -26,7 +26,8 @@ import psutil
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
-from vistok.config import TrainConfig, replace_file, repository_root, resolve_path, strict_json
+from vistok.config import TrainConfig, repository_root, resolve_path
+from vistok.files import replace_file, strict_json
 from vistok.locks import only_process
 from vistok.tokenizer import VisualTokenizer
 

@@ -24,8 +24,9 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from vistok.config import TrainConfig, nearest, read_table, replace_file, repository_root
+from vistok.config import TrainConfig, nearest, read_table, repository_root
 from vistok.data import DATASETS
+from vistok.files import replace_file
 from vistok.notebooks import check_names, execute, notebook_path, parameter_names
 from vistok.quantizers import Quantizer
 from vistok.tokenizer import VisualTokenizer

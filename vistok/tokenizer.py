@@ -16,7 +16,8 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
 from vistok import networks, quantizers
-from vistok.config import TrainConfig, call_with_options, replace_file, resolve_path, strict_json
+from vistok.config import TrainConfig, call_with_options, resolve_path
+from vistok.files import replace_file, strict_json
 from vistok.weights import first_line
 
 

@@ -35,9 +35,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from vistok.config import replace_file, resolve_path, shown, strict_json
+from vistok.config import resolve_path
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import exact_float32, usable_device
+from vistok.files import replace_file, shown, strict_json
 from vistok.locks import only_process
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import first_line, state_sha256

@@ -31,9 +31,10 @@ from tqdm import tqdm
 
 from vistok.adversary import Adversary
 from vistok.checkpoints import step_of
-from vistok.config import TrainConfig, resolve_path, strict_json
+from vistok.config import TrainConfig, resolve_path
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
 from vistok.devices import deterministic
+from vistok.files import strict_json
 from vistok.metrics import CodebookUsage
 from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective

@@ -25,7 +25,7 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
-from vistok.config import strict_json
+from vistok.files import strict_json
 
 CODE_VERSION = 2  # goes up when the same files and settings give other pixels
 

@@ -8,8 +8,8 @@ import re
 import zipfile
 from pathlib import Path
 
-from vistok.config import shown
 from vistok.data.files import FolderFiles, ImageFiles, ZipFiles
+from vistok.files import shown
 from vistok.weights import first_line
 
 IMAGES = "img_align_celeba"

@@ -15,11 +15,11 @@ from typing import Any
 import filelock
 import numpy as np
 
-from vistok.config import shown
 from vistok.data.cache import cache_folder, make_cache_folder
 from vistok.data.files import ImageFiles
 from vistok.data.names import Names
 from vistok.data.shards import Shard, shards_key
+from vistok.files import shown
 from vistok.weights import first_line
 
 _COLUMN = "image"

@@ -20,11 +20,11 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
-from vistok.config import replacing
 from vistok.data.cache import cache_folder, make_cache_folder
 from vistok.data.files import SUFFIXES, ImageFiles
 from vistok.data.names import Names
 from vistok.data.tar import scan_tar
+from vistok.files import replacing
 
 _VERSION = 1  # goes up when the same shards give another index
 _THREADS = 16  # that read headers: on a network disk most of the time is waiting

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vistok.config import shown
 from vistok.data.files import is_hidden_folder, is_image_name
 from vistok.data.names import Names
+from vistok.files import shown
 
 _BLOCK = 512
 _MAX_EXTENDED_BYTES = 2**20  # of an extended header, which holds a name and some numbers

@@ -1,0 +1,91 @@
+"""Files: written whole or not at all, and read as what a stranger may have written."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
+MAX_SHOWN = 200  # characters of a value in an error sentence
+TOO_DEEP = f"lists and dicts are nested deeper than {MAX_NESTING} levels"
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file whole or not at all: to a new name beside it, synced, then renamed over the old one.
+
+    Yields:
+        the new file, open for reading and writing.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        if os.name == "posix":  # the new name is on the disk once the folder is
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def shown(value: object) -> str:
+    """Return `repr(value)` for an error sentence, cut where it is long; what a file holds may have any size."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of more digits than Python writes, or deeply nested lists
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Return what JSON text of unknown origin says.
+
+    Args:
+        text: UTF-8 where it is bytes.
+
+    Raises:
+        ValueError: it is no JSON, names a key twice, has NaN or an infinity, or is nested deeper than `MAX_NESTING`.
+    """
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise ValueError(f"the key {shown(name)} stands there twice, but must be there once")
+            found[name] = value
+        return found
+
+    def no_number(name: str) -> None:
+        raise ValueError(f"{name} is no number of JSON; a finite one must be there")
+
+    try:
+        value = json.loads(text, object_pairs_hook=object_of, parse_constant=no_number)
+    except RecursionError as error:  # the parser calls itself for every level
+        raise ValueError(TOO_DEEP) from error
+    check_nesting(value)
+    return value
+
+
+def check_nesting(value: Any) -> None:
+    """Raise ValueError where dicts and lists lie deeper than `MAX_NESTING` in one another."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        inner = [v for v in level if isinstance(v, dict | list | tuple)]
+        level = [child for v in inner for child in (v.values() if isinstance(v, dict) else v)]
+        if not level:
+            return
+    raise ValueError(TOO_DEEP)
