@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from vistok.checkpoints import step_of
 from vistok.data import check_batch_size
 from vistok.runs import Report, Run
 from vistok.tokenizer import VisualTokenizer
@@ -49,7 +50,12 @@ class LaunchedTrainer(Trainer):
             raise ValueError(f"num_processes is {num_processes}, but must be {most}.")
         super().__init__(run, progress=progress)
         self.num_processes = num_processes
+        self._result_step = self.step
         check_batch_size(self.dataset, self.config.batch_size, num_processes * self.config.accumulate)
+
+    @property
+    def result_step(self) -> int:
+        return self._result_step
 
     def _train(self) -> Iterator[Report]:
         if self.step >= self.config.steps:
@@ -71,22 +77,24 @@ class LaunchedTrainer(Trainer):
                 self._ask(process)
                 process.wait()
                 self._resume()
+                self._result_step = self.step
             if process.returncode and not self._stop_asked:  # asked while they start they end without a word
                 output.seek(0)
                 raise RuntimeError(f"Of {self.num_processes} processes one failed: {_reason(output.read())}")
 
     def _reports(self, process: subprocess.Popen) -> Iterator[Report]:
         """Follow the log until the processes end; of the lines that are there only those to come are taken."""
-        file, loaded, alive, asked = self.run.path / "log.jsonl", self._weights_time(), True, False
+        file, alive, asked = self.run.path / "log.jsonl", True, False
         number, place = _inode_and_size(file)
         while alive:
             alive = process.poll() is None  # looked up first: what is logged before the end is read after it
             time.sleep(LOOK_SECONDS if alive else 0)
             if self._stop_asked and not asked:
                 asked = self._ask(process)
-            if (time_of_weights := self._weights_time()) != loaded:
+            checkpoints = self.run.checkpoints.files()
+            if checkpoints and step_of(checkpoints[-1]) > self._result_step:  # the tokenizer is written before it
                 self.result.load_state_dict(VisualTokenizer.load(self.run.path).state_dict())
-                loaded = time_of_weights
+                self._result_step = step_of(checkpoints[-1])
             if not file.is_file():
                 continue
             if _inode_and_size(file)[0] != number:  # it was cut to the checkpoint that they begin from
@@ -100,10 +108,6 @@ class LaunchedTrainer(Trainer):
                 report = Report(**json.loads(line))
                 if report.step > self.step:
                     yield report
-
-    def _weights_time(self) -> int:
-        file = self.run.tokenizer_dir / "config.json"  # written after the weights
-        return file.stat().st_mtime_ns if file.is_file() else 0
 
     @staticmethod
     def _ask(process: subprocess.Popen) -> bool:

@@ -142,6 +142,11 @@ class Trainer:
         """The tokenizer that is saved and measured: the moving average of the weights where the configuration has one."""
         return self.tokenizer if self._average is None else self._average.module
 
+    @property
+    def result_step(self) -> int:
+        """Steps that `result` was trained for."""
+        return self.step
+
     def stop(self) -> None:
         """Ask the loop to end after the step under way, saved; from any thread. Iterating again goes on.
 

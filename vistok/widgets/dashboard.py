@@ -275,6 +275,8 @@ class TrainingDashboard(View):
     def _reconstruct(self) -> None:
         begun = time.monotonic()
         trainer = self.trainer
+        if self._pictures is not None and self._pictures_step == trainer.result_step:
+            return
         tokenizer = trainer.result.eval()  # the next step puts it back into training mode
         numbers = torch.random.fork_rng(
             [trainer.device] if trainer.device.type == "cuda" else []
@@ -284,7 +286,7 @@ class TrainingDashboard(View):
         pictures = torch.cat([to_uint8(self.images).cpu(), to_uint8(reconstruction).cpu()], dim=2)
         png = strip_png(pictures)
         with self._writing:
-            self._pictures, self._pictures_step, self._pictures_png = pictures, trainer.step, png
+            self._pictures, self._pictures_step, self._pictures_png = pictures, trainer.result_step, png
             self._news.add("pictures")
         self._seconds_pictures = time.monotonic() - begun
 
