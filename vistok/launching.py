@@ -4,6 +4,7 @@ Accelerate's `notebook_launcher` forks the kernel, which must not have used the 
 only. Here the processes are started as a shell would start them, and the notebook follows the run's log.
 """
 
+import contextlib
 import json
 import re
 import signal
@@ -51,6 +52,7 @@ class LaunchedTrainer(Trainer):
         super().__init__(run, progress=progress)
         self.num_processes = num_processes
         self._result_step = self.step
+        self._asked = False
         check_batch_size(self.dataset, self.config.batch_size, num_processes * self.config.accumulate)
 
     @property
@@ -67,6 +69,7 @@ class LaunchedTrainer(Trainer):
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
             command += ["--nproc-per-node", str(self.num_processes), "-m", "vistok.training"]
             command += ["--config", str(config), "--run-dir", str(self.run.path)]
+            self._asked = False
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
             try:
                 for report in self._reports(process):
@@ -84,13 +87,13 @@ class LaunchedTrainer(Trainer):
 
     def _reports(self, process: subprocess.Popen) -> Iterator[Report]:
         """Follow the log until the processes end; of the lines that are there only those to come are taken."""
-        file, alive, asked = self.run.path / "log.jsonl", True, False
+        file, alive = self.run.path / "log.jsonl", True
         number, place = _inode_and_size(file)
         while alive:
             alive = process.poll() is None  # looked up first: what is logged before the end is read after it
             time.sleep(LOOK_SECONDS if alive else 0)
-            if self._stop_asked and not asked:
-                asked = self._ask(process)
+            if self._stop_asked:
+                self._ask(process)
             checkpoints = self.run.checkpoints.files()
             if checkpoints and step_of(checkpoints[-1]) > self._result_step:  # the tokenizer is written before it
                 self.result.load_state_dict(VisualTokenizer.load(self.run.path).state_dict())
@@ -109,15 +112,14 @@ class LaunchedTrainer(Trainer):
                 if report.step > self.step:
                     yield report
 
-    @staticmethod
-    def _ask(process: subprocess.Popen) -> bool:
-        """Ask the processes to save and end; return whether one heard it. Not the launcher, which would give them 30 s."""
-        if process.poll() is not None:
-            return True
-        trainings = psutil.Process(process.pid).children()
-        for training in trainings:
-            training.send_signal(signal.SIGINT)
-        return bool(trainings)
+    def _ask(self, process: subprocess.Popen) -> None:
+        """Ask the processes to save and end, once: twice would interrupt the saving. Not their launcher, which waits 30 s only."""
+        if self._asked or process.poll() is not None:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            for training in psutil.Process(process.pid).children():
+                training.send_signal(signal.SIGINT)
+                self._asked = True
 
 
 def _reason(output: str) -> str:
