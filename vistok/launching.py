@@ -113,7 +113,7 @@ class LaunchedTrainer(Trainer):
                     yield report
 
     def _ask(self, process: subprocess.Popen) -> None:
-        """Ask the processes to save and end, once: twice would interrupt the saving. Not their launcher, which waits 30 s only."""
+        """Ask the processes to save and end, once: twice would interrupt it. Not their launcher, which waits 30 s only."""
         if self._asked or process.poll() is not None:
             return
         with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
