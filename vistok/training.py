@@ -169,7 +169,10 @@ class Trainer:
         with self._alone(), deterministic(self.config.deterministic):
             if self.step < self.config.steps:
                 self._begin()
-                yield from self._loop()
+                try:
+                    yield from self._loop()
+                finally:
+                    self._seconds, self._since = self._wall_seconds, None
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -492,7 +495,6 @@ class Trainer:
     def _end(self) -> None:
         if self._saved_step < self.step:
             self.save()
-        self._seconds, self._since = self._wall_seconds, None
         if self.config.log_with:
             for tracker in self.accelerator.trackers:  # not end_training(), which ends the processes' group as well
                 tracker.finish()
