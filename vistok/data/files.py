@@ -213,9 +213,8 @@ def _scan(folder: bytes, prefix: bytes, seen: set[bytes]) -> Iterator[FoundImage
     with entries:
         for entry in entries:
             name = entry.name
-            if (
-                entry.is_dir()
-            ):  # a folder sorts with the slash that its paths have: they come sorted, and never in one list
+            if entry.is_dir():
+                # It sorts with the slash that its paths have: they come sorted, and never in one list.
                 if not is_hidden_folder(name):
                     names.append(name + b"/")
                     sizes.append(_FOLDER)

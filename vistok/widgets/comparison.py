@@ -107,12 +107,7 @@ class RunComparison(View):
 
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
-        if 0 <= proposal.value < len(self.images):
-            self.message = ""
-            return proposal.value
-        if self.images:
-            self.message = f"There is no image {proposal.value}: images are 0 to {len(self.images) - 1}."
-        return self.image
+        return self._known_image(proposal, self.images)
 
     @traitlets.validate("share")
     def _within(self, proposal: Any) -> float:

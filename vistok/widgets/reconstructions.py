@@ -77,12 +77,7 @@ class ReconstructionViewer(View):
 
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
-        if 0 <= proposal.value < len(self.names):
-            self.message = ""
-            return proposal.value
-        if self.names:
-            self.message = f"There is no image {proposal.value}: images are 0 to {len(self.names) - 1}."
-        return self.image
+        return self._known_image(proposal, self.names)
 
     @traitlets.observe("image")
     def _show(self, change: Any = None) -> None:

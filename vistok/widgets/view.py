@@ -5,7 +5,7 @@ import functools
 import importlib.resources
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anywidget
@@ -67,6 +67,15 @@ class View(anywidget.AnyWidget):
     def _refuse(self, refusal: Refusal) -> None:
         """Show why there is nothing to look at, from now on."""
         self.message, self._refused = refusal.sentence, True
+
+    def _known_image(self, proposal: Any, names: Sequence[str]) -> int:
+        """Return the image that is proposed, or, where there is no such one, the one that is shown; and say so."""
+        if 0 <= proposal.value < len(names):
+            self.message = ""
+            return proposal.value
+        if names:
+            self.message = f"There is no image {proposal.value}: images are 0 to {len(names) - 1}."
+        return self.image
 
     def figure(self) -> Figure | None:
         """Return the widget as a figure, for readers without a kernel; None where there is only the message."""
