@@ -260,7 +260,7 @@ def evaluate(
             "date": datetime.date.today().isoformat(),
             "num_processes": num_processes,
             "data_fingerprint": opened.fingerprint,
-            "wall_seconds": round(total_seconds, 1),
+            "wall_seconds": round(total_seconds, 3),
             "images_per_second": round(num_images / total_seconds, 2),
         },
         counts=counts,

@@ -409,7 +409,7 @@ class Trainer:
             deterministic=self.config.deterministic,
             num_processes=self.accelerator.num_processes,
             data=self.dataset.record(),
-            wall_seconds=round(seconds, 1),
+            wall_seconds=round(seconds, 3),
             images_per_second=round(self.step * self.config.batch_size / seconds, 2) if seconds else None,
         )
 
