@@ -13,7 +13,7 @@ ROWS = [  # from the top
     {"adversary", "codebook", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
     {"networks", "quantizers"},
-    {"checkpoints", "devices", "locks", "processes", "weights"},
+    {"checkpoints", "devices", "locks", "processes", "provenance", "weights"},
     {"config"},
     {"files"},
 ]

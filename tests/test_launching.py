@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,6 +54,8 @@ def test_the_dashboard_shows_a_run_of_several_processes(toy: Toy, tmp_path: Path
     assert (dashboard.phase, dashboard.step, dashboard.pictures_step) == ("finished", 40, 40)
     assert dashboard.last["step"] == 40
     assert dashboard.pictures
+    assert trainer.counts[0].sum() == 5 * 4 * 4 * 4  # steps of the last report, images, and a grid of 4x4
+    assert np.frombuffer(dashboard.counts, "<u4").tolist() == trainer.counts[0].tolist()
     trainer.run.check_finished()
     assert list(trainer) == []
 

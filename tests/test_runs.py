@@ -12,7 +12,8 @@ import torch
 
 from vistok.config import TrainConfig, repository_root
 from vistok.files import replace_file
-from vistok.runs import Report, Run, provenance
+from vistok.provenance import provenance
+from vistok.runs import Report, Run
 
 Toy = Callable[..., TrainConfig]
 

@@ -175,6 +175,9 @@ def test_the_header_says_what_the_tokens_are_and_names_no_machine(
     dataset = open_dataset("folder", "test", 16, data_root=images_root)
     assert header["dataset"] == dataset.record()
     assert header["num_images_done"] == 2
+    origin = header["provenance"]
+    assert {"versions", "commit", "dirty", "device", "threads", "wall_seconds"} <= origin.keys()
+    assert (origin["batch_size"], origin["first_image"]) == (4, 0) and origin["images_per_second"] > 0
     assert str(images_root) not in text and str(tmp_path) not in text
     assert sorted(p.name for p in file.path.iterdir() if not p.name.startswith(".")) == ["tokens.json", "tokens.npy"]
 
@@ -246,8 +249,10 @@ def test_a_killed_encoding_goes_on_to_the_same_bytes(
     monkeypatch.setattr(vistok.tokens, "to_float", lambda batch: (encoded.append(len(batch)), to_float_(batch))[1])
     encode(tokenizer, stopped, flips=True)
     assert sum(encoded) == NUM_TRAIN - num_done
-    for file in ("tokens.npy", "tokens.json"):
-        assert (stopped / file).read_bytes() == (whole / file).read_bytes()
+    assert (stopped / "tokens.npy").read_bytes() == (whole / "tokens.npy").read_bytes()
+    headers = [json.loads((path / "tokens.json").read_text()) for path in (stopped, whole)]
+    assert [header.pop("provenance")["first_image"] for header in headers] == [num_done, 0]
+    assert headers[0] == headers[1]
 
 
 def test_what_is_complete_is_not_encoded_again(

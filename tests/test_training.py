@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,6 +222,16 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     resumed = VisualTokenizer.load(tmp_path / "parts")
     assert_same_weights(resumed.state_dict(), whole.tokenizer.state_dict())
     assert log_without_rates(Run.open(tmp_path / "parts")) == log_without_rates(whole.run)
+
+
+def test_of_a_damaged_checkpoint_is_told_once(toy: Toy, tmp_path: Path) -> None:
+    config = toy(steps=6, checkpoint_every=2)
+    file = trained(config, tmp_path / "run").run.checkpoints.files()[-1]
+    file.write_bytes(file.read_bytes()[:-1])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        trained(config, tmp_path / "run")  # looks when it is opened, and again when it has the run to itself
+    assert len([warning for warning in told if file.name in str(warning.message)]) == 1
 
 
 def test_the_first_ctrl_c_waits_for_the_step_and_the_handler_comes_back(toy: Toy) -> None:

@@ -72,7 +72,7 @@ class Checkpoints:
                 damaged.append(f"{file.name} {error}")
                 continue
             if damaged:
-                warnings.warn(f"Of the checkpoints {'; '.join(damaged)}: going on from {file.name}.", stacklevel=3)
+                warnings.warn(f"Of the checkpoints {'; '.join(damaged)}: going on from {file.name}.", stacklevel=2)
             return state, file
         if damaged:
             raise ValueError(

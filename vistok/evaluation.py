@@ -33,7 +33,8 @@ from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.processes import process_state, rank_and_number
-from vistok.runs import Run, provenance
+from vistok.provenance import provenance
+from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import Unavailable
 

@@ -18,10 +18,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from vistok.checkpoints import step_of
 from vistok.data import check_batch_size
 from vistok.runs import Report, Run
-from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer
 
 LOOK_SECONDS = 0.2  # between two looks at the log
@@ -31,7 +29,7 @@ SHOWN_LINES = 60  # of what the processes printed, where they fail without a sen
 class LaunchedTrainer(Trainer):
     """Trains as `Trainer` does, in several processes of this machine; iterate over it, `stop()` it, iterate again.
 
-    `result` has the weights of the last checkpoint while it trains, and `counts` stay zero: the processes count.
+    `result` and `counts` are those of the last checkpoint while it trains.
     """
 
     def __init__(self, run: Run, num_processes: int, *, progress: bool = True) -> None:
@@ -89,15 +87,17 @@ class LaunchedTrainer(Trainer):
         """Follow the log until the processes end; of the lines that are there only those to come are taken."""
         file, alive = self.run.path / "log.jsonl", True
         number, place = _inode_and_size(file)
+        taken = self.run.checkpoints.files()[-1:]
         while alive:
             alive = process.poll() is None  # looked up first: what is logged before the end is read after it
             time.sleep(LOOK_SECONDS if alive else 0)
             if self._stop_asked:
                 self._ask(process)
-            checkpoints = self.run.checkpoints.files()
-            if checkpoints and step_of(checkpoints[-1]) > self._result_step:  # the tokenizer is written before it
-                self.result.load_state_dict(VisualTokenizer.load(self.run.path).state_dict())
-                self._result_step = step_of(checkpoints[-1])
+            if (newest := self.run.checkpoints.files()[-1:]) != taken:
+                taken = newest
+                state, read = self.run.checkpoints.load()
+                self._take_result(state, read)
+                self._result_step = state["step"]
             if not file.is_file():
                 continue
             if _inode_and_size(file)[0] != number:  # it was cut to the checkpoint that they begin from

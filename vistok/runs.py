@@ -13,11 +13,8 @@ processes one trains a run; `.lock` is its lock.
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -26,49 +23,14 @@ import psutil
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
-from vistok.config import TrainConfig, repository_root, resolve_path
+from vistok.config import TrainConfig, resolve_path
 from vistok.files import replace_file, strict_json
 from vistok.locks import only_process
+from vistok.provenance import provenance
 from vistok.tokenizer import VisualTokenizer
 
 EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights
 COLLAPSED_RUN = "runs/vq-d64-laptop-imagenet-sample-s0-9168796a"  # the other one: an eighth of its codes is used
-
-
-def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return where something was computed: package versions, commit, device and thread count; no machine path."""
-    device = torch.device(device)
-    packages = ("vistok", "torch", "torchvision", "accelerate", "torchmetrics", "torch-fidelity", "numpy", "pillow")
-    commit, dirty = _commit()
-    return {
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "commit": commit,
-        "dirty": dirty,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({_cpu_name()})",
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _commit() -> tuple[str | None, bool | None]:
-    """Return the checkout's commit and whether tracked files were changed since; (None, None) outside of a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(repository_root()), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):  # no git, or not a checkout
-        return None, None
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 RATES = ("images_per_second", "data_share", "checkpoint_share")  # what a report says of time; the rest is the run's own

@@ -6,13 +6,14 @@ A folder holds two files:
                    codebook has at most 65,536 codes, else uint32; [N, h, w], or [N, total] where a tokenizer has several
                    levels or groups: each level row by row, one level after the other
     tokens.json    what they are: shape and dtype, size of each codebook, grid [h, w] of each level, image size, the
-                   tokenizer (settings, SHA-256 of its weights), the dataset (its record), and how many images are done
+                   tokenizer (settings, SHA-256 of its weights), the dataset (its record), how many images are done, and
+                   of the last encoding that wrote them where and how fast it was
 
 Row i is image i of the dataset; with flips, row 2i is image i and row 2i + 1 its mirror image. Images are not augmented
 otherwise, and are encoded in plain float32, as an evaluation does.
 
 The data is synced to the disk before tokens.json says that it is there, so encoding that was stopped, however, goes on where
-it was; on the same device and with the same batch size the files are in the end those of an encoding that was not stopped.
+it was; on the same device and with the same batch size the tokens are in the end those of an encoding that was not stopped.
 
     python -m vistok.tokens runs/my-run --dataset photos --split train --out data/photos-tokens
 """
@@ -40,6 +41,7 @@ from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_f
 from vistok.devices import exact_float32, usable_device
 from vistok.files import replace_file, shown, strict_json
 from vistok.locks import only_process
+from vistok.provenance import provenance
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import first_line, state_sha256
 
@@ -224,9 +226,10 @@ def _encode_rest(
     """Encode the images that `header` does not call done."""
     device = next(tokenizer.parameters()).device
     array = _map_array(path, header)
-    num_done = header["num_images_done"]
+    num_done = first_image = header["num_images_done"]
     rows_done = num_done * _rows_per_image(header)
-    recorded_at = time.monotonic()
+    where = provenance(device) | {"batch_size": batch_size, "first_image": first_image}
+    begun = recorded_at = time.perf_counter()
     with (
         (path / ARRAY).open("r+b") as file,
         tqdm(
@@ -248,9 +251,14 @@ def _encode_rest(
             file.write(rows.cpu().numpy().astype(array.dtype).tobytes())
             num_done += len(batch)
             bar.update(len(batch))
-            if num_done == len(dataset) or time.monotonic() - recorded_at >= SECONDS_BETWEEN_RECORDS:
-                _record(file, path, header | {"num_images_done": num_done})
-                recorded_at = time.monotonic()
+            if num_done == len(dataset) or time.perf_counter() - recorded_at >= SECONDS_BETWEEN_RECORDS:
+                recorded_at = time.perf_counter()
+                seconds = recorded_at - begun
+                rate = {
+                    "wall_seconds": round(seconds, 3),
+                    "images_per_second": round((num_done - first_image) / seconds, 2),
+                }
+                _record(file, path, header | {"num_images_done": num_done, "provenance": where | rate})
 
 
 @contextlib.contextmanager
@@ -275,7 +283,8 @@ def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     """
     if (path / HEADER).is_file():
         there = _read_header(path)
-        if differences := _differences(there, header | {"num_images_done": there["num_images_done"]}):
+        told = {name: there[name] for name in ("num_images_done", "provenance") if name in there}
+        if differences := _differences(there, header | told):
             raise ValueError(f"{path} holds other tokens ({differences}): delete them, or give another folder.")
         header = there
     elif (path / ARRAY).exists():

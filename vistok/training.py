@@ -47,7 +47,8 @@ from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.weights import Unavailable
 
 CHECKPOINT_KEYS = {
-    *("step", "seconds", "tokenizer", "optimizer", "adversary", "average", "usage", "window", "rng", "device_rng"),
+    *("step", "seconds", "tokenizer", "optimizer", "adversary", "average", "usage", "counts"),
+    *("window", "rng", "device_rng"),
 }
 STOP_EVERY = 10  # steps between two at which several processes agree on stopping
 SAME_SIGNAL_SECONDS = 1.0  # a launcher passes on the Ctrl-C that the terminal has sent to all of them
@@ -65,7 +66,7 @@ class Trainer:
         adversary: the discriminator's side, or None.
         step: optimiser steps taken.
         counts: tokens of each code over the steps of the last report, int64 [K], one a level of the quantizer; of all
-            processes, on `device`; zero before the first report.
+            processes; zero before the first report.
     """
 
     def __init__(self, run: Run, *, progress: bool = True) -> None:
@@ -335,6 +336,7 @@ class Trainer:
                 "adversary": self.adversary.state_dict() if self.adversary else None,
                 "average": self._average.state_dict() if self._average else None,
                 "usage": usage,
+                "counts": self.counts,
                 "window": window,
                 "rng": torch.get_rng_state(),
                 "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
@@ -366,12 +368,10 @@ class Trainer:
             raise ValueError(
                 f"The checkpoint {file} is not one of this version's: it has no {', '.join(sorted(missing))}."
             )
-        self.tokenizer.load_weights(state["tokenizer"], source=file)
+        self._take_result(state, file)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
-        if self._average:
-            self._average.load_state_dict(state["average"])
         for usage, saved in zip(self._usage, state["usage"], strict=True):
             if self.accelerator.is_main_process:  # it is the sum over the processes
                 usage.load_state_dict(saved)
@@ -383,6 +383,13 @@ class Trainer:
             torch.cuda.set_rng_state(state["device_rng"], self.device)
         self._seconds = state["seconds"]
         self.step = self._saved_step = state["step"]
+
+    def _take_result(self, state: dict[str, Any], file: Path) -> None:
+        """Take over from a checkpoint what there is to see: `result` and `counts`."""
+        self.tokenizer.load_weights(state["tokenizer"], source=file)
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        self.counts = state["counts"]
 
     def _begin(self) -> None:
         """Write where the run is started, and drop what the log holds beyond the checkpoint."""

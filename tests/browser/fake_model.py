@@ -1,33 +1,46 @@
-"""A page with one widget and a model of its own: what JavaScript draws and sends, without a kernel."""
+"""A page with one widget and a model that stands in for Python: what JavaScript draws and sends, without a kernel."""
 
 import base64
 from typing import Any
 
 STATE_LEFT_OUT = ("_esm", "_css", "layout", "tabbable", "tooltip")
-# A model that keeps its state, tells its listeners, and remembers what was sent; the module comes as a Blob.
+# The model keeps its state, tells its listeners of what is new, and remembers what was sent; it answers nothing. Bytes come as
+# DataViews at an odd offset, as they may from the wire; the module comes as a Blob.
 START = """async ([module, style, state]) => {
-    const decode = (value) => value && typeof value === 'object' && '$bytes' in value
-        ? new DataView(Uint8Array.from(atob(value.$bytes), (c) => c.charCodeAt(0)).buffer)
-        : Array.isArray(value) ? value.map(decode)
-        : value && typeof value === 'object'
-            ? Object.fromEntries(Object.entries(value).map(([name, part]) => [name, decode(part)])) : value;
-    const kept = decode(state), listeners = {};
-    window.sent = [];
-    window.model = {
-        get: (name) => kept[name],
-        set: (name, value) => { kept[name] = value; (listeners['change:' + name] || []).slice().forEach((act) => act()); },
-        push: (changes) => { for (const [name, value] of Object.entries(decode(changes))) window.model.set(name, value); },
-        save_changes: () => {}, send: (content) => window.sent.push(content),
-        on: (event, act) => (listeners[event] ||= []).push(act),
-        off: (event, act) => { listeners[event] = (listeners[event] || []).filter((other) => other !== act); },
-        listening: () => Object.values(listeners).flat().length };
-    document.head.append(Object.assign(document.createElement('style'), {textContent: style}));
-    const loaded = await import(URL.createObjectURL(new Blob([module], {type: 'text/javascript'})));
-    window.cleanup = await loaded.default.render({model: window.model, el: document.body}); }"""
+  const bytes = (text) => {
+    const content = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)), whole = new Uint8Array(content.length + 1);
+    whole.set(content, 1);
+    return new DataView(whole.buffer, 1);
+  };
+  const decoded = (value) => value === null || typeof value !== 'object' ? value
+    : Array.isArray(value) ? value.map(decoded)
+    : '$bytes' in value ? bytes(value.$bytes)
+    : Object.fromEntries(Object.entries(value).map(([name, part]) => [name, decoded(part)]));
+  const values = decoded(state), heard = {};
+  const update = (changes) => {
+    const changed = Object.keys(changes).filter((name) => values[name] !== changes[name]);
+    Object.assign(values, changes);
+    for (const name of changed) [...(heard[`change:${name}`] ?? [])].forEach((act) => act());
+  };
+  const model = {
+    get: (name) => values[name],
+    set: (name, value) => update({ [name]: value }),
+    save_changes: () => { window.saved++; },
+    send: (content) => window.sent.push(content),
+    on: (event, act) => (heard[event] ??= new Set()).add(act),
+    off: (event, act) => heard[event]?.delete(act),
+  };
+  Object.assign(window, { model, sent: [], saved: 0, change: (changes) => update(decoded(changes)),
+    listeners: () => Object.values(heard).reduce((sum, acts) => sum + acts.size, 0) });
+  document.head.append(Object.assign(document.createElement('style'), { textContent: style }));
+  const loaded = await import(URL.createObjectURL(new Blob([module], { type: 'text/javascript' })));
+  window.show = (el = document.body) => { window.hide = loaded.default.render({ model, el }); };
+  window.show();
+}"""
 
 
 def encoded(value: Any) -> Any:
-    """Return a value as JSON that `START` decodes, bytes in base64."""
+    """Return a value as JSON that the page decodes, bytes in base64."""
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
     if isinstance(value, dict):
@@ -35,12 +48,27 @@ def encoded(value: Any) -> Any:
     return [encoded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def open_widget(browser: Any, widget: Any, **state: Any) -> Any:
-    """Open a page that shows a widget as it is now, some of its state replaced; `page.errors` lists what the page threw."""
-    page = browser.new_page(viewport={"width": 1100, "height": 1200})
+def open_page(browser: Any, width: int, height: int) -> Any:
+    """Open an empty page; `page.errors` lists what it throws or prints as an error."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(60_000)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
     page.set_content("<body></body>")
-    shown = {name: value for name, value in widget.get_state().items() if name not in STATE_LEFT_OUT} | state
-    page.evaluate(START, [str(widget._esm), str(widget._css), encoded(shown)])
     return page
+
+
+def show(page: Any, widget: Any, **state: Any) -> None:
+    """Show a widget as it is now, or a class of widgets as it is at first, some of its state replaced."""
+    if isinstance(widget, type):
+        shown = {name: trait.default() for name, trait in widget.class_traits(sync=True).items() if name[0] != "_"}
+    else:
+        shown = widget.get_state()
+    shown = {name: value for name, value in (shown | state).items() if name not in STATE_LEFT_OUT}
+    page.evaluate(START, [str(widget._esm), str(widget._css), encoded(shown)])
+
+
+def change(page: Any, **state: Any) -> None:
+    """Let Python change some of the state, in one message."""
+    page.evaluate("change", encoded(state))

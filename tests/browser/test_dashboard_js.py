@@ -7,32 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser.fake_model import change, encoded, open_page, show
 from PIL import Image
 
 from vistok.widgets.dashboard import TrainingDashboard
 
-# `model` holds state and listeners; bytes come as DataViews at an odd offset, as they may from the wire.
-STUB = """async ([esm, css, state, buffers]) => {
-  const view = (bytes) => {
-    const whole = new Uint8Array(bytes.length + 1);
-    whole.set(bytes, 1);
-    return new DataView(whole.buffer, 1);
-  };
-  const values = {...state}, heard = {};
-  for (const [name, bytes] of Object.entries(buffers)) values[name] = view(bytes);
-  window.sent = [];
-  window.model = { get: (name) => values[name], send: (content) => window.sent.push(content),
-    on: (event, act) => (heard[event] ||= new Set()).add(act), off: (event, act) => heard[event]?.delete(act) };
-  window.change = (state, buffers = {}) => {
-    for (const [name, value] of Object.entries(state)) values[name] = value;
-    for (const [name, bytes] of Object.entries(buffers)) values[name] = view(bytes);
-    for (const name of [...Object.keys(state), ...Object.keys(buffers)]) heard[`change:${name}`]?.forEach((act) => act());
-  };
-  window.listeners = () => Object.values(heard).reduce((sum, acts) => sum + acts.size, 0);
-  document.head.append(Object.assign(document.createElement('style'), { textContent: css }));
-  const module = window.rendering = await import(URL.createObjectURL(new Blob([esm], { type: 'text/javascript' })));
-  window.cleanup = module.default.render({ model, el: document.body });
-}"""
 PIXEL = """([selector, x, y]) => { const canvas = document.querySelector(selector), ratio = window.devicePixelRatio;
   return [...canvas.getContext('2d').getImageData(x * ratio, y * ratio, 1, 1).data].slice(0, 3); }"""
 # Of a canvas: at which heights, in CSS pixels, a colour is seen.
@@ -42,48 +21,44 @@ HEIGHTS = """([selector, colour]) => { const canvas = document.querySelector(sel
     if (colour.every((value, c) => Math.abs(data[i + c] - value) < 12)) found.add(Math.floor(i / 4 / width));
   }
   return [...found]; }"""
+FRAMES = "async () => { for (let i = 0; i < 5; i++) await new Promise(requestAnimationFrame); }"
 SERIES = ["step", "usage", "perplexity", "reconstruction", "commitment", "total"]
 VERMILLION = [213, 94, 0]  # of the second line: commitment
 DEAD = [205, 205, 205]
 
 
-def curves(points: int) -> list[int]:
+def curves(points: int) -> bytes:
     step = np.arange(1, points + 1)
     rows = np.stack([10 * step, 0.5 + 0 * step, 8 + 0 * step, 1 / step, 0.1 / step, 1.01 / step], axis=1)
-    return list(rows.astype("<f4").tobytes())
+    return rows.astype("<f4").tobytes()
 
 
-def counts(*levels: list[int]) -> list[int]:
-    return list(np.concatenate(levels).astype("<u4").tobytes())
+def counts(*levels: list[int]) -> bytes:
+    return np.concatenate(levels).astype("<u4").tobytes()
 
 
-def png(width: int, height: int) -> list[int]:
+def png(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (10, 200, 30)).save(buffer, format="png")
-    return list(buffer.getvalue())
+    return buffer.getvalue()
 
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.set_content("<body></body>")
+    page = open_page(browser, 1200, 900)
     yield page
-    assert not page.errors
+    assert not page.errors, page.errors
     page.close()
 
 
 def render(page: Any, **changes: Any) -> None:
     state = {
-        **{"message": "", "description": "Training of a run.", "phase": "training", "step": 40, "steps": 200},
+        **{"description": "Training of a run.", "phase": "training", "step": 40, "steps": 200, "pictures_step": 30},
         **{"images_per_second": 128.4, "seconds_left": 150.0, "weights": {"reconstruction": 1.0, "commitment": 0.25}},
-        **{"played": ["adversarial"], "series": SERIES, "levels": [16], "pictures_step": 30},
+        **{"played": ["adversarial"], "series": SERIES, "levels": [16]},
+        **{"curves": curves(4), "counts": counts([0, 1, 2000] + 13 * [5]), "pictures": png(64, 32)},
     }
-    buffers = {"curves": curves(4), "counts": counts([0, 1, 2000] + 13 * [5]), "pictures": png(64, 32)}
-    buffers |= {name: value for name, value in changes.items() if name in buffers}
-    changes = {name: value for name, value in changes.items() if name not in buffers}
-    page.evaluate(STUB, [TrainingDashboard._esm, TrainingDashboard._css, state | changes, buffers])
+    show(page, TrainingDashboard, **state | changes)
 
 
 def text(page: Any, selector: str) -> str:
@@ -108,24 +83,24 @@ def test_it_shows_where_the_training_is(page: Any) -> None:
 def test_it_follows_what_python_sends(page: Any) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
     render(page)
-    page.evaluate("change({step: 1234, steps: 5000, seconds_left: 3.2})")
+    change(page, step=1234, steps=5000, seconds_left=3.2)
     expect(page.locator(".steps")).to_have_text("step 1,234 of 5,000")
     expect(page.locator(".speed")).to_have_text("128 images/s · 4 s left")
-    page.evaluate("bytes => change({}, {curves: bytes})", curves(20))
+    change(page, curves=curves(20))
     expect(page.locator(".training-dashboard")).to_have_attribute("data-points", "20")
-    page.evaluate("bytes => change({}, {counts: bytes})", counts(8 * [0] + 8 * [3]))
+    change(page, counts=counts(8 * [0] + 8 * [3]))
     expect(page.locator(".codes")).to_have_text(re.compile("none, 8 of 16"))
-    page.evaluate("change({message: 'The disk is full.', phase: 'failed'})")
+    change(page, message="The disk is full.", phase="failed")
     expect(page.locator(".message")).to_have_text("The disk is full.")
     expect(page.locator(".phase")).to_have_text("failed at step 1,234")
 
 
 def test_many_messages_are_one_drawing_a_frame(page: Any) -> None:
     render(page)
-    page.wait_for_timeout(200)  # it is drawn once more when it stands on the page
+    page.evaluate(FRAMES)  # it is drawn once more when it stands on the page
     before = int(page.locator(".training-dashboard").get_attribute("data-paints"))
-    page.evaluate("async bytes => { for (let i = 0; i < 50; i++) change({}, {curves: bytes}); }", curves(9))
-    page.wait_for_timeout(200)
+    page.evaluate("changes => { for (let i = 0; i < 50; i++) change(changes); }", encoded({"curves": curves(9)}))
+    page.evaluate(FRAMES)
     assert int(page.locator(".training-dashboard").get_attribute("data-paints")) == before + 1
 
 
@@ -146,7 +121,7 @@ def test_raw_and_weighted_losses(page: Any) -> None:
 def test_a_discriminator_has_a_panel_and_its_weight_follows_the_steps(page: Any) -> None:
     rows = np.array([[10, 0.5, 8, 1, 1.5, np.nan, np.nan], [20, 0.5, 8, 0.9, 1.4, 0.5, 3.0]], "<f4")
     series = ["step", "usage", "perplexity", "reconstruction", "total", "adversarial", "adversarial_weight"]
-    render(page, series=series, curves=list(rows.tobytes()), weights={"reconstruction": 1.0})
+    render(page, series=series, curves=rows.tobytes(), weights={"reconstruction": 1.0})
     assert page.locator("canvas.game").is_visible()
     assert page.locator(".legend").all_inner_texts()[0].split() == ["reconstruction", "total"]
     page.get_by_role("button", name="weighted").click()
@@ -164,7 +139,7 @@ def test_codes_say_their_tokens(page: Any) -> None:
     expect(tip).to_have_text("code 0: 0 tokens, dead")
     assert page.evaluate(PIXEL, ["canvas[role=application]", 6, 6]) == DEAD
     assert page.evaluate(PIXEL, ["canvas[role=application]", 156, 6]) == [254, 232, 56]  # the most frequent
-    page.evaluate("bytes => change({}, {counts: bytes})", counts([7] + 15 * [1]))
+    change(page, counts=counts([7] + 15 * [1]))
     expect(tip).to_have_text("code 0: 7 tokens")  # under the pointer, without a move of it
     canvas.focus()
     page.keyboard.press("End")
@@ -177,7 +152,7 @@ def test_levels_are_chosen(page: Any) -> None:
     expect(page.locator(".codes")).to_have_text(re.compile("none, 0 of 4"))
     page.locator("select").select_option("level 1")
     expect(page.locator(".codes")).to_have_text(re.compile("none, 3 of 9"))
-    page.evaluate("bytes => change({}, {counts: bytes})", counts([1, 1, 1, 1], 9 * [2]))
+    change(page, counts=counts([1, 1, 1, 1], 9 * [2]))
     expect(page.locator(".codes")).to_have_text(re.compile("none, 0 of 9"))
 
 
@@ -188,49 +163,44 @@ def test_the_stop_button_speaks_once_and_says_where_it_saved(page: Any) -> None:
     stop.click()
     expect(stop).to_be_disabled()
     assert page.evaluate("sent") == [{"stop": True}]
-    page.evaluate("change({phase: 'stopping'})")
+    change(page, phase="stopping")
     expect(page.locator(".phase")).to_have_text("stopping after this step …")
-    page.evaluate("change({step: 41, phase: 'stopped'})")
+    change(page, step=41, phase="stopped")
     expect(page.locator(".phase")).to_have_text("stopped: saved at step 41")
     expect(stop).to_be_hidden()
-    page.evaluate("change({phase: 'training'})")
+    change(page, phase="training")
     expect(stop).to_be_enabled()
 
 
 def test_before_the_first_report_there_is_no_map_and_no_picture(page: Any) -> None:
-    render(page, phase="ready", step=0, series=SERIES[:3], curves=[], counts=[], pictures=[], images_per_second=0.0)
+    render(page, phase="ready", step=0, series=SERIES[:3], curves=b"", counts=b"", pictures=b"", images_per_second=0.0)
     assert text(page, ".phase") == "not started"
     assert text(page, ".speed") == ""
     assert page.locator(".codes").is_hidden() and page.locator("img").is_hidden()
-    page.evaluate(
-        "([curves, counts, series]) => change({series, phase: 'training'}, {curves, counts})",
-        [curves(2), counts(16 * [1]), SERIES],
-    )
-    page.wait_for_timeout(100)
-    assert page.locator(".codes").is_visible()
+    change(page, series=SERIES, phase="training", curves=curves(2), counts=counts(16 * [1]))
+    page.locator(".codes").wait_for(state="visible")
 
 
 def test_shown_anew_it_keeps_what_was_chosen(page: Any) -> None:
     render(page, name="a run")
     page.get_by_role("button", name="weighted").click()
-    page.evaluate(
-        "() => { cleanup(); document.body.replaceChildren(); cleanup = rendering.default.render({model, el: document.body}); }"
-    )
+    page.evaluate("() => { hide(); document.body.replaceChildren(); show(); }")
     assert page.get_by_role("button", name="weighted").get_attribute("aria-pressed") == "true"
 
 
 def test_colours_are_those_of_a_dark_page_it_is_placed_on_later(page: Any) -> None:
     render(page)
-    page.evaluate("""async () => { cleanup(); document.body.replaceChildren();
+    page.evaluate("""() => { hide(); document.body.replaceChildren();
         document.body.style.setProperty('--jp-ui-font-color1', 'rgb(250, 250, 250)');
         const el = document.createElement('div');
-        cleanup = rendering.default.render({model, el});
-        document.body.append(el); await new Promise((done) => setTimeout(done, 200)); }""")
+        show(el);
+        document.body.append(el); }""")
+    page.evaluate(FRAMES)
     assert page.evaluate(HEIGHTS, ["canvas.losses", [250, 250, 250]])  # the total's line
 
 
 def test_what_is_removed_listens_no_more(page: Any) -> None:
     render(page)
     assert page.evaluate("listeners()") > 5
-    page.evaluate("cleanup()")
+    page.evaluate("hide()")
     assert page.evaluate("listeners()") == 0

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser.fake_model import open_widget
+from browser.fake_model import change, open_page, show
 
 from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
@@ -28,7 +28,8 @@ def explorer(encoded: EncodedImages) -> CodebookExplorer:
 
 @pytest.fixture
 def page(browser: Any, explorer: CodebookExplorer) -> Iterator[Any]:
-    page = open_widget(browser, explorer)
+    page = open_page(browser, 1100, 1200)
+    show(page, explorer)
     page.wait_for_selector(".detail[data-code]")
     yield page
     assert not page.errors, page.errors
@@ -91,7 +92,7 @@ def test_a_click_chooses_the_code_under_it_in_every_order(page: Any, encoded: En
     assert counts[page.evaluate("model.get('selected')")] == counts.max()
     page.locator("select.sort").select_option("similarity")
     canvas.click(position=middle(page, 25))
-    similar = page.evaluate("Array.from(new Uint32Array(model.get('similar').buffer.slice(0)))")
+    similar = page.evaluate("Array.from(new Uint32Array(model.get('similar').buffer.slice(1)))")
     assert sorted(similar) == list(range(512))
     assert page.evaluate("model.get('selected')") == similar[25]
 
@@ -152,9 +153,7 @@ def test_the_atlas_is_asked_for_and_drawn(page: Any, explorer: CodebookExplorer)
     page.locator("select.cells").select_option("patch")
     assert page.evaluate("window.sent") == [{"do": "atlas"}]
     explorer.show_atlas()
-    from browser.fake_model import encoded as as_json
-
-    page.evaluate("changes => window.model.push(changes)", as_json({"tile": explorer.tile, "atlas": explorer.atlas}))
+    change(page, tile=explorer.tile, atlas=explorer.atlas)
     page.wait_for_function(
         "before => String(Array.from(document.querySelector('canvas.map').getContext('2d')"
         ".getImageData(200, 200, 1, 1).data).slice(0, 3)) !== String(before)",
@@ -173,7 +172,8 @@ def test_262144_codes_are_drawn_in_blocks_until_there_is_room(browser: Any, expl
         "detail": {},
         "selected": -1,
     }
-    page = open_widget(browser, explorer, **state)
+    page = open_page(browser, 1100, 1200)
+    show(page, explorer, **state)
     canvas = page.locator("canvas.map")
     assert canvas.get_attribute("data-block") == "4"  # 512 cells in 420 pixels, at least 2 pixels a block
     canvas.hover(position={"x": 100, "y": 100})
@@ -190,14 +190,15 @@ def test_262144_codes_are_drawn_in_blocks_until_there_is_room(browser: Any, expl
 
 
 def test_it_stops_listening_when_it_is_closed(page: Any) -> None:
-    assert page.evaluate("model.listening()") > 5
-    page.evaluate("window.cleanup()")
-    assert page.evaluate("model.listening()") == 0
+    assert page.evaluate("listeners()") > 5
+    page.evaluate("hide()")
+    assert page.evaluate("listeners()") == 0
 
 
 def test_a_place_names_its_codes(browser: Any, encoded: EncodedImages) -> None:
     places = PlaceExplorer(encoded)
-    page = open_widget(browser, places)
+    page = open_page(browser, 1100, 1200)
+    show(page, places)
     canvas = page.locator("canvas").first
     size = canvas.bounding_box()["width"] / 16
     canvas.click(position={"x": 5.5 * size, "y": 9.5 * size})

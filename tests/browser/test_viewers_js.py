@@ -3,7 +3,6 @@
 (`tests/test_viewers.py` has the laws of the Python side.)
 """
 
-import base64
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,8 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from browser import fake_model
+from browser.fake_model import change, open_page
 
 from vistok.widgets.comparison import RunComparison
 from vistok.widgets.editor import TokenEditor
@@ -21,31 +22,6 @@ from vistok.widgets.view import View, image_png, strip_png
 SIDE = 16  # pixels of the images, of 4 x 4 tokens
 ENLARGED = 256 // SIDE  # CSS pixels a pixel
 
-# Shows a widget with a model that has the state, keeps what is sent to the kernel, and answers nothing.
-SHOW = """async ([esm, css, state]) => {
-  const decoded = value => typeof value === "string" && value.startsWith("base64:")
-    ? new DataView(Uint8Array.from(atob(value.slice(7)), letter => letter.charCodeAt(0)).buffer) : value;
-  const values = Object.fromEntries(Object.entries(state).map(([name, value]) => [name, decoded(value)])), heard = {};
-  window.sent = []; window.saved = 0;
-  window.heard = heard;
-  window.model = {
-    get: name => values[name],
-    set: (name, value) => {
-      value = decoded(value);
-      if (values[name] === value) return;
-      values[name] = value;
-      [...(heard["change:" + name] ?? [])].forEach(act => act());
-    },
-    save_changes: () => { window.saved++; },
-    send: content => window.sent.push(content),
-    on: (event, act) => (heard[event] ??= []).push(act),
-    off: (event, act) => { heard[event] = (heard[event] ?? []).filter(other => other !== act); },
-  };
-  const style = document.createElement("style");
-  style.textContent = css;
-  document.head.append(style);
-  const module = await import(URL.createObjectURL(new Blob([esm], {type: "text/javascript"})));
-  window.cleanup = module.default.render({model: window.model, el: document.body}); }"""
 PIXEL = """(canvas, [x, y]) => { const ratio = canvas.width / canvas.clientWidth;
   return [...canvas.getContext("2d").getImageData(Math.floor(x * ratio), Math.floor(y * ratio), 1, 1).data].slice(0, 3); }"""
 DARK = ":root { --jp-ui-font-color1: #fff; --jp-layout-color1: #111; --jp-layout-color2: #333; }"
@@ -56,38 +32,25 @@ def flat(*colour: int) -> torch.Tensor:
     return torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, SIDE, SIDE).contiguous()
 
 
-def state_of(widget: type[View], **values: Any) -> list[Any]:
-    """What `SHOW` takes: a widget's script, its style, and its state with bytes as text."""
-    state = {name: trait.default() for name, trait in widget.class_traits(sync=True).items() if name[0] != "_"} | values
-    encoded = {
-        name: "base64:" + base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        for name, value in state.items()
-        if isinstance(value, bytes | str | int | float | list | bool)
-    }
-    return [widget._esm, widget._css, encoded]
-
-
 @pytest.fixture
 def show(browser: Any) -> Iterator[Callable[..., Any]]:
     """A function that shows a widget in a page of its own; afterwards nothing may have gone wrong in it."""
-    pages, errors = [], []
+    pages = []
 
-    def open_page(widget: type[View], *, dark: bool = False, **values: Any) -> Any:
-        page = browser.new_page(viewport={"width": 1000, "height": 900})
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-        page.set_content(f"<style>{DARK if dark else ''}</style><body></body>")
-        page.evaluate(SHOW, state_of(widget, **values))
+    def open_widget(widget: type[View], *, dark: bool = False, **values: Any) -> Any:
+        page = open_page(browser, 1000, 900)
+        if dark:
+            page.add_style_tag(content=DARK)
+        fake_model.show(page, widget, **values)
         pages.append(page)
         return page
 
-    yield open_page
+    yield open_widget
     for page in pages:
-        page.evaluate("window.cleanup()")
-        assert page.evaluate("Object.values(window.heard).flat().length") == 0  # nothing listens after the cleanup
+        page.evaluate("hide()")
+        assert page.evaluate("listeners()") == 0
+        assert page.errors == []
         page.close()
-    assert errors == []
 
 
 def pixel(canvas: Any, x: float, y: float) -> list[int]:
@@ -270,8 +233,7 @@ def test_another_image_is_chosen(show: Callable[..., Any]) -> None:
     page.get_by_role("combobox").select_option("1")
     assert value(page, "image") == 1 and page.evaluate("window.saved") == 1
     assert page.locator("[data-role=psnr]").inner_text() == "PSNR: 20.0 dB (one), 21.0 dB (two)"
-    picture = "base64:" + base64.b64encode(image_png(flat(1, 2, 3))).decode()
-    page.evaluate("picture => window.model.set('original', picture)", picture)
+    change(page, original=image_png(flat(1, 2, 3)))
     page.wait_for_function("""() => [...document.querySelector("canvas[data-picture=original]").getContext("2d")
         .getImageData(9, 9, 1, 1).data].join() === "1,2,3,255" """)
 
@@ -380,7 +342,7 @@ def test_buttons_ask_the_kernel(show: Callable[..., Any]) -> None:
     ]
     tile = page.locator("button[data-code='7'] canvas")
     assert pixel(tile, 20, 20) == [50, 0, 0]
-    page.evaluate("window.model.set('can_undo', false)")
+    change(page, can_undo=False)
     assert page.get_by_role("button", name="undo").is_disabled()
 
 
@@ -390,25 +352,24 @@ def test_of_the_slider_only_the_last_request_waits_for_an_answer(show: Callable[
     for share in ("0.1", "0.2", "0.3"):
         slider.fill(share)
     assert sent(page) == [{"do": "interpolate", "share": 0.1, "to_codes": False}]
-    page.evaluate("window.model.set('answered', 1)")
+    change(page, answered=1)
     assert sent(page)[1:] == [{"do": "interpolate", "share": 0.3, "to_codes": False}]
-    page.evaluate("window.model.set('share', 0.3); window.model.set('answered', 2)")
+    change(page, share=0.3, answered=2)
     page.get_by_label("snap to codes").check()
     assert sent(page)[2:] == [{"do": "interpolate", "share": 0.3, "to_codes": True}]
 
 
 def test_what_the_kernel_changes_is_drawn(show: Callable[..., Any]) -> None:
     page, canvas = editor(show, codebook_sizes=[512, 16])
-    page.evaluate("window.model.set('selection', [1, 2, 3, 4])")
+    change(page, selection=[1, 2, 3, 4])
     assert canvas.get_attribute("data-selection") == "1,2,3,4"
     page.get_by_label("level").select_option("1")
     assert sent(page) == [{"do": "look_at", "level": 1}]
-    picture = "base64:" + base64.b64encode(image_png(flat(1, 2, 3))).decode()
-    page.evaluate("picture => { window.model.set('level', 1); window.model.set('decoded_png', picture); }", picture)
+    change(page, level=1, decoded_png=image_png(flat(1, 2, 3)))
     page.wait_for_function("""() => [...document.querySelector("canvas[data-picture=decoded]").getContext("2d")
         .getImageData(50, 50, 1, 1).data].join() === "1,2,3,255" """)
     assert page.get_by_label("code", exact=True).get_attribute("max") == "15"
-    page.evaluate("window.model.set('message', 'There is no code 99: codes are 0 to 15.')")
+    change(page, message="There is no code 99: codes are 0 to 15.")
     assert page.get_by_role("alert").inner_text() == "There is no code 99: codes are 0 to 15."
 
 

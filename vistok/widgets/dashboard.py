@@ -107,6 +107,7 @@ class TrainingDashboard(View):
             # ipykernel from 7.4 on sends a click where the last message came from: to the main thread, which `wait` keeps busy.
             # Left alone, JupyterLab's go to a subshell, which is free.
             self.comm._reply_subshell_for = lambda _data, asked_for: asked_for
+        self._take_counts()
         self._push()
         self.on_msg(self._heard)
 
@@ -262,7 +263,7 @@ class TrainingDashboard(View):
 
     def _take_counts(self) -> None:
         counts = [of_codes.cpu() for of_codes in self.trainer.counts]
-        if counts[0].any():  # else no step was taken since the run was opened
+        if counts[0].any():  # else there was no report yet
             with self._writing:
                 self._counts = counts
                 self._news.add("counts")
