@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TEST_READY := $(VENV)/.test-ready
 
 .PHONY: help quickstart lab test test-extended gpu-check bench lint format readme screenshots
 
@@ -22,6 +23,10 @@ $(READY): pyproject.toml
 		{ echo "vistok needs Python 3.11 or later; name one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(TEST_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
@@ -31,28 +36,28 @@ quickstart: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-test: $(READY) lint
+test: $(TEST_READY) lint
 	$(BIN)/python -m pytest tests
 
-test-extended: $(READY) lint
+test-extended: $(TEST_READY) lint
 	VISTOK_EXTENDED=1 $(BIN)/python -m pytest tests
 
 gpu-check: $(READY)
 	$(BIN)/python -m vistok.gpu_check
 
-bench: $(READY)
+bench: $(TEST_READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-lint: $(READY)
+lint: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(READY)
+format: $(TEST_READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 readme: $(READY)
 	$(BIN)/python -m vistok.tables celeba64 --readme
 
-screenshots: $(READY)
+screenshots: $(TEST_READY)
 	VISTOK_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from statistics import mean
 
@@ -46,6 +47,16 @@ def test_what_it_says_of_the_small_vqgan_is_recorded() -> None:
     assert settings["lpips_weight"] == 0 and f"On {metrics['num_images']} photographs" in TEXT
 
 
+def test_what_it_says_of_the_records_is_so() -> None:
+    assert f"{len(list((repository_root() / 'runs').glob('*/metrics.json')))} training runs at 64x64" in TEXT
+    planned = plan("celeba64", ["vq-d4"], "laptop", [0, 1, 2], dataset="imagenet-sample")
+    usage, psnr = (measured(planned, key)["vq-d4"] for key in ("usage_queue", "psnr"))
+    seeds = sorted(zip(psnr, usage, strict=True))
+    (best, its_usage), (other, most) = seeds[-1], max(seeds, key=lambda seed: seed[1])
+    said = f"the one with {most:.0%} reaches {other:.1f} dB, the one with {its_usage:.0%} {best:.1f} dB"
+    assert said in " ".join(TEXT.split())
+
+
 def test_what_it_says_of_lfq_and_ibq_is_recorded() -> None:
     rows = ["fsq-888", "lfq-9", "ibq-d16"]
     psnr = measured(plan("quantizers64", rows, "laptop", [0, 1, 2], dataset="imagenet-sample"), "psnr")
@@ -53,8 +64,27 @@ def test_what_it_says_of_lfq_and_ibq_is_recorded() -> None:
     assert f"{lfq:.1f} dB (LFQ) and {ibq:.1f} dB (IBQ) behind `fsq-888`" in " ".join(TEXT.split())
 
 
-def test_its_links_to_files_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not re.match(r"https?://|#", link)]
+def test_its_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not re.match(r"https?://", link)]
     assert len(links) > 5
+    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     for link in links:
-        assert (repository_root() / link).exists(), link
+        assert link in anchors if link[0] == "#" else (repository_root() / link).exists(), link
+
+
+def commands() -> list[str]:
+    """The papermill commands of README and notebooks, one string each."""
+    texts = [TEXT]
+    for notebook in sorted((repository_root() / "notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        texts += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    return [line for text in texts for line in re.findall(r"papermill (notebooks/[^`\n]*)", text)]
+
+
+def test_papermill_is_told_where_to_write() -> None:
+    assert len(commands()) >= 8
+    for command in commands():  # in a terminal it refuses to run without; through a pipe it prints the notebook
+        _, output, *options = shlex.split(command)
+        assert output.endswith(".ipynb"), command
+        assert all(option in ("-p", "-y", "-r") for option in options[:1]), command

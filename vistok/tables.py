@@ -329,29 +329,28 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
     """Return the table as Markdown: for each row its settings and, for each metric, measured and published.
 
     Several seeds are shown as their mean with their range; what was not measured or published as a dash. Published numbers
-    and those of a method's paper have a column of their own where the table has any.
+    and those of a method's paper have a column of their own where the table has any, and a metric that was measured for none of
+    the rows has these only. Perplexity of several codebooks is their mean, "each".
     """
     rows = {run.row.name: run for run in planned}
     table = _table_of(planned)
     header, columns = ["row", "quantizer", "dim", "size", "l2"], []
+    values = {key: measured(planned, key) for key in table.columns}
     for key in table.columns:
         heading, form = COLUMNS[key]
         sources = [s for s in ("published", "paper") if any(key in getattr(row, s) for row in table.rows.values())]
-        columns.append((key, form, sources))
-        header += [heading, *(f"{heading}<br>{source}" for source in sources)]
+        here = any(values[key].values()) or not sources
+        columns.append((key, form, here, sources))
+        header += [*([heading] if here else []), *(f"{heading}<br>{source}" for source in sources)]
     lines = [header, ["---"] * 5 + ["---:"] * (len(header) - 5)]
-    values = {key: measured(planned, key) for key in table.columns}
     for name, run in rows.items():
         config = run.config
-        cells = [
-            name,
-            config.quantizer,
-            str(config.codebook_dim),
-            _sizes(run.quantizer.codebook_sizes),
-            "yes" if config.l2_norm else "no",
-        ]
-        for key, form, sources in columns:
-            cells.append(_spread(values[key][name], form))
+        sizes = run.quantizer.codebook_sizes
+        cells = [name, config.quantizer, str(config.codebook_dim), _sizes(sizes), "yes" if config.l2_norm else "no"]
+        for key, form, here, sources in columns:
+            if here:
+                each = " each" if key == "perplexity" and len(sizes) > 1 else ""
+                cells.append(_spread(values[key][name], form) + each)
             numbers = [getattr(run.row, source) for source in sources]
             cells += [form.format(found[key]) if key in found else "–" for found in numbers]
         lines.append(cells)

@@ -50,10 +50,15 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Print the rows of a benchmark as a Markdown table."""
     print("| case | value | goal | peak memory |\n| --- | ---: | ---: | ---: |")
     for line in rows:
-        goal = "" if line["goal"] is None else f"{'at least' if line['goal'] > 0 else 'at most'} {abs(line['goal']):g}"
+        goal = "" if line["goal"] is None else _against(line["value"], line["goal"])
         memory = "" if line["peak_memory_mib"] is None else f"{line['peak_memory_mib']:,.0f} MiB"
         value = f"{line['value']:,.0f}" if line["value"] >= 1000 else f"{line['value']:.4g}"
         print(f"| {line['case']} | {value} {line['unit']} | {goal} | {memory} |")
+
+
+def _against(value: float, goal: float) -> str:
+    missed = value < goal if goal > 0 else value > -goal
+    return f"{'at least' if goal > 0 else 'at most'} {abs(goal):g}{': **missed**' if missed else ''}"
 
 
 def machine() -> str:
