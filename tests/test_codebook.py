@@ -79,6 +79,16 @@ def test_a_vit_decodes_its_whole_grid() -> None:
     assert torch.cat(list(decode_alone(model, torch.arange(3)))).shape == (3, 3, 4, 4)
 
 
+def test_an_image_is_encoded_once_to_learn_the_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tokenizer()
+    encode, times = model.encode, []
+    monkeypatch.setattr(model, "encode", lambda images: times.append(1) or encode(images))
+    for code in (1, 2, 3):
+        list(decode_alone(model, torch.tensor([code])))
+    assert len(times) <= 1
+    assert token_grids(tokenizer(image_size=32)) == [(8, 8)] and token_grids(model) == [(4, 4)]  # each its own
+
+
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_context_without_a_middle_is_refused(context: int) -> None:
     with pytest.raises(ValueError, match=f"context is {context}, but must be odd"):

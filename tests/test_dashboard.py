@@ -239,7 +239,7 @@ def test_two_messages_a_second_and_steps_between_reports(toy: Toy, monkeypatch: 
         if key:
             sent.append((time.monotonic(), {key} if isinstance(key, str) else set(key)))
 
-    dashboard = TrainingDashboard(opened(toy(steps=150, report_every=1, checkpoint_every=1000)), IMAGES)
+    dashboard = TrainingDashboard(opened(toy(steps=300, report_every=1, checkpoint_every=1000)), IMAGES)
     monkeypatch.setattr(TrainingDashboard, "send_state", send_state)
     slow(dashboard.trainer, 0.01)
     dashboard.start()

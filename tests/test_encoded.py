@@ -76,6 +76,27 @@ def test_patches_are_cut_where_the_tokens_are() -> None:
     assert torch.equal(decoded[0], encoded.reconstructions([1])[0, :, 8:12, 4:8])
 
 
+def test_patches_of_a_grid_that_does_not_divide_the_image() -> None:
+    torch.manual_seed(0)
+    options = {"scales": [1, 3, 5, 6, 16], "codebook_size": 16, "codebook_dim": 4}
+    model = VisualTokenizer(
+        quantizer="multiscale", quantizer_options=options, network_options={"hidden_dim": 8}, image_size=64
+    )
+    rows = torch.arange(64, dtype=torch.uint8)  # a pixel says where it is
+    images = torch.stack([rows[:, None].expand(64, 64), rows.expand(64, 64), rows[:, None].expand(64, 64)])[None]
+    encoded = EncodedImages.open(model, images, device="cpu", progress=False)
+    for level, tokens in enumerate(options["scales"]):
+        for margin in (0, 1):
+            places = np.array([[0, number, tokens - 1 - number] for number in range(tokens)])
+            for (_, *place), patch in zip(places, encoded.patches(places, level, margin=margin), strict=True):
+                side = patch.shape[1] // (2 * margin + 1)
+                middle = patch[:2, margin * side : (margin + 1) * side, margin * side : (margin + 1) * side]
+                for axis, number in enumerate(place):
+                    seen = middle[axis].unique()
+                    assert abs(int(seen[0]) - number * 64 / tokens) <= 1  # half a pixel, or a whole one at the edge
+                    assert abs(int(seen[-1]) + 1 - (number + 1) * 64 / tokens) <= 1
+
+
 def test_codes_by_place() -> None:
     indices = torch.zeros(4, 4, 4, dtype=torch.int64)
     indices[:, 1, 2] = torch.tensor([5, 9, 5, 2])

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from vistok import VisualTokenizer
 from vistok.encoded import EncodedImages
@@ -23,6 +26,7 @@ from vistok.widgets import (
     TokenEditor,
     open_encoded,
 )
+from vistok.widgets import explorer as module
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,15 @@ def test_the_sample_is_the_same_every_time(encoded: EncodedImages) -> None:
     assert first == second != other
 
 
+def test_another_sample_is_of_the_same_code(encoded: EncodedImages) -> None:
+    explorer = CodebookExplorer(encoded)
+    before = explorer.detail
+    explorer._handle_custom_msg({"do": "sample"}, [])  # what a click sends
+    after = explorer.detail
+    assert after["code"] == before["code"] and after["patch_places"] != before["patch_places"]
+    assert after["patch_places"][: after["num_first"]] == before["patch_places"][: before["num_first"]]
+
+
 def test_a_code_that_no_image_uses(encoded: EncodedImages) -> None:
     explorer = CodebookExplorer(encoded)
     dead = int((encoded.counts() == 0).nonzero()[0])
@@ -115,6 +128,44 @@ def test_the_atlas_holds_every_code_at_its_index(encoded: EncodedImages) -> None
         explorer.poster("size")
 
 
+def test_decoding_the_atlas_is_said_and_a_failure_too(encoded: EncodedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = CodebookExplorer(encoded)
+    said: list[Any] = []
+    explorer.observe(lambda change: said.append(change.new), names=["message", "decoding"])
+
+    def fail(*_given: Any, **_options: Any) -> Any:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "decode_alone", fail)
+        explorer._handle_custom_msg({"do": "atlas"}, [])  # what the page sends
+    sentence = "The codes could not be decoded. RuntimeError: CUDA out of memory."
+    assert said == ["Decoding 512 codes …", True, False, sentence] and not explorer.atlas
+    explorer.show_atlas()
+    assert explorer.message == "" and explorer.atlas and not explorer.decoding
+
+
+def test_a_large_atlas_is_made_smaller_part_by_part(encoded: EncodedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = CodebookExplorer(encoded)
+    monkeypatch.setattr(module, "LARGEST_ATLAS", 2 * explorer.columns)
+    alive: list[int] = []
+
+    def parts(_tokenizer: Any, codes: Tensor, *, level: int) -> Iterator[Tensor]:
+        held = []
+        for code in codes.split(64):
+            alive.append(sum(reference() is not None for reference in held))
+            made = torch.full((len(code), 3, 4, 4), 7 * level + int(code[0]) // 64, dtype=torch.uint8)
+            held.append(weakref.ref(made))
+            yield made
+            del made
+
+    monkeypatch.setattr(module, "decode_alone", parts)
+    explorer.show_atlas()
+    assert explorer.tile == 2 and max(alive) <= 1  # at most the last one is still held
+    atlas, columns = png(explorer.atlas), explorer.columns
+    assert [int(atlas[2 * (code // columns), 2 * (code % columns), 0]) for code in (0, 64, 511)] == [0, 1, 7]
+
+
 @pytest.mark.parametrize("widget", [CodebookExplorer, PlaceExplorer])
 def test_without_a_kernel_it_is_a_picture_with_a_text(widget: Any, encoded: EncodedImages) -> None:
     shown = widget(encoded)
@@ -144,6 +195,8 @@ def test_places_name_their_codes(encoded: EncodedImages) -> None:
     assert png(places.tiles).shape == (4, 4 * named, 3)
     places.selected = 256
     assert places.message == "There is no place 256: places are 0 to 255."
+    refused = PlaceExplorer(encoded, level=3)
+    assert refused.message == "There is no level 3: levels are 0 to 0." and refused.figure() is None
 
 
 def _tokens_of_another(folder: Path) -> dict[str, Any]:

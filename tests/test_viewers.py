@@ -3,7 +3,6 @@
 import base64
 import io
 import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +14,7 @@ from vistok.codebook import nearest_codes
 from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokenizer import VisualTokenizer
+from vistok.widgets import reconstructions
 from vistok.widgets.comparison import RunComparison
 from vistok.widgets.editor import NEAREST, TokenEditor
 from vistok.widgets.reconstructions import THUMBNAIL, ReconstructionViewer, error_map
@@ -100,6 +100,29 @@ def test_another_image_is_shown(encoded: EncodedImages) -> None:
     assert ReconstructionViewer(encoded, max_images=0).message == "max_images is 0, but must be at least 1."
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_lens_that_is_nowhere_is_refused(encoded: EncodedImages, wrong: float) -> None:
+    viewer = ReconstructionViewer(encoded, max_images=2)
+    viewer.lens = [wrong, 0]
+    assert viewer.message == f"lens is [{wrong:g}, 0], but must be two numbers: row and column of its centre in pixels."
+    assert viewer.lens == [32, 32] and viewer.figure() is not None
+    viewer.lens = [-1e9, 1e9]  # beyond the edge is the edge
+    assert viewer.message == "" and viewer.figure() is not None
+
+
+@pytest.mark.parametrize("make", [ReconstructionViewer, lambda encoded: RunComparison(encoded, encoded)])
+def test_a_bar_is_shown_while_many_images_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, make: Callable
+) -> None:
+    images = small("fsq", {"levels": [5, 5, 5]}, number=9)
+    make(images)
+    assert capsys.readouterr().err == ""  # in no time
+    monkeypatch.setattr(reconstructions, "PATIENCE_SECONDS", 0)
+    widget = make(images)
+    assert "decoding:   0%|          | 0/9" in capsys.readouterr().err
+    assert np.array_equal(np.frombuffer(widget.psnr, "<f4")[:9], images.psnr(range(9)).astype("<f4"))
+
+
 def test_the_error_is_the_mean_over_channels() -> None:
     black, colour = torch.zeros(3, 2, 2, dtype=torch.uint8), torch.zeros(3, 2, 2, dtype=torch.uint8)
     colour[0], colour[1, 0, 0] = 51, 102
@@ -131,6 +154,8 @@ def test_the_table_has_the_numbers_of_both(encoded: EncodedImages) -> None:
     assert comparison.message == "There is no image 99: images are 0 to 15." and comparison.image == 7
     comparison.share = 1.5
     assert comparison.message == "share is 1.5, but must be in 0 to 1." and comparison.share == 0.5
+    comparison.share = 0.25
+    assert comparison.message == "" and comparison.share == 0.25
 
 
 def test_other_images_are_refused(encoded: EncodedImages) -> None:
@@ -250,6 +275,34 @@ def test_swapping_twice_is_nothing(encoded: EncodedImages, editor: TokenEditor) 
     assert torch.equal(editor.decoded, encoded.reconstructions([5])[0])
 
 
+def test_regions_of_two_other_images_are_swapped_in(encoded: EncodedImages, editor: TokenEditor) -> None:
+    before = editor.tokens
+    five, seven = (encoded.indices([row])[0][0].numpy() for row in (5, 7))
+    editor.select(0, 0, 4, 4)
+    editor.swap()
+    after_one = editor.tokens
+    editor.choose(2, 7)
+    assert editor.other == 7 and editor.titles[1] == encoded.image_names[7] and editor.can_undo
+    assert editor.selection == [0, 0, 4, 4] and np.array_equal(editor.tokens, after_one)
+    assert np.array_equal(editor.other_tokens, seven)
+    assert torch.equal(pixels_of(editor.other_decoded), encoded.reconstructions([7])[0])
+    editor.select(8, 8, 12, 12)
+    editor.swap()
+    assert np.array_equal(editor.tokens[:4, :4], five[:4, :4])
+    assert np.array_equal(editor.tokens[8:12, 8:12], seven[8:12, 8:12])
+    editor.undo()
+    assert np.array_equal(editor.tokens, after_one) and np.array_equal(editor.other_tokens, seven)
+    editor.undo()
+    assert np.array_equal(editor.tokens, before) and np.array_equal(editor.other_tokens, seven)
+    assert not editor.can_undo
+    editor.swap()
+    editor.reset()
+    assert np.array_equal(editor.other_tokens, seven)
+    editor.swap()
+    editor.choose(3, 7)  # another image to edit is a fresh start
+    assert np.array_equal(editor.other_tokens, seven) and not editor.can_undo
+
+
 @pytest.mark.parametrize("to_codes", [False, True])
 def test_a_mixture_ends_at_both_images(encoded: EncodedImages, editor: TokenEditor, to_codes: bool) -> None:
     editor.interpolate(1, to_codes)
@@ -306,22 +359,45 @@ def test_the_page_asks_by_messages(encoded: EncodedImages, editor: TokenEditor) 
     assert torch.equal(editor.decoded, encoded.reconstructions([4])[0]) and not editor.can_undo
 
 
+def test_the_page_gets_its_answer_when_something_breaks(editor: TokenEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(state: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(editor, "_decode", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        editor._asked(editor, {"do": "replace", "code": 17}, [])
+    assert editor.answered == 1
+
+
 def test_requests_of_two_threads_wait_for_each_other(editor: TokenEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, find = threading.Event(), editor._find_near
+    begun, waiting, find = threading.Event(), threading.Event(), editor._find_near
+
+    class Turn:
+        """The widget's lock; it tells that somebody has to wait."""
+
+        lock = editor._turn
+
+        def __enter__(self) -> None:
+            if not self.lock.acquire(blocking=False):
+                waiting.set()
+                self.lock.acquire()
+
+        def __exit__(self, *raised: object) -> None:
+            self.lock.release()
 
     def slowly(code: int) -> None:
         begun.set()
-        time.sleep(0.3)
+        waiting.wait(10)
         find(code)
 
+    monkeypatch.setattr(editor, "_turn", Turn())
     monkeypatch.setattr(editor, "_find_near", slowly)
     first = threading.Thread(target=editor._handle_custom_msg, args=({"do": "look_at", "level": 0}, []))
     first.start()
     begun.wait(10)
-    editor._handle_custom_msg(
-        {"do": "replace", "code": 9999}, []
-    )  # JupyterLab sends it to another thread of the kernel
-    assert editor.message == "There is no code 9999: codes are 0 to 511."
+    # JupyterLab sends it to another thread of the kernel.
+    editor._handle_custom_msg({"do": "replace", "code": 9999}, [])
+    assert waiting.is_set()
     first.join()
     assert editor.message == "There is no code 9999: codes are 0 to 511." and editor.answered == 2
 

@@ -3,6 +3,7 @@
 Nothing here looks at a dataset: these are properties of a tokenizer. What images do with its codes is in `vistok.encoded`.
 """
 
+import weakref
 from collections.abc import Iterator
 
 import torch
@@ -89,7 +90,9 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
     pyramid = len(set(grids)) > 1
     side = whole if pyramid or tokenizer.settings["network"] == "vit" else context
     shapes = grids if pyramid else [(side, side)] * len(grids)
-    neutral = [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
+    neutral = [0]
+    if len(grids) > 1:
+        neutral = [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
     for part in codes.split(max(1, TOKENS_AT_A_TIME // side**2)):
         filled = [torch.full((len(part), *shape), n, device=device) for n, shape in zip(neutral, shapes, strict=True)]
         filled[level] = part.to(device)[:, None, None].expand(-1, *shapes[level])
@@ -103,10 +106,20 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
 
 
 def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
-    """Return the height and width, in tokens, of each level's grid, for images of the tokenizer's size."""
-    size = tokenizer.image_size
-    indices = tokenizer.encode(torch.zeros(1, 3, size, size, device=next(tokenizer.parameters()).device))
-    return [tuple(level.shape[1:]) for level in (indices if isinstance(indices, tuple) else (indices,))]
+    """Return the height and width, in tokens, of each level's grid, for images of the tokenizer's size.
+
+    Found once a tokenizer, by encoding an image: of a large network that takes much longer than decoding a few codes.
+    """
+    if tokenizer not in _GRIDS:
+        size = tokenizer.image_size
+        indices = tokenizer.encode(torch.zeros(1, 3, size, size, device=next(tokenizer.parameters()).device))
+        _GRIDS[tokenizer] = [
+            tuple(level.shape[1:]) for level in (indices if isinstance(indices, tuple) else (indices,))
+        ]
+    return _GRIDS[tokenizer]
+
+
+_GRIDS: "weakref.WeakKeyDictionary[VisualTokenizer, list[tuple[int, int]]]" = weakref.WeakKeyDictionary()
 
 
 def poster(tiles: Tensor, columns: int, order: Tensor | None = None, gap: int = 0) -> Tensor:

@@ -1,6 +1,7 @@
 """`EncodedImages`: images beside the tokens that a tokenizer makes of them, and what can be asked about both."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -256,16 +257,19 @@ class EncodedImages:
             decoded: of the reconstructions instead of the images.
 
         Returns:
-            uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token.
+            uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token, a part of a pixel counted as one: grids of several
+            scales do not all divide the image.
         """
         shown = list(dict.fromkeys(places[:, 0].tolist()))
         pictures = self.reconstructions(shown) if decoded else self.pixels(shown)
-        f = pictures.shape[2] // self.tokens[level].shape[1]  # pixels a token
+        size, tokens = pictures.shape[2], self.tokens[level].shape[1]
+        f = math.ceil(size / tokens)  # pixels a token
         around = torch.nn.functional.pad(pictures, [margin * f] * 4, value=128)
         side = (2 * margin + 1) * f
         found = []
-        for image, row, column in places.tolist():
-            found.append(around[shown.index(image), :, row * f : row * f + side, column * f : column * f + side])
+        for image, *place in places.tolist():
+            top, left = (min(round(number * size / tokens), size - f) for number in place)
+            found.append(around[shown.index(image), :, top : top + side, left : left + side])
         return torch.stack(found) if found else pictures.new_empty(0, 3, side, side)
 
     def grid_counts(self, code: int, level: int = 0) -> np.ndarray:
@@ -350,7 +354,9 @@ def _encode(
         batches = eval_batches(images, batch_size)
     parts: list[tuple[Tensor, ...]] = []
     done = 0
-    with exact_float32(device), tqdm(total=number, desc="encoding", unit=" images", disable=not progress) as bar:
+    # The bar comes only where it takes long, and goes: what is shown then is the view.
+    bar = tqdm(total=number, desc="encoding", unit=" images", disable=not progress, delay=5, leave=False)
+    with exact_float32(device), bar:
         for batch in batches:
             batch = to_float(batch[: number - done].to(device))
             found = tokenizer.encode(batch.contiguous(memory_format=torch.channels_last))

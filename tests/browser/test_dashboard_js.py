@@ -118,6 +118,104 @@ def test_raw_and_weighted_losses(page: Any) -> None:
     assert page.evaluate("sent") == []  # the page's own business
 
 
+def losses(*terms: np.ndarray | list[float]) -> bytes:
+    """Return curves of SERIES with these reconstruction, commitment and total losses."""
+    step = np.arange(1, len(terms[0]) + 1)
+    return np.stack([10 * step, 0.5 + 0 * step, 8 + 0 * step, *terms], axis=1).astype("<f4").tobytes()
+
+
+def numbers(page: Any, selector: str = "canvas.losses") -> tuple[str, str]:
+    """Return the numbers at the axes of a chart: below, and at its side."""
+    canvas = page.locator(selector)
+    return canvas.get_attribute("data-across"), canvas.get_attribute("data-up")
+
+
+def test_every_axis_has_round_numbers(page: Any) -> None:
+    wide = np.geomspace(0.03, 300, 60)
+    render(page, curves=losses(wide, wide, wide))
+    assert numbers(page) == ("0 200 400 600", "0.1 1 10 100")
+    assert numbers(page, "canvas.perplexity") == ("0 200 400 600", "0 2 4 6 8")
+    assert numbers(page, "canvas.usage")[1] == "0 50 100"
+    for low, high, up in [
+        (0.022, 0.09, "0.04 0.06 0.08"),
+        (0.018, 0.3, "0.02 0.05 0.1 0.2"),
+        (300, 30_000, "1k 10k"),
+        (0.5, 0.51, "0.5 0.505 0.51"),
+    ]:
+        within = np.linspace(low, high, 60)
+        change(page, curves=losses(within, within, within))
+        page.evaluate(FRAMES)
+        assert numbers(page)[1] == up
+    steps = np.frombuffer(curves(20), "<f4").reshape(20, -1) * np.array([1000, 1, 1, 1, 1, 1])
+    change(page, curves=steps.astype("<f4").tobytes())
+    page.evaluate(FRAMES)
+    assert numbers(page)[0] == "0 50k 100k 150k 200k"
+
+
+def test_the_last_number_of_an_axis_is_not_cut_off(page: Any) -> None:
+    render(page, curves=losses(*3 * [np.linspace(1, 2, 60)]))
+    edge = """() => { const canvas = document.querySelector('canvas.perplexity'), context = canvas.getContext('2d');
+        return [...context.getImageData(canvas.width - 1, 0, 1, canvas.height).data].some((value) => value > 0); }"""
+    assert not page.evaluate(edge)
+
+
+def test_what_is_not_above_0_is_drawn_on_a_linear_axis(page: Any) -> None:
+    good = np.full(9, 0.5)
+    render(page, curves=losses(good, [0.2, 0.1, -0.3, -0.4, 0.0, 0.1, 0.2, 0.2, 0.2], good))
+    assert numbers(page)[1] == "-0.4 -0.2 0 0.2 0.4"
+    assert "linear axis" in page.locator("canvas.losses").get_attribute("aria-label")
+    heights = page.evaluate(HEIGHTS, ["canvas.losses", VERMILLION])
+    assert max(heights) - min(heights) > 100  # and not only what is above 0
+    change(page, curves=losses(good, good / 2, good))
+    page.evaluate(FRAMES)
+    assert "linear axis" not in page.locator("canvas.losses").get_attribute("aria-label")
+
+
+def test_a_line_is_broken_where_a_value_is_missing(page: Any) -> None:
+    missing = np.where(np.isin(np.arange(30), [8, *range(10, 20)]), np.nan, 0.2)
+    render(page, curves=losses(np.full(30, 0.5), missing, np.full(30, 0.9)))
+    columns = """colour => { const canvas = document.querySelector('canvas.losses'), found = new Set();
+        const { data, width } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        for (let i = 0; i < data.length; i += 4) {
+          if (colour.every((value, c) => Math.abs(data[i + c] - value) < 12)) found.add(i / 4 % width);
+        }
+        return [...found]; }"""
+    steps = (np.array(page.evaluate(columns, VERMILLION)) - 52) / (400 - 60) * 300  # 52 and 8 pixels beside the axis
+    assert not ((steps > 105) & (steps < 205)).any()
+    assert ((steps > 95) & (steps < 105)).any()  # the step at 100 alone
+    assert (steps > 215).any() and (steps < 75).any()
+
+
+def test_every_line_is_seen_on_white_and_no_two_look_the_same(page: Any) -> None:
+    names = [f"loss {number}" for number in range(8)]
+    rows = np.tile(np.array([[10, 0.5, 8, *range(1, 9)]]), (2, 1)).astype("<f4")
+    render(page, series=[*SERIES[:3], *names], curves=rows.tobytes())
+    samples = page.locator(".legend").first.locator("canvas")
+    assert samples.count() == 8
+    row = """canvas => { const middle = Math.round(canvas.height / 2), context = canvas.getContext('2d');
+        const { data } = context.getImageData(0, middle, canvas.width, 1);
+        return Array.from({ length: canvas.width }, (_, x) => Array.from(data.slice(4 * x, 4 * x + 4))); }"""
+    dashes = set()
+    for sample in samples.all():
+        drawn = np.array(sample.evaluate(row))
+        dashes.add(tuple(drawn[:, 3] > 127))
+        linear = (drawn[drawn[:, 3].argmax(), :3] / 255 + 0.055) / 1.055
+        luminance = (linear**2.4) @ [0.2126, 0.7152, 0.0722]
+        assert 1.05 / (luminance + 0.05) >= 3  # WCAG's contrast of graphics
+    assert len(dashes) == 8
+
+
+def test_two_views_of_a_run_show_what_is_chosen_in_one(page: Any) -> None:
+    render(page, levels=[4, 9], counts=counts([1, 1, 1, 1], [0, 0, 0] + 6 * [2]), name="two views")
+    page.evaluate("() => { const el = document.createElement('div'); document.body.append(el); show(el); }")
+    page.get_by_role("button", name="weighted").first.click()
+    pressed = page.get_by_role("button", name="weighted").evaluate_all("all => all.map(one => one.ariaPressed)")
+    assert pressed == ["true", "true"]
+    page.locator("select").first.select_option("level 1")
+    assert page.locator("select").evaluate_all("all => all.map(one => one.value)") == ["level 1", "level 1"]
+    assert [said[-7:] for said in page.locator(".codes").all_inner_texts()] == ["3 of 9.", "3 of 9."]
+
+
 def test_a_discriminator_has_a_panel_and_its_weight_follows_the_steps(page: Any) -> None:
     rows = np.array([[10, 0.5, 8, 1, 1.5, np.nan, np.nan], [20, 0.5, 8, 0.9, 1.4, 0.5, 3.0]], "<f4")
     series = ["step", "usage", "perplexity", "reconstruction", "total", "adversarial", "adversarial_weight"]

@@ -24,6 +24,15 @@ ENLARGED = 256 // SIDE  # CSS pixels a pixel
 
 PIXEL = """(canvas, [x, y]) => { const ratio = canvas.width / canvas.clientWidth;
   return [...canvas.getContext("2d").getImageData(Math.floor(x * ratio), Math.floor(y * ratio), 1, 1).data].slice(0, 3); }"""
+# Pictures are remembered, and take `window.lag` milliseconds to decode.
+SLOW_PICTURES = """() => { const decode = window.createImageBitmap; window.bitmaps = [];
+  window.createImageBitmap = async (...all) => {
+    await new Promise((done) => setTimeout(done, window.lag ?? 0));
+    const made = await decode(...all); window.bitmaps.push(made); return made; }; }"""
+SHORTCUTS = ("Control+ArrowRight", "Alt+ArrowRight", "Meta+ArrowRight")  # of the browser or JupyterLab
+# Keys that reach the page with nobody having taken them.
+LEFT_ALONE = """() => { window.left = 0; document.addEventListener("keydown",
+  (event) => { if (!event.defaultPrevented && event.key === "ArrowRight") window.left++; event.preventDefault(); }); }"""
 DARK = ":root { --jp-ui-font-color1: #fff; --jp-layout-color1: #111; --jp-layout-color2: #333; }"
 
 
@@ -37,8 +46,9 @@ def show(browser: Any) -> Iterator[Callable[..., Any]]:
     """A function that shows a widget in a page of its own; afterwards nothing may have gone wrong in it."""
     pages = []
 
-    def open_widget(widget: type[View], *, dark: bool = False, **values: Any) -> Any:
-        page = open_page(browser, 1000, 900)
+    def open_widget(widget: type[View], *, dark: bool = False, width: int = 1000, **values: Any) -> Any:
+        page = open_page(browser, width, 900)
+        page.evaluate(SLOW_PICTURES)
         if dark:
             page.add_style_tag(content=DARK)
         fake_model.show(page, widget, **values)
@@ -48,6 +58,7 @@ def show(browser: Any) -> Iterator[Callable[..., Any]]:
     yield open_widget
     for page in pages:
         page.evaluate("hide()")
+        assert page.evaluate("window.bitmaps.every(one => one.width === 0)")  # closed: their memory is free
         assert page.evaluate("listeners()") == 0
         assert page.errors == []
         page.close()
@@ -71,6 +82,48 @@ def test_a_refusal_is_the_only_thing_shown(show: Callable[..., Any], widget: typ
     page = show(widget, message="There are no images.")
     assert page.locator(".message").inner_text() == "There are no images."
     assert page.locator("canvas, button, input, select, table").count() == 0
+
+
+@pytest.mark.parametrize("name", ["canvas", "button", "wipe", "editor"])
+def test_shortcuts_of_the_browser_are_left_to_it(show: Callable[..., Any], name: str) -> None:
+    widget, state, selector = {
+        "canvas": (ReconstructionViewer, viewer_state, "canvas[data-picture=error]"),
+        "button": (ReconstructionViewer, viewer_state, "[role=radio][tabindex='0']"),
+        "wipe": (RunComparison, comparison_state, "canvas[data-picture=errors]"),
+        "editor": (TokenEditor, editor_state, "canvas[data-picture=decoded]"),
+    }[name]
+    page = show(widget, **state())
+    page.wait_for_selector("canvas[data-painted]")
+    page.evaluate(LEFT_ALONE)
+    names = ("image", "lens", "share")
+    before = [value(page, trait) for trait in names]
+    page.locator(selector).focus()
+    for keys in SHORTCUTS:
+        page.keyboard.press(keys)
+    assert page.evaluate("window.left") == len(SHORTCUTS)
+    assert [value(page, trait) for trait in names] == before and sent(page) == []
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("window.left") == len(SHORTCUTS)
+
+
+@pytest.mark.parametrize("name", ["viewer", "wipe", "editor"])
+def test_on_a_narrow_page_pictures_keep_their_proportions(show: Callable[..., Any], name: str) -> None:
+    widget, state = {
+        "viewer": (ReconstructionViewer, viewer_state),
+        "wipe": (RunComparison, comparison_state),
+        "editor": (TokenEditor, editor_state),
+    }[name]
+    page = show(widget, width=260, **state())
+    page.wait_for_selector("canvas[data-painted]")
+    for canvas in page.locator("canvas[data-picture]").all():
+        box = canvas.bounding_box()
+        assert 80 < box["width"] <= 260 and box["height"] == pytest.approx(box["width"], abs=1)
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    if widget is TokenEditor:  # and the pointer is where it is seen
+        canvas = page.locator("canvas[data-picture=decoded]")
+        token = canvas.bounding_box()["width"] / 4
+        canvas.hover(position={"x": 3.5 * token, "y": 2.5 * token})
+        assert page.locator(".tip").inner_text() == "row 2, column 3: code 111"
 
 
 # ReconstructionViewer.
@@ -163,6 +216,50 @@ def test_thumbnails_are_sorted_and_chosen_with_pointer_and_keys(show: Callable[.
     assert "image 0: a.png, PSNR 30.0 dB" in page.locator("[data-role=psnr]").inner_text()
 
 
+def test_the_list_shows_whole_rows_and_says_how_many_more_there_are(show: Callable[..., Any]) -> None:
+    number = 40
+    page = show(
+        ReconstructionViewer,
+        width=640,
+        **viewer_state()
+        | {
+            "names": [f"{image}.png" for image in range(number)],
+            "psnr": np.full(number, 20, dtype="<f4").tobytes(),
+            "thumbnails": strip_png(torch.stack([flat(image, 0, 0) for image in range(number)])),
+        },
+    )
+    strip, more = page.get_by_role("radiogroup"), page.locator("[data-role=more]")
+
+    def heights() -> tuple[set[float], int]:
+        """How much of the buttons is seen, as shares of their heights, and how many are not seen at all."""
+        shown = strip.evaluate("""strip => { const box = strip.getBoundingClientRect();
+            return [...strip.children].map(button => { const own = button.getBoundingClientRect();
+                return (Math.min(box.bottom, own.bottom) - Math.max(box.top, own.top)) / own.height; }); }""")
+        return {round(share, 3) for share in shown if share > 0}, sum(share <= 0 for share in shown)
+
+    page.wait_for_function("document.querySelector('[data-role=more]').textContent")
+    seen, hidden = heights()
+    assert seen == {1} and 5 < hidden < number - 5
+    assert more.inner_text() == f"{hidden} more: scroll"
+    strip.hover()
+    page.mouse.wheel(0, 60)  # less than a row
+    page.wait_for_function("document.querySelector('[role=radiogroup]').scrollTop > 50")
+    page.wait_for_timeout(500)  # it comes to rest
+    seen, hidden = heights()
+    assert seen == {1} and more.inner_text() == f"{hidden} more: scroll"
+    page.set_viewport_size({"width": 1800, "height": 900})  # two rows
+    page.wait_for_function("!document.querySelector('[data-role=more]').textContent")
+    assert heights() == ({1}, 0)
+
+
+def test_the_choice_stays_in_focus_when_the_list_is_sorted(show: Callable[..., Any]) -> None:
+    page = show(ReconstructionViewer, **viewer_state())
+    page.get_by_role("radio").nth(1).focus()
+    page.get_by_role("radio").nth(1).click()
+    change(page, order="by number")
+    assert page.evaluate("document.activeElement.dataset.image") == str(value(page, "image")) == "0"
+
+
 # RunComparison.
 
 
@@ -223,6 +320,11 @@ def test_the_line_is_dragged_and_moved_by_keys(show: Callable[..., Any]) -> None
     page.keyboard.press("ArrowRight")
     assert value(page, "share") == 1
     page.keyboard.press("Shift+ArrowLeft")
+    assert value(page, "share") == pytest.approx(0.9)
+    page.mouse.move(box["x"] + 64, box["y"] + 50)
+    page.mouse.down(button="right")
+    page.mouse.move(box["x"] + 80, box["y"] + 50)
+    page.mouse.up(button="right")
     assert value(page, "share") == pytest.approx(0.9)
 
 
@@ -321,6 +423,101 @@ def test_tokens_are_selected_by_keys(show: Callable[..., Any]) -> None:
     page.keyboard.type("17")
     page.keyboard.press("Enter")
     assert sent(page)[-1] == {"do": "replace", "code": 17}
+
+
+def test_a_late_answer_does_not_move_the_selection_back(show: Callable[..., Any]) -> None:
+    page, canvas = editor(show, answered=7)
+    canvas.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    change(page, selection=[0, 1, 1, 2], answered=8)
+    assert canvas.get_attribute("data-selection") == "0,3,1,4"
+    change(page, selection=[0, 2, 1, 3])
+    change(page, answered=9)
+    page.keyboard.press("ArrowDown")
+    change(page, selection=[0, 3, 1, 4])
+    change(page, answered=10)
+    assert canvas.get_attribute("data-selection") == "1,3,2,4"
+    for _ in range(2):  # a region that grows to the left, from where it began
+        page.keyboard.press("Shift+ArrowLeft")
+    change(page, selection=[1, 3, 2, 4], answered=11)
+    change(page, selection=[1, 2, 2, 4], answered=12)
+    change(page, selection=[1, 1, 2, 4], answered=13)
+    page.keyboard.press("Shift+ArrowRight")
+    assert canvas.get_attribute("data-selection") == "1,2,2,4"
+    change(page, answered=14)  # what the kernel says in the end counts: it refused the last one
+    assert canvas.get_attribute("data-selection") == "1,1,2,4"
+    change(page, selection=[0, 0, 2, 2])  # and what it says unasked
+    assert canvas.get_attribute("data-selection") == "0,0,2,2"
+
+
+def test_other_buttons_of_the_mouse_select_nothing(show: Callable[..., Any]) -> None:
+    page, canvas = editor(show)
+    for button in ("right", "middle"):
+        canvas.click(button=button, position={"x": 2.5 * TOKEN, "y": 2.5 * TOKEN})
+    assert sent(page) == [] and canvas.get_attribute("data-selection") == "0,0,1,1"
+
+
+def test_focus_stays_where_keys_are_pressed(show: Callable[..., Any]) -> None:
+    page, canvas = editor(show)
+    page.locator("button[data-code='9']").focus()
+    page.keyboard.press("Enter")
+    tiles = editor_state()["near_tiles"]
+    change(page, near=[9, 100, 8], near_distances=[0.0, 0.5, 0.75], near_tiles=tiles)
+    page.wait_for_selector("button[data-code='8']")
+    assert page.evaluate("document.activeElement.dataset.code") == "8"  # at the same place
+    page.get_by_role("button", name="undo").focus()
+    change(page, can_undo=False)
+    assert page.evaluate("document.activeElement.dataset.picture") == "decoded"
+
+
+def test_a_reader_is_told_that_the_kernel_works(show: Callable[..., Any]) -> None:
+    page, _ = editor(show)
+    busy = page.locator("[data-role=busy]")
+    page.get_by_role("button", name="swap region").click()
+    assert busy.inner_text() == ""
+    page.wait_for_function("document.querySelector('[data-role=busy]').textContent === 'waiting for the kernel …'")
+    change(page, answered=1)
+    assert busy.inner_text() == ""
+
+
+def test_a_refused_number_stays_to_be_mended(show: Callable[..., Any]) -> None:
+    page, _ = editor(show)
+    other = page.get_by_role("spinbutton", name="other image")
+    other.fill("99")
+    other.press("Tab")
+    change(page, message="There is no image 99: images are 0 to 4.", answered=1)
+    assert other.input_value() == "99"
+    change(page, other=3)
+    assert other.input_value() == "3"
+
+
+def test_small_pictures_are_painted_when_there_are_new_ones(show: Callable[..., Any]) -> None:
+    page, canvas = editor(show)
+    difference = page.locator("canvas[data-picture=difference]")
+    before, painted = pixel(difference, 9, 9), difference.get_attribute("data-painted")
+    page.evaluate("window.lag = 250")
+    change(page, change="2 tokens are not as encoded.", decoded_png=image_png(flat(250, 250, 250)))
+    canvas.hover(position={"x": 2.5 * TOKEN, "y": 2.5 * TOKEN})  # it alone is drawn anew
+    assert (pixel(difference, 9, 9), difference.get_attribute("data-painted")) == (before, painted)
+    page.wait_for_selector(f"canvas[data-picture=difference]:not([data-painted='{painted}'])")
+    assert pixel(difference, 9, 9) != before
+
+
+def test_two_views_of_one_editor_select_the_same(show: Callable[..., Any]) -> None:
+    page, first = editor(show)
+    page.evaluate("""() => { const el = document.createElement("div"); document.body.append(el); const hide = window.hide;
+        window.show(el); const other = window.hide; window.hide = () => { hide(); other(); }; }""")
+    page.wait_for_function("document.querySelectorAll('canvas[data-picture=decoded][data-painted]').length === 2")
+    canvases = page.locator("canvas[data-picture=decoded]")
+    canvases.nth(1).click(position={"x": 2.5 * TOKEN, "y": 1.5 * TOKEN})
+    change(page, selection=[1, 2, 2, 3])
+    change(page, answered=1)
+    canvases.nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    change(page, selection=[1, 3, 2, 4])
+    change(page, answered=2)
+    assert canvases.evaluate_all("all => all.map(one => one.dataset.selection)") == ["1,3,2,4", "1,3,2,4"]
 
 
 def test_buttons_ask_the_kernel(show: Callable[..., Any]) -> None:

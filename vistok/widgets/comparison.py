@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vistok.encoded import EncodedImages
 from vistok.plots import DPI
-from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
+from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map, psnr_of
 from vistok.widgets.view import Refusal, View, image_png, script
 
 
@@ -67,7 +67,7 @@ class RunComparison(View):
             )
             return
         self._both = first, second
-        self._psnr = [each.psnr(rows) for each in self._both]
+        self._psnr = [psnr_of(each, rows) for each in self._both]
         names = [each.name for each in self._both]
         self.names = names if names[0] != names[1] else [f"{names[0]} (first)", f"{names[1]} (second)"]
         self.images = first.image_names[: len(rows)]
@@ -111,10 +111,12 @@ class RunComparison(View):
 
     @traitlets.validate("share")
     def _within(self, proposal: Any) -> float:
-        if 0 <= proposal.value <= 1:
-            return proposal.value
-        self.message = f"share is {proposal.value:g}, but must be in 0 to 1."
-        return self.share
+        if not 0 <= proposal.value <= 1:
+            self.message = f"share is {proposal.value:g}, but must be in 0 to 1."
+            return self.share
+        if self._both is not None:
+            self.message = ""
+        return proposal.value
 
     @traitlets.observe("image")
     def _show(self, change: Any = None) -> None:

@@ -124,10 +124,13 @@ class TokenEditor(View):
 
     @answering
     def choose(self, image: int, other: int) -> None:
-        """Take two images as they were encoded; edits are lost."""
+        """Take two images as they were encoded; what was edited stays where `image` does, and can be undone."""
         self._check_image(image)
         self._check_image(other)
-        self._begin(image, other)
+        if image != self.image:
+            self._begin(image, other)
+        elif other != self.other:
+            self._take_other(other)
 
     @answering
     def look_at(self, level: int) -> None:
@@ -228,9 +231,11 @@ class TokenEditor(View):
         arguments = dict(content)
         act = arguments.pop("do", None)
         with self._turn:
-            if act in ACTS:
-                getattr(self, act)(**arguments)
-            self.answered += 1
+            try:
+                if act in ACTS:
+                    getattr(self, act)(**arguments)
+            finally:  # whatever came of it: the page waits for it
+                self.answered += 1
 
     def _check_image(self, number: int) -> None:
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < self.images:
@@ -250,6 +255,17 @@ class TokenEditor(View):
             self.titles = [self._encoded.image_names[number] for number in (image, other)]
             self.original = image_png(self._encoded.pixels([image])[0])
             self.before = image_png(self._encoded.reconstructions([image])[0])
+            self._update()
+
+    def _take_other(self, other: int) -> None:
+        """Put another image beside this one, now and in all that can be undone."""
+        theirs = self._encoded.indices([other])
+        self._state, self._encoder_state, *self._history = (
+            state._replace(theirs=theirs) for state in (self._state, self._encoder_state, *self._history)
+        )
+        self._sliding = False
+        with self.hold_sync():
+            self.other, self.titles = other, [self.titles[0], self._encoded.image_names[other]]
             self._update()
 
     def _do(self, state: _State, *, sliding: bool = False) -> None:

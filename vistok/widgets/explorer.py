@@ -9,10 +9,12 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional as F
 
 from vistok import plots
 from vistok.codebook import decode_alone, nearest_codes, poster, similarity_order
 from vistok.encoded import QUEUE_SIZE, EncodedImages
+from vistok.weights import first_line
 from vistok.widgets.view import Refusal, View, answering, image_png, script, strip_png
 
 SHOWN_PATCHES = 12
@@ -46,6 +48,7 @@ class CodebookExplorer(View):
     curve = traitlets.Dict({}).tag(sync=True)  # of `UsageCurve`, float32 each
     atlas = traitlets.Bytes(b"").tag(sync=True)  # PNG of all codes decoded alone, by index, `columns` a row
     tile = traitlets.Int(1).tag(sync=True)  # pixels a code in `atlas`
+    decoding = traitlets.Bool(False).tag(sync=True)  # the atlas is being made
     selected = traitlets.Int(-1).tag(sync=True)
     detail = traitlets.Dict({}).tag(sync=True)
     decoded = traitlets.Dict({}).tag(sync=True)
@@ -137,20 +140,35 @@ class CodebookExplorer(View):
 
     @answering
     def show_atlas(self) -> None:
-        """Decode every code alone and hand the atlas to the page."""
+        """Decode every code alone and hand the atlas to the page; where that fails, say why."""
         if self.atlas:
             return
-        tiles = self.tiles()
-        side = min(tiles.shape[2], max(1, LARGEST_ATLAS // self.columns))
-        if side < tiles.shape[2]:
-            tiles = torch.nn.functional.interpolate(tiles.float(), (side, side), mode="area").round().to(torch.uint8)
-        with self.hold_sync():
-            self.tile = side
-            self.atlas = image_png(poster(tiles, self.columns).permute(2, 0, 1))
+        self.message = f"Decoding {self.sizes[self.level]:,} codes …"
+        self.decoding = True
+        try:
+            tiles = self._page_tiles()
+            with self.hold_sync():
+                self.tile = tiles.shape[2]
+                self.atlas = image_png(poster(tiles, self.columns).permute(2, 0, 1))
+        except Exception as error:  # whatever it is: the page waits for an answer
+            raise ValueError(f"The codes could not be decoded. {type(error).__name__}: {first_line(error)}.") from error
+        finally:
+            self.decoding = False
+
+    def _page_tiles(self) -> Tensor:
+        """Return `tiles` no larger than a page is given; made smaller part by part: as floats all take a GB at K = 262,144."""
+        side = max(1, LARGEST_ATLAS // self.columns)
+        if self.encoded.tokenizer.downsample_factor <= side:
+            return self.tiles()
+        codes = torch.arange(self.sizes[self.level])
+        parts = decode_alone(self.encoded.tokenizer, codes, level=self.level)
+        return torch.cat([_smaller(part, side) for part in parts])
 
     def _on_message(self, widget: object, content: dict[str, Any], buffers: object) -> None:
         if content.get("do") == "atlas":
             self.show_atlas()
+        elif content.get("do") == "sample":
+            self.another_sample()
 
     # One code.
 
@@ -165,6 +183,16 @@ class CodebookExplorer(View):
         places = self.encoded.places(code, self.level)  # refuses an unknown code
         if self.selected != code:  # the first one
             self.set_trait("selected", code)
+        self._show_code(code, places)
+
+    @answering
+    def another_sample(self) -> None:
+        """Draw another random sample of the chosen code's patches."""
+        self._seed += 1
+        code = self.detail["code"]
+        self._show_code(code, self.encoded.places(code, self.level))
+
+    def _show_code(self, code: int, places: np.ndarray) -> None:
         self.detail = self._look_at(code, places)
         if len(places):
             patches = self.encoded.patches(self._shown, self.level, decoded=True)
@@ -228,6 +256,11 @@ class CodebookExplorer(View):
         axis.imshow(picture.numpy(), interpolation="nearest")
         axis.set_axis_off()
         plots.show_photographs(figure)
+
+
+def _smaller(tiles: Tensor, side: int) -> Tensor:
+    """Return patches, uint8 [n, 3, p, p], made smaller: uint8 [n, 3, side, side]."""
+    return F.interpolate(tiles.float(), (side, side), mode="area").round().to(torch.uint8)
 
 
 def _in_turns(places: np.ndarray, images: np.ndarray, number: int) -> np.ndarray:

@@ -43,6 +43,10 @@ class PlaceExplorer(View):
         if self.encoded is None:
             self._refuse(encoded)
             return
+        if not 0 <= level < (levels := len(encoded.tokens)):
+            self.encoded = None
+            self._refuse(Refusal(f"There is no level {level}: levels are 0 to {levels - 1}."))
+            return
         self._level = level
         self._codes, self._counts, perplexity = encoded.codes_by_place(SHOWN_CODES, level)
         self.grid, self.num_images = list(perplexity.shape), len(encoded)

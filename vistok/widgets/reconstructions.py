@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from vistok.encoded import EncodedImages
 from vistok.plots import DPI
@@ -21,6 +22,8 @@ ERROR_SCALE = (
 ORDERS = ("worst first", "best first", "by number")
 THUMBNAIL = 48  # pixels
 FIGURE_THUMBNAILS = 8
+IMAGES_A_STEP = 4  # of the bar while images are decoded
+PATIENCE_SECONDS = 2  # that a reader waits without a bar
 
 
 class ReconstructionViewer(View):
@@ -66,7 +69,7 @@ class ReconstructionViewer(View):
             return
         self._encoded = encoded
         rows = range(min(len(encoded), max_images))
-        self._psnr = encoded.psnr(rows)
+        self._psnr = psnr_of(encoded, rows)
         self._worst_first = self._psnr.argsort(kind="stable")
         self.names = encoded.image_names[: len(rows)]
         self.lens = [side / 2 for side in encoded.pixels([0]).shape[2:]]
@@ -78,6 +81,18 @@ class ReconstructionViewer(View):
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
         return self._known_image(proposal, self.names)
+
+    @traitlets.validate("lens")
+    def _somewhere(self, proposal: Any) -> list[float]:
+        if not np.isfinite(proposal.value).all():
+            row, column = proposal.value
+            self.message = (
+                f"lens is [{row:g}, {column:g}], but must be two numbers: row and column of its centre in pixels."
+            )
+            return self.lens
+        if self._encoded is not None:
+            self.message = ""
+        return proposal.value
 
     @traitlets.observe("image")
     def _show(self, change: Any = None) -> None:
@@ -148,6 +163,16 @@ def _small(images: Tensor) -> Tensor:
     """Return images, uint8 [n, 3, H, W], as squares of at most `THUMBNAIL` pixels."""
     side = min(THUMBNAIL, *images.shape[2:])
     return F.interpolate(images.float(), (side, side), mode="area").round().to(images.dtype)
+
+
+def psnr_of(encoded: EncodedImages, rows: range) -> np.ndarray:
+    """Return `encoded.psnr(rows)`; where decoding takes its time, as with a large tokenizer on a CPU, a bar says so."""
+    found = []
+    with tqdm(total=len(rows), desc="decoding", unit=" images", delay=PATIENCE_SECONDS, leave=False) as bar:
+        for first in range(0, len(rows), IMAGES_A_STEP):
+            found.append(encoded.psnr(rows[first : first + IMAGES_A_STEP]))
+            bar.update(len(found[-1]))
+    return np.concatenate(found)
 
 
 def error_map(a: Tensor, b: Tensor) -> np.ndarray:

@@ -2,13 +2,13 @@
 // together in blocks; one zooms in until every cell is seen. Pointer and keyboard do the same things.
 //
 // options: width, height in CSS pixels; label, the accessible name; describe(item) and describeBlock(items), texts of the
-// tip; onSelect(item); interactive: false for a picture only.
+// tip; onSelect(item); onDraw(), after each drawing; interactive: false for a picture only.
 // set({values, order, columns, scale, tiles, tileSize, selected}): values Float32Array or Uint32Array, one an item; order, the
 // item of each cell, or null; scale "log" (zero is dead, and marked) or "linear"; tiles, a canvas of patches to draw instead
-// of colours, tileSize pixels each, in the order of the items, tiles.width / tileSize a row; or null.
+// of colours, tileSize pixels each, in the order of the items, tiles.width / tileSize a row; or null. Replaced tiles are closed.
 class CellMap {
-  constructor({ width = 420, height = 420, label = "", describe = String, describeBlock, onSelect = () => {}, interactive = true }) {
-    Object.assign(this, { width, height, describe, onSelect });
+  constructor({ width = 420, height = 420, label = "", describe = String, describeBlock, onSelect = () => {}, onDraw = () => {}, interactive = true }) {
+    Object.assign(this, { width, height, describe, onSelect, onDraw });
     this.describeBlock = describeBlock ?? ((items) => `${count(items.length)} cells: zoom in to see each`);
     this.canvas = node("canvas", { role: interactive ? "application" : "img", "aria-label": label, tabindex: interactive ? 0 : null });
     this.tip = node("div", { class: "tip" });
@@ -22,10 +22,13 @@ class CellMap {
   get rows() { return Math.ceil(this.values.length / this.columns); }
   get fit() { return Math.min(this.width / this.columns, this.height / Math.max(1, this.rows)); }
   get cell() { return this.fit * this.view.zoom; }  // CSS pixels a cell
+  get size() { return [Math.min(this.width, this.fit * this.columns), Math.min(this.height, this.fit * this.rows)]; }
+  get crossed() { return this.cell >= 6 && this.scale === "log"; }
   item(cell) { return this.order ? this.order[cell] : cell; }
 
   set(changes) {
     const former = this.values.length;
+    if ("tiles" in changes && changes.tiles !== this.tiles) this.tiles?.close?.();  // tens of megabytes
     Object.assign(this, changes);
     if (this.values.length !== former) { this.view = { x: 0, y: 0, zoom: 1 }; this.cursor = -1; }
     if ("values" in changes || "order" in changes || "columns" in changes || "scale" in changes) this.levels = null;
@@ -37,43 +40,40 @@ class CellMap {
     this.draw();
   }
 
-  // Averages over blocks of 1, 2, 4, ... cells on a side, each as a small canvas with a pixel a block.
+  // Sums over blocks of 1, 2, 4, ... cells on a side: of shares of the scale, of cells alive, of all cells. Each as a small canvas
+  // with a pixel a block: the mean colour of the living, and the greyer the more of the block are dead.
   #level(number) {
-    this.levels ??= [];
-    const { values, columns, rows } = this;
-    if (!this.levels[0]) {
+    if (!this.levels) {
+      const { values, columns, rows } = this, log = this.scale === "log", cells = columns * rows;
       let most = 0, least = Infinity;
       for (const value of values) { if (value > most) most = value; if (value < least) least = value; }
-      const shares = new Float32Array(columns * rows).fill(NaN), log = this.scale === "log";
+      const [share, alive, all] = [0, 1, 2].map(() => new Float32Array(cells));
       for (let cell = 0; cell < values.length; cell++) {
         const value = values[this.item(cell)];
-        shares[cell] = log ? (value > 0 ? (most > 1 ? Math.log(value) / Math.log(most) : 1) : -1) : (value - least) / (most - least || 1);
+        all[cell] = 1;
+        if (log && value <= 0) continue;
+        alive[cell] = 1;
+        share[cell] = log ? (most > 1 ? Math.log(value) / Math.log(most) : 1) : (value - least) / (most - least || 1);
       }
-      this.levels[0] = { shares, columns, rows };
+      this.levels = [{ share, alive, all, columns, rows }];
     }
-    for (let n = 1; n <= number; n++) {
-      if (this.levels[n]) continue;
-      const fine = this.levels[n - 1], wide = Math.ceil(fine.columns / 2), high = Math.ceil(fine.rows / 2);
-      const shares = new Float32Array(wide * high).fill(NaN);
-      for (let y = 0; y < high; y++) for (let x = 0; x < wide; x++) {
-        let sum = 0, alive = 0, dead = 0;
-        for (let dy = 0; dy < 2; dy++) for (let dx = 0; dx < 2; dx++) {
-          if (2 * x + dx >= fine.columns || 2 * y + dy >= fine.rows) continue;
-          const share = fine.shares[(2 * y + dy) * fine.columns + 2 * x + dx];
-          if (share >= 0) { sum += share; alive++; } else if (share < 0) dead++;
-        }
-        shares[y * wide + x] = alive ? sum / alive : dead ? -1 : NaN;
+    for (let n = this.levels.length; n <= number; n++) {
+      const fine = this.levels[n - 1], columns = Math.ceil(fine.columns / 2), rows = Math.ceil(fine.rows / 2);
+      const coarse = { columns, rows };
+      for (const name of ["share", "alive", "all"]) {
+        coarse[name] = new Float32Array(columns * rows);
+        fine[name].forEach((value, place) => { coarse[name][(Math.floor(place / fine.columns) >> 1) * columns + (place % fine.columns >> 1)] += value; });
       }
-      this.levels[n] = { shares, columns: wide, rows: high };
+      this.levels.push(coarse);
     }
     const level = this.levels[number];
     if (!level.canvas) {
       const picture = new ImageData(Math.max(1, level.columns), Math.max(1, level.rows));
       const table = Array.from({ length: 256 }, (_, i) => heat(i / 255));
-      level.shares.forEach((share, place) => {
-        if (Number.isNaN(share)) return;
-        const colour = share < 0 ? CellMap.DEAD : table[Math.round(255 * Math.min(1, share))];
-        picture.data.set([...colour, 255], 4 * place);
+      level.all.forEach((all, place) => {
+        if (!all) return;
+        const alive = level.alive[place], colour = alive ? table[Math.round(255 * Math.min(1, level.share[place] / alive))] : CellMap.DEAD;
+        picture.data.set([...colour.map((value, c) => CellMap.DEAD[c] + alive / all * (value - CellMap.DEAD[c])), 255], 4 * place);
       });
       level.canvas = document.createElement("canvas");
       [level.canvas.width, level.canvas.height] = [picture.width, picture.height];
@@ -99,24 +99,24 @@ class CellMap {
   }
 
   draw() {
-    const context = sized(this.canvas, Math.min(this.width, this.fit * this.columns), Math.min(this.height, this.fit * this.rows));
+    const [width, height] = this.size, context = sized(this.canvas, width, height);
     const colours = theme(this.canvas), { cell, view, columns, rows } = this;
     context.imageSmoothingEnabled = false;
-    context.fillStyle = colours.paper; context.fillRect(0, 0, this.width, this.height);
+    context.fillStyle = colours.paper; context.fillRect(0, 0, width, height);
     const number = this.tiles ? 0 : this.block;
     const source = this.tiles ? this.#ordered() : this.#level(number), step = 2 ** number;
     const [wide, high] = this.tiles ? [columns, rows] : [source.width * step, source.height * step];
     context.imageSmoothingEnabled = Boolean(this.tiles) && cell < this.tileSize;
     context.drawImage(source, -view.x * cell, -view.y * cell, wide * cell, high * cell);
     const first = { x: Math.floor(view.x), y: Math.floor(view.y) };
-    const last = { x: Math.min(columns, Math.ceil(view.x + this.width / cell)), y: Math.min(rows, Math.ceil(view.y + this.height / cell)) };
+    const last = { x: Math.min(columns, Math.ceil(view.x + width / cell)), y: Math.min(rows, Math.ceil(view.y + height / cell)) };
     const each = (act) => {
       for (let y = first.y; y < last.y; y++) for (let x = first.x; x < last.x; x++) {
         const place = y * columns + x;
         if (place < this.values.length) act(place, (x - view.x) * cell, (y - view.y) * cell);
       }
     };
-    if (cell >= 6 && this.scale === "log") {  // a dead code is crossed out: not by colour alone
+    if (this.crossed) {  // a dead code is crossed out: not by colour alone
       context.strokeStyle = this.tiles ? "#d55e00" : CellMap.CROSS; context.lineWidth = 1; context.beginPath();
       each((place, x, y) => {
         if (this.values[this.item(place)] > 0) return;
@@ -127,30 +127,45 @@ class CellMap {
     }
     if (cell >= 8 && !this.tiles) {
       context.strokeStyle = colours.paper; context.lineWidth = 1; context.beginPath();
-      for (let x = first.x; x <= last.x; x++) { context.moveTo((x - view.x) * cell, 0); context.lineTo((x - view.x) * cell, this.height); }
-      for (let y = first.y; y <= last.y; y++) { context.moveTo(0, (y - view.y) * cell); context.lineTo(this.width, (y - view.y) * cell); }
+      for (let x = first.x; x <= last.x; x++) { context.moveTo((x - view.x) * cell, 0); context.lineTo((x - view.x) * cell, height); }
+      for (let y = first.y; y <= last.y; y++) { context.moveTo(0, (y - view.y) * cell); context.lineTo(width, (y - view.y) * cell); }
       context.stroke();
     }
-    const outline = (place, colour, width) => {
+    const outline = (place, colour, thick) => {
       if (place < 0) return;
       const x = (place % columns - view.x) * cell, y = (Math.floor(place / columns) - view.y) * cell, size = Math.max(cell, 5);
-      context.strokeStyle = "#fff"; context.lineWidth = width + 2; context.strokeRect(x, y, size, size);
-      context.strokeStyle = colour; context.lineWidth = width; context.strokeRect(x, y, size, size);
+      context.strokeStyle = "#fff"; context.lineWidth = thick + 2; context.strokeRect(x, y, size, size);
+      context.strokeStyle = colour; context.lineWidth = thick; context.strokeRect(x, y, size, size);
     };
     outline(this.cursor, "#000", 1);
     if (this.selected >= 0 && this.selected < this.values.length) outline(this.cellOf ? this.cellOf[this.selected] : this.selected, "#d55e00", 2);
+    this.canvas.style.touchAction = view.zoom > 1 ? "none" : "";  // a finger moves the map where there is more of it, else the page
     Object.assign(this.canvas.dataset, { paints: ++this.paints, cells: this.values.length, columns, selected: this.selected, zoom: view.zoom, block: step, drawn: this.tiles ? "tiles" : "colours" });
+    this.onDraw();
   }
 
   // The level of blocks that is drawn: the finest whose blocks are at least 2 pixels.
   get block() { let number = 0; while (this.cell * 2 ** number < 1.999 && 2 ** number < this.columns) number++; return number; }
 
-  // The cell under a point of the page, or -1.
-  at(clientX, clientY) {
-    const box = this.canvas.getBoundingClientRect();
-    const x = Math.floor((clientX - box.left) / this.cell + this.view.x), y = Math.floor((clientY - box.top) / this.cell + this.view.y);
+  // How dead items are seen now, for a caption; `dead` says what they are.
+  reading(dead) {
+    const side = this.tiles ? 1 : 2 ** this.block;
+    if (side > 1) return `each square is the mean of ${side}x${side} codes, the greyer the more of them ${dead}`;
+    const marks = [!this.tiles && "grey", this.crossed && "crossed"].filter(Boolean).join(" and ");
+    return marks && `${marks}: ${dead}`;
+  }
+
+  // The point of the map under the pointer; on a narrow page the canvas is shown smaller than it is drawn.
+  point({ clientX, clientY }) {
+    const box = this.canvas.getBoundingClientRect(), [width, height] = this.size;
+    return [(clientX - box.left) * width / box.width, (clientY - box.top) * height / box.height];
+  }
+
+  // The cell under the pointer, or -1.
+  at(event) {
+    const [left, top] = this.point(event), x = Math.floor(left / this.cell + this.view.x), y = Math.floor(top / this.cell + this.view.y);
     const place = y * this.columns + x;
-    return clientX >= box.left && clientY >= box.top && x >= 0 && x < this.columns && y >= 0 && place < this.values.length ? place : -1;
+    return left >= 0 && top >= 0 && x < this.columns && place < this.values.length ? place : -1;
   }
 
   // The text for a cell: of its item, or of the block that it is drawn in.
@@ -168,9 +183,11 @@ class CellMap {
     this.cursor = place;
     this.tip.style.display = place < 0 ? "none" : "block";
     if (place >= 0) {
-      const text = this.text(place), x = (place % this.columns - this.view.x + 1) * this.cell, y = (Math.floor(place / this.columns) - this.view.y + 1) * this.cell;
+      const text = this.text(place), shown = this.canvas.clientWidth / this.size[0] * this.cell, room = this.element.closest(".vistok")?.clientWidth ?? Infinity;
+      const x = (place % this.columns - this.view.x + 1) * shown, y = (Math.floor(place / this.columns) - this.view.y + 1) * shown;
       this.tip.textContent = text;
-      this.tip.style.left = `${Math.min(x + 6, Math.max(0, this.width - 180))}px`; this.tip.style.top = `${y + 6}px`;
+      Object.assign(this.tip.style, { left: "0", top: `${y + 6}px` });  // at the left it takes its full width
+      this.tip.style.left = `${Math.max(0, Math.min(x + 6, room - this.element.offsetLeft - this.tip.offsetWidth))}px`;
       if (speak) this.status.textContent = text;
     }
     this.draw();
@@ -178,11 +195,14 @@ class CellMap {
 
   choose(place) { if (place >= 0) this.onSelect(this.item(place)); }
 
-  // Zoom by a factor, keeping the point at (x, y) CSS pixels of the canvas where it is.
-  zoom(factor, x = this.width / 2, y = this.height / 2) {
-    const before = this.cell, zoom = Math.min(Math.max(this.view.zoom * factor, 1), Math.max(1, 64 / this.fit));
+  // The zoom after a change by a factor.
+  zoomed(factor) { return Math.min(Math.max(this.view.zoom * factor, 1), Math.max(1, 64 / this.fit)); }
+
+  // Zoom by a factor, keeping the point (x, y) of the map where it is.
+  zoom(factor, [x, y] = this.size.map((side) => side / 2)) {
+    const before = this.cell;
     this.view.x += x / before; this.view.y += y / before;
-    this.view.zoom = zoom;
+    this.view.zoom = this.zoomed(factor);
     this.view.x -= x / this.cell; this.view.y -= y / this.cell;
     this.#stay(); this.draw();
   }
@@ -191,7 +211,7 @@ class CellMap {
 
   // Bring an item into view.
   show(item) {
-    const place = this.cellOf ? this.cellOf[item] : item, wide = this.width / this.cell, high = this.height / this.cell;
+    const place = this.cellOf ? this.cellOf[item] : item, [wide, high] = this.size.map((side) => side / this.cell);
     const x = place % this.columns, y = Math.floor(place / this.columns);
     if (x < this.view.x || x + 1 > this.view.x + wide) this.view.x = x - wide / 2;
     if (y < this.view.y || y + 1 > this.view.y + high) this.view.y = y - high / 2;
@@ -199,37 +219,42 @@ class CellMap {
   }
 
   #stay() {
-    this.view.x = Math.max(0, Math.min(this.view.x, this.columns - this.width / this.cell));
-    this.view.y = Math.max(0, Math.min(this.view.y, this.rows - this.height / this.cell));
+    const [width, height] = this.size;
+    this.view.x = Math.max(0, Math.min(this.view.x, this.columns - width / this.cell));
+    this.view.y = Math.max(0, Math.min(this.view.y, this.rows - height / this.cell));
   }
 
   #listen() {
     let dragged = null;
     this.canvas.addEventListener("pointermove", (event) => {
       if (dragged && event.buttons) {
-        const [dx, dy] = [event.clientX - dragged.x, event.clientY - dragged.y];
+        const [x, y] = this.point(event), [dx, dy] = [x - dragged.x, y - dragged.y];
         if (dragged.moved || Math.hypot(dx, dy) > 3) {
-          dragged = { x: event.clientX, y: event.clientY, moved: true };
+          dragged = { x, y, moved: true };
           this.view.x -= dx / this.cell; this.view.y -= dy / this.cell; this.#stay(); this.draw();
           return;
         }
       }
-      this.hover(this.at(event.clientX, event.clientY));
+      this.hover(this.at(event));
     });
-    this.canvas.addEventListener("pointerdown", (event) => { dragged = { x: event.clientX, y: event.clientY, moved: false }; });
+    this.canvas.addEventListener("pointerdown", (event) => { const [x, y] = this.point(event); dragged = { x, y, moved: false }; });
     this.canvas.addEventListener("pointerleave", () => { dragged = null; this.hover(-1); });
+    this.canvas.addEventListener("blur", () => this.hover(-1));
     this.canvas.addEventListener("click", (event) => {
       const moved = dragged?.moved;
       dragged = null;
-      if (!moved) this.choose(this.at(event.clientX, event.clientY));
+      if (!moved) this.choose(this.at(event));
     });
     this.canvas.addEventListener("wheel", (event) => {
       if (document.activeElement !== this.canvas && !event.ctrlKey) return;  // the page scrolls past a map that is not in use
+      const factor = Math.min(Math.max(Math.exp(-0.002 * event.deltaY), 0.8), 1.25);  // trackpads send many small steps
+      if (this.zoomed(factor) === this.view.zoom) return;  // sideways, or there is no more to zoom: the page may scroll
       event.preventDefault();
-      const box = this.canvas.getBoundingClientRect();
-      this.zoom(event.deltaY < 0 ? 1.25 : 0.8, event.clientX - box.left, event.clientY - box.top);
+      this.zoom(factor, this.point(event));
+      this.hover(this.at(event));
     }, { passive: false });
     this.canvas.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter")) return;  // the page's own
       const last = this.values.length - 1, page = this.columns * 8;
       const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns, PageUp: -page, PageDown: page, Home: -Infinity, End: Infinity };
       if (event.key in moves) {

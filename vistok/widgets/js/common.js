@@ -40,13 +40,17 @@ function frame(el, model, name) {
   return [box, listen(model, { "change:message": say, "change:description": say })];
 }
 
-// Draw anew when JupyterLab changes between light and dark, for canvases do not follow the style sheet; and once in the next
-// frame, for a widget's colours are known only when it stands on the page. Returns what stops it.
-function onTheme(redraw) {
-  const observer = new MutationObserver(redraw);
-  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
-  const soon = requestAnimationFrame(redraw);
-  return () => { observer.disconnect(); cancelAnimationFrame(soon); };
+// Draw anew when the page changes between light and dark, for canvases do not follow the style sheet: JupyterLab and VS Code
+// say so at the body, others at the whole document. And draw anew once the widget stands on the page, for its colours are not
+// known before. Returns what stops it.
+function onTheme(box, redraw) {
+  const themes = new MutationObserver(redraw);
+  for (const element of [document.documentElement, document.body]) {
+    themes.observe(element, { attributes: true, attributeFilter: ["class", "data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind"] });
+  }
+  const placed = new ResizeObserver(() => { if (box.offsetWidth) { placed.disconnect(); redraw(); } });
+  placed.observe(box);
+  return () => { themes.disconnect(); placed.disconnect(); };
 }
 
 const theme = (element) => {
@@ -56,9 +60,10 @@ const theme = (element) => {
     rule: colour("--rule", "#bbb"), accent: colour("--accent", "#1976d2") };
 };
 
-// Okabe and Ito's colours, told apart by colour-blind readers too; lines also differ in their dashes.
-const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8a900"];
-const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3], [], [6, 3], [2, 2], [8, 3, 2, 3]];
+// Okabe and Ito's hues, told apart by colour-blind readers too, and darkened where they would be faint on white (contrast
+// below 3:1). Lines also differ in their dashes: lengths of stroke and gap in CSS pixels.
+const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b87f00", "#1f8fd0", "#767676", "#8f8400"];
+const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3], [4, 4], [1, 3], [8, 2, 2, 2, 2, 2]];
 
 // matplotlib's cividis, made for colour-blind readers: brightness rises all along.
 const CIVIDIS = [[0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115], [138, 134, 120], [165, 156, 116],
@@ -82,77 +87,98 @@ function setPicture(image, view, alt) {
 // Decode the bytes of a PNG file into something that a canvas draws.
 const bitmap = (view) => createImageBitmap(new Blob([bytes(view)], { type: "image/png" }));
 
-// Size a canvas in CSS pixels, sharp on every screen, and return its context.
+// Size a canvas in CSS pixels, sharp on every screen, and return its context. On a narrow page it is shown smaller, and keeps
+// its proportions.
 function sized(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
   [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
-  [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
+  Object.assign(canvas.style, { width: `${width}px`, height: "auto", aspectRatio: `${width} / ${height}` });
   const context = canvas.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   return context;
 }
 
-const short = (value) => value === 0 ? "0" : Math.abs(value) >= 10000 || Math.abs(value) < 0.001 ? value.toExponential(0)
-  : String(+value.toPrecision(3));
+// A number of an axis: 0.0001, 0.5, 20, 3k, 10k, 2M.
+const COMPACT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
+const short = (value) => value === 0 ? "0" : Math.abs(value) < 1e-5 ? value.toExponential(0)
+  : Math.abs(value) < 1000 ? String(+value.toPrecision(3)) : COMPACT.format(value).replace("K", "k");
 
-// Draw lines. series: [{name, x, y, color, dash, points}]; options: width, height, xlog, ylog, xlabel, ylabel, yrange,
-// marks: [{x, label}], vertical lines. What has no place on a log axis is left out.
+// The round numbers between the ends of an axis, at least two. On a log axis, whose ends are exponents, the powers of ten; where
+// these are fewer, 2 and 5 times them as well; where this is not enough either, those of a linear axis.
+function ticks(low, high, log) {
+  const within = (numbers, place) => numbers.filter((number) => place(number) >= low - 1e-9 && place(number) <= high + 1e-9);
+  if (!log) {
+    const rough = (high - low) / 5, unit = 10 ** Math.floor(Math.log10(rough)), step = unit * [1, 2, 5, 10].find((times) => times * unit >= 0.999 * rough);
+    const first = Math.ceil(low / step - 1e-9);
+    return within(Array.from({ length: 7 }, (_, i) => +((first + i) * step).toPrecision(12)), (number) => number);
+  }
+  const powers = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, i) => 10 ** (Math.floor(low) + i));
+  for (const times of [[1], [1, 2, 5]]) {
+    const found = within(powers.flatMap((power) => times.map((factor) => factor * power)), Math.log10);
+    if (found.length > 1) return found.length < 7 ? found : found.filter((_, i) => i % 2 === 0);
+  }
+  return ticks(10 ** low, 10 ** high);
+}
+
+// Draw lines. series: [{name, x, y, color, dash, width}]; options: width, height, xlog, ylog, xlabel, ylabel, xrange, yrange,
+// marks: [{x, label}], vertical lines. What has no place on an axis is left out, and the line is broken there.
 function linePlot(canvas, series, options = {}) {
   const { width = 300, height = 150, xlog, ylog, xlabel = "", ylabel = "", marks = [] } = options;
   const context = sized(canvas, width, height), colours = theme(canvas);
-  const [left, right, top, bottom] = [52, 8, 16, 32];
-  const shown = series.map((line) => {
-    const pairs = Array.from(line.x, (x, i) => [x, line.y[i]]);
-    return pairs.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y) && !(xlog && x <= 0) && !(ylog && y <= 0));
-  });
-  const extent = (values, log, given) => {
-    let [low, high] = given ?? values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
-    if (!Number.isFinite(low)) [low, high] = [1, 10];
-    if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
-    return log ? [Math.log10(low), Math.log10(high)] : [low, high];
+  const [left, right, top, bottom] = [52, 8, 20, 32];
+  const shown = series.map((line) => Array.from(line.x, (x, i) => {
+    const point = [xlog ? Math.log10(x) : x, ylog ? Math.log10(line.y[i]) : line.y[i]];
+    return point.every(Number.isFinite) ? point : null;
+  }));
+  const all = shown.flat().filter(Boolean);
+  const extent = (values, log, given, margin) => {
+    let [low, high] = given?.map((end) => log ? Math.log10(end) : end) ?? values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+    if (!Number.isFinite(low)) [low, high] = log ? [0, 1] : [1, 10];
+    if (low === high) [low, high] = [low - 0.3, high + 0.3];
+    return given ? [low, high] : [low - margin * (high - low), high + margin * (high - low)];
   };
-  const all = shown.flat(), markX = marks.map((mark) => mark.x);
-  const [x0, x1] = extent(all.map((p) => p[0]).concat(all.length ? markX : []), xlog, options.xrange);
-  const [y0, y1] = extent(all.map((p) => p[1]), ylog, options.yrange);
-  const px = (x) => left + ((xlog ? Math.log10(x) : x) - x0) / (x1 - x0) * (width - left - right);
-  const py = (y) => height - bottom - ((ylog ? Math.log10(y) : y) - y0) / (y1 - y0) * (height - top - bottom);
+  const markX = marks.map((mark) => xlog ? Math.log10(mark.x) : mark.x);
+  const [x0, x1] = extent(all.map((p) => p[0]).concat(all.length ? markX : []), xlog, options.xrange, 0);
+  const [y0, y1] = extent(all.map((p) => p[1]), ylog, options.yrange, 0.04);  // a line at the very edge is hardly seen
+  const px = (x) => left + (x - x0) / (x1 - x0) * (width - left - right), py = (y) => height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom);
   context.clearRect(0, 0, width, height);
   context.font = "11px sans-serif";
   context.strokeStyle = colours.rule; context.fillStyle = colours.faint; context.lineWidth = 1;
   context.strokeRect(left + 0.5, top + 0.5, width - left - right, height - top - bottom);
-  const ticks = (low, high, log) => log
-    ? Array.from({ length: Math.floor(high + 1e-9) - Math.ceil(low - 1e-9) + 1 }, (_, i) => 10 ** (Math.ceil(low - 1e-9) + i))
-    : [low, (low + high) / 2, high];
+  const [across, up] = [ticks(x0, x1, xlog), ticks(y0, y1, ylog)];
   context.textAlign = "center";
-  const across = ticks(x0, x1, xlog);
-  across.forEach((x, i) => {
-    if (across.length >= 7 && i % 2) return;
-    context.textAlign = px(x) > width - 20 ? "right" : "center";  // or its end would be cut off
-    context.fillText(short(x), Math.min(px(x), width - 1), height - bottom + 12);
-  });
-  context.textAlign = "center";
+  for (const x of across) {
+    const half = context.measureText(short(x)).width / 2;  // the last one would be cut off at the edge
+    context.fillText(short(x), Math.min(px(xlog ? Math.log10(x) : x), width - 1 - half), height - bottom + 12);
+  }
   context.fillText(xlabel, left + (width - left - right) / 2, height - 4);
   context.textAlign = "right";
-  const up = ticks(y0, y1, ylog);
-  up.forEach((y, i) => { if (up.length < 6 || i % 2 === 0) context.fillText(short(y), left - 4, py(y) + 4); });
+  for (const y of up) context.fillText(short(y), left - 4, py(ylog ? Math.log10(y) : y) + 4);
   context.textAlign = "left"; context.fillText(ylabel, 2, 10);
-  for (const mark of marks) {
-    if ((xlog && mark.x <= 0) || px(mark.x) > width - right + 1 || px(mark.x) < left) continue;
-    context.setLineDash([3, 3]); context.beginPath(); context.moveTo(px(mark.x), top); context.lineTo(px(mark.x), height - bottom);
-    context.stroke(); context.setLineDash([]);
-    const end = px(mark.x) > width / 2;
-    context.textAlign = end ? "right" : "left"; context.fillText(mark.label, px(mark.x) + (end ? -3 : 3), top + 10);
-  }
-  shown.forEach((pairs, number) => {
+  const marked = markX.map((x) => px(x)).map((x) => x >= left && x <= width - right + 1 ? x : null);
+  context.setLineDash([3, 3]);
+  for (const x of marked) if (x !== null) { context.beginPath(); context.moveTo(x, top); context.lineTo(x, height - bottom); context.stroke(); }
+  shown.forEach((points, number) => {
     const line = series[number];
-    context.strokeStyle = line.color ?? LINES[number % LINES.length]; context.lineWidth = 1.8;
+    context.strokeStyle = context.fillStyle = line.color ?? LINES[number % LINES.length]; context.lineWidth = line.width ?? 1.8;
     context.setLineDash(line.dash ?? DASHES[number % DASHES.length]);
     context.beginPath();
-    pairs.forEach(([x, y], i) => { i ? context.lineTo(px(x), py(y)) : context.moveTo(px(x), py(y)); });
-    context.stroke(); context.setLineDash([]);
-    if (pairs.length === 1) context.fillRect(px(pairs[0][0]) - 2, py(pairs[0][1]) - 2, 4, 4);
+    points.forEach((point, i) => {
+      if (!point) return;
+      const [x, y] = [px(point[0]), py(point[1])];
+      if (points[i - 1]) context.lineTo(x, y); else context.moveTo(x, y);
+      if (!points[i - 1] && !points[i + 1]) context.fillRect(x - 2, y - 2, 4, 4);  // alone: no line would show it
+    });
+    context.stroke();
   });
-  canvas.dataset.points = all.length;
+  context.setLineDash([]);
+  context.strokeStyle = colours.paper; context.lineWidth = 4; context.fillStyle = colours.faint;
+  marked.forEach((x, number) => {  // at the foot and over the lines, on a ground of its own
+    if (x === null) return;
+    const label = [marks[number].label, x + (x > width / 2 ? -4 : 4), height - bottom - 5];
+    context.textAlign = x > width / 2 ? "right" : "left"; context.strokeText(...label); context.fillText(...label);
+  });
+  Object.assign(canvas.dataset, { points: all.length, across: across.map(short).join(" "), up: up.map(short).join(" ") });
 }
 
 // A legend beside a plot, in text: not by colour alone.

@@ -29,7 +29,7 @@ function render({ model, el }) {
     node("div", { class: "row" }, column("reconstructions", wipes[0]), column("errors", wipes[1])),
     node("label", {}, node("span", { class: "hidden-text" }, "share of the width that shows the first"), slider),
     node("div", { style: "display:flex;justify-content:space-between;gap:24px", data: { role: "sides" } }, left, right));
-  box.append(table, node("div", { class: "bar", style: "margin-top:8px" }, node("label", {}, "image ", image), quality),
+  box.append(node("div", { style: "overflow-x:auto" }, table), node("div", { class: "bar", style: "margin-top:8px" }, node("label", {}, "image ", image), quality),
     node("div", { class: "row" }, column("original", original),
       both),
     errorBar(scale));
@@ -76,14 +76,18 @@ function render({ model, el }) {
   }
 
   for (const canvas of wipes) {
-    const drag = (event) => { if (event.buttons) model.set("share", pointed(canvas, event)[0]); };
-    canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); drag(event); });
+    const drag = (event) => { if (event.buttons & 1) model.set("share", pointed(canvas, event)[0]); };
+    canvas.addEventListener("pointerdown", (event) => {
+      if (!plain(event)) return;
+      canvas.setPointerCapture(event.pointerId);
+      drag(event);
+    });
     canvas.addEventListener("pointermove", drag);
     canvas.addEventListener("pointerup", () => model.save_changes());  // drawn at once, told to the kernel at the end
     canvas.addEventListener("keydown", (event) => {
       const share = model.get("share"), step = event.shiftKey ? 0.1 : 0.01;
       const to = { ArrowLeft: share - step, ArrowRight: share + step, Home: 0, End: 1 }[event.key];
-      if (to === undefined) return;
+      if (to === undefined || !plain(event)) return;
       event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
       save({ share: Math.min(Math.max(to, 0), 1) });
     });

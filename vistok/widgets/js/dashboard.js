@@ -7,7 +7,8 @@ const PHASES = { ready: () => "not started", training: () => "training", stoppin
 const duration = (seconds) => seconds < 60 ? `${Math.ceil(seconds)} s` : seconds < 3600 ? `${Math.ceil(seconds / 60)} min`
   : seconds < 360000 ? `${Math.floor(seconds / 3600)} h ${Math.ceil(seconds % 3600 / 60)} min` : "more than 100 h";
 
-const CHOICES = new Map();  // run to what was chosen for it: at its end a training is shown anew, and that stays
+// Run to what was chosen for it, for all its views: at its end a training is shown anew, and the choice stays.
+const CHOICES = new Map();
 
 // Draw at the next frame, once, however often it is asked for.
 function later(draw) {
@@ -23,16 +24,17 @@ export default { render({ model, el }) {
   const phase = node("span", { class: "phase", role: "status" });
   const stop = node("button", { class: "stop", onclick: () => { stop.disabled = true; model.send({ stop: true }); } }, "■ stop and save");
 
-  const chosen = CHOICES.get(model.get("name")) ?? { losses: "raw", level: 0 };
+  const chosen = CHOICES.get(model.get("name")) ?? { losses: "raw", level: 0, views: new Set() };
   CHOICES.set(model.get("name"), chosen);
-  const toggles = ["raw", "weighted"].map((name) => node("button", { onclick: () => { chosen.losses = name; drawCurves(); } }, name));
-  const losses = node("canvas", { role: "img", class: "losses" }), key = node("div");
+  const choose = (choice) => { Object.assign(chosen, choice); chosen.views.forEach((draw) => draw()); };
+  const toggles = ["raw", "weighted"].map((name) => node("button", { onclick: () => choose({ losses: name }) }, name));
+  const losses = node("canvas", { role: "img", class: "losses" }), key = node("div", { style: "max-width:400px" });
   const usage = node("canvas", { role: "img", class: "usage" }), perplexity = node("canvas", { role: "img", class: "perplexity" });
-  const game = node("canvas", { role: "img", class: "game" }), gameKey = node("div"), gamePart = node("div", {}, game, gameKey);
+  const game = node("canvas", { role: "img", class: "game" }), gameKey = node("div", { style: "max-width:300px" }), gamePart = node("div", {}, game, gameKey);
 
   const map = new CellMap({ width: 300, height: 300, label: "codebook, one cell a code", describe: (code) =>
-    `code ${code}: ${count(map.values[code])} token${map.values[code] === 1 ? "" : "s"}${map.values[code] ? "" : ", dead"}` });
-  const levels = node("select", { "aria-label": "level", onchange: () => { chosen.level = levels.selectedIndex; drawCounts(); } });
+    `code ${code}: ${count(map.values[code])} token${map.values[code] === 1 ? "" : "s"}${map.values[code] ? "" : ", dead"}`, onDraw: readMap });
+  const levels = node("select", { "aria-label": "level", onchange: () => choose({ level: levels.selectedIndex }) });
   const codes = node("p", { class: "caption codes", style: "max-width:300px" });
   const picture = node("img", { class: "pixels", style: "width:560px" }), pictureText = node("p", { class: "caption" });
   const mapPart = node("div", { class: "column" }, levels, map.element, codes);
@@ -66,8 +68,7 @@ export default { render({ model, el }) {
       const place = names.indexOf(name);
       return place < 0 ? null : Float32Array.from({ length }, (_, point) => numbers[point * names.length + place]);
     };
-    const last = length ? numbers[(length - 1) * names.length] : 1, unit = last < 10000 ? 1 : 1000, xlabel = unit === 1 ? "step" : "step, thousands";
-    const x = (column("step") ?? new Float32Array()).map((step) => step / unit), xrange = [0, last / unit], played = model.get("played"), weights = model.get("weights");
+    const x = column("step") ?? new Float32Array(), xrange = [0, x.at(-1) ?? 1], xlabel = "step", played = model.get("played"), weights = model.get("weights");
     const line = (name, y, style = {}) => ({ name, x, y, ...style });
     const raw = names.slice(3).filter((name) => name !== "total" && name !== "adversarial_weight" && !played.includes(name));
     const shown = weighted ? [...raw.filter((name) => name in weights), ...["adversarial"].filter((name) => names.includes(name))] : raw;
@@ -77,15 +78,16 @@ export default { render({ model, el }) {
       return line(name, weighted ? y.map((value, point) => value * (name === "adversarial" ? own[point] : weights[name])) : y);
     });
     if (names.includes("total")) terms.push(line("total", column("total"), { color: theme(box).ink }));
-    linePlot(losses, terms, { width: 400, height: 250, ylog: true, xrange, xlabel, ylabel: weighted ? "loss × weight" : "loss" });
-    losses.setAttribute("aria-label", `${weighted ? "weighted" : "raw"} losses over steps: ${terms.map((term) => term.name).join(", ")}`);
+    const ylog = !terms.some((term) => term.y.some((value) => value <= 0)), axis = ylog ? "" : ", linear axis: some are not above 0";
+    linePlot(losses, terms, { width: 400, height: 250, ylog, xrange, xlabel, ylabel: (weighted ? "loss × weight" : "loss") + axis });
+    losses.setAttribute("aria-label", `${weighted ? "weighted" : "raw"} losses over steps${axis}: ${terms.map((term) => term.name).join(", ")}`);
     const colours = terms.map((term, number) => term.color ?? LINES[number % LINES.length]);
     key.replaceChildren(legend(terms.map((term) => term.name), colours));
     const small = { width: 300, height: 140, xrange, xlabel };
     linePlot(usage, length ? [line("usage", column("usage").map((share) => 100 * share), { color: LINES[2] })] : [],
-      { ...small, yrange: [0, 100], ylabel: "codes in use, %" });
+      { ...small, yrange: [0, 103], ylabel: "codes in use, %" });
     linePlot(perplexity, length ? [line("perplexity", column("perplexity"), { color: LINES[3] })] : [],
-      { ...small, yrange: [0, length ? Math.max(...column("perplexity")) : 1], ylabel: "perplexity, codes" });
+      { ...small, yrange: [0, length ? 1.05 * Math.max(...column("perplexity")) : 1], ylabel: "perplexity, codes" });
     usage.setAttribute("aria-label", "codes in use over steps"); perplexity.setAttribute("aria-label", "perplexity over steps");
     const players = played.filter((name) => names.includes(name));
     gamePart.style.display = players.length ? "" : "none";
@@ -104,12 +106,17 @@ export default { render({ model, el }) {
     const level = Math.min(chosen.level, sizes.length - 1);
     levels.style.display = sizes.length > 1 ? "" : "none";
     if (levels.options.length !== sizes.length) levels.replaceChildren(...sizes.map((_, number) => node("option", { selected: number === level }, `level ${number}`)));
+    levels.selectedIndex = level;
     const first = sizes.slice(0, level).reduce((sum, size) => sum + size, 0), values = all.subarray(first, first + sizes[level]);
     map.set({ values, columns: Math.ceil(Math.sqrt(values.length)) });
     if (map.cursor >= 0) map.hover(map.cursor);  // its number has changed
-    const dead = values.reduce((sum, value) => sum + (value === 0), 0);
-    codes.textContent = `Tokens of each code since the report before; brighter: more, on a log scale. Grey${map.cell >= 6 ? " and crossed" : ""}: `
-      + `chosen by none, ${count(dead)} of ${count(values.length)}.`;
+  }
+
+  function readMap() {
+    const dead = map.values.reduce((sum, value) => sum + (value === 0), 0);
+    const text = `Tokens of each code since the report before; brighter: more, on a log scale; ${map.reading("chosen by none")}, `
+      + `${count(dead)} of ${count(map.values.length)}.`;
+    if (codes.textContent !== text) codes.textContent = text;
   }
 
   function drawPicture() {
@@ -123,12 +130,11 @@ export default { render({ model, el }) {
   const redraw = () => { drawCurves(); drawCounts(); };
   const [laterProgress, laterCurves, laterCounts, laterPicture] = [drawProgress, drawCurves, drawCounts, drawPicture].map(later);
   drawProgress(); redraw(); drawPicture();
-  const placed = new ResizeObserver(() => { if (box.offsetWidth) { placed.disconnect(); redraw(); } });
-  placed.observe(box);  // the theme's colours are known once the widget stands on the page
+  chosen.views.add(redraw);
   const stopListening = listen(model, {
     "change:step": laterProgress, "change:phase": laterProgress, "change:images_per_second": laterProgress,
     "change:seconds_left": laterProgress, "change:curves": laterCurves, "change:counts": laterCounts, "change:pictures": laterPicture,
   });
-  const stopTheme = onTheme(redraw);
-  return () => { placed.disconnect(); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
+  const stopTheme = onTheme(box, redraw);
+  return () => { chosen.views.delete(redraw); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
 } };

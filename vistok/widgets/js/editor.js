@@ -7,10 +7,16 @@ function render({ model, el }) {
   const SIDE = 384, SMALL = 192;
   let shown = {}, tiles = null, painted = 0, asked = 0, dragged = null, hovered = null;
   let selection = model.get("selection"), anchor = selection.slice(0, 2), cursor = anchor;
-  let flying = false, waiting = null;  // of the interpolation: one request at a time, and the last one asked meanwhile
+  let due = 0, chosen = 0;  // what the kernel's count of answers comes to with the last request, and with the last selection
+  let waiting = null;  // of the interpolation: one request at a time, and the last one asked meanwhile
 
   const middle = { style: "display:inline-flex;align-items:center;gap:4px" };
-  const ask = (what, more = {}) => model.send({ do: what, ...more });
+  const behind = () => model.get("answered") < due;
+  function ask(what, more = {}) {
+    due = Math.max(due, model.get("answered")) + 1;
+    model.send({ do: what, ...more });
+    setTimeout(() => { if (behind()) busy.textContent = "waiting for the kernel …"; }, 500);
+  }
   const number = (label, attributes) => {
     const input = node("input", { type: "number", step: 1, min: 0, style: "width:6em", ...attributes });
     return [node("label", {}, `${label} `, input), input];
@@ -21,12 +27,13 @@ function render({ model, el }) {
   const [otherLabel, other] = number("other image", { max: model.get("images") - 1, onchange: choose });
   const level = node("select", { onchange: () => ask("look_at", { level: Number(level.value) }) },
     ...levels.map((size, i) => node("option", { value: i }, `${i} (${count(size)} codes)`)));
+  const busy = node("span", { class: "caption", role: "status", data: { role: "busy" } });
   const grid = node("input", { type: "checkbox", checked: true, onchange: () => draw() });
   const canvas = node("canvas", { tabindex: 0, role: "application", data: { picture: "decoded" }, style: "cursor:crosshair;touch-action:none",
     "aria-label": "tokens over what they decode to; arrow keys select a token, with shift a region, enter goes to the code" });
   const tip = node("div", { class: "tip" });
   const status = node("p", { class: "caption number", "aria-live": "polite", data: { role: "token" } });
-  const [codeLabel, code] = number("code", { onkeydown: (event) => { if (event.key === "Enter") replace(); } });
+  const [codeLabel, code] = number("code", { onkeydown: (event) => { if (event.key === "Enter" && plain(event)) replace(); } });
   const replace = () => ask("replace", { code: value(code) });
   const button = (text, act, title) => node("button", { onclick: act, title }, text);
   const swap = button("swap region", () => ask("swap"), "exchange the selected tokens with the other image's");
@@ -42,7 +49,7 @@ function render({ model, el }) {
   const small = Object.fromEntries(Object.entries(kinds).map(([kind, text]) => [kind, node("canvas", { role: "img", "aria-label": text, data: { picture: kind } })]));
   const titles = Object.fromEntries(Object.entries(kinds).map(([kind, text]) => [kind, node("p", { class: "caption" }, text)]));
   box.append(
-    node("div", { class: "bar" }, imageLabel, otherLabel, levels.length > 1 ? node("label", {}, "level ", level) : "", node("label", middle, grid, "grid")),
+    node("div", { class: "bar" }, imageLabel, otherLabel, levels.length > 1 ? node("label", {}, "level ", level) : "", node("label", middle, grid, "grid"), busy),
     node("div", { class: "row" },
       node("div", { class: "column" }, node("p", { class: "caption" }, "decoded now"), node("div", { style: "position:relative" }, canvas, tip), status),
       node("div", { style: "display:grid;grid-template-columns:auto auto;gap:6px 12px" }, ...Object.keys(kinds).map((kind) =>
@@ -55,13 +62,18 @@ function render({ model, el }) {
   function mix() {
     const wanted = { share: Number(share.value), to_codes: snap.checked };
     shareText.textContent = wanted.share.toFixed(2);
-    if (flying) waiting = wanted;
-    else { flying = true; ask("interpolate", wanted); }
+    if (behind()) waiting = wanted;
+    else ask("interpolate", wanted);
   }
   function answered() {
-    flying = false;
-    if (waiting) { const wanted = waiting; waiting = null; flying = true; ask("interpolate", wanted); }
-    else controls();
+    selected();
+    if (behind()) return;
+    busy.textContent = "";
+    if (waiting) { const wanted = waiting; waiting = null; ask("interpolate", wanted); }
+    else slide();
+  }
+  function slide() {
+    share.value = model.get("share"); shareText.textContent = model.get("share").toFixed(2); snap.checked = model.get("to_codes");
   }
 
   // A number that the kernel refused stays to be mended; it is overwritten only when the kernel's own changes.
@@ -70,8 +82,10 @@ function render({ model, el }) {
     code.max = levels[model.get("level")] - 1;
     const [first, second] = model.get("titles");
     titles.original.textContent = `original: ${first}`; titles.other_decoded.textContent = `other image, now: ${second}`;
+    const focused = box.querySelector(":focus");
     undo.disabled = reset.disabled = !model.get("can_undo");
-    if (!flying) { share.value = model.get("share"); shareText.textContent = model.get("share").toFixed(2); snap.checked = model.get("to_codes"); }
+    if (focused?.disabled) canvas.focus({ preventScroll: true });  // it would be lost with the button
+    if (!behind()) slide();
     change.textContent = model.get("change");
   }
 
@@ -108,12 +122,6 @@ function render({ model, el }) {
     const [top, left, bottom, right] = selection;
     outline(context, left * wide, top * high, (right - left) * wide, (bottom - top) * high, 2);
     Object.assign(canvas.dataset, { selection: selection.join(","), painted: ++painted, rows, columns });
-    for (const [kind, made] of Object.entries(small)) {
-      if (!shown[kind]) continue;
-      const times = enlargement(shown[kind], SMALL);
-      paint(made, shown[kind], shown[kind].width * times, shown[kind].height * times);
-      made.dataset.painted = painted;
-    }
   }
 
   async function load() {
@@ -122,6 +130,12 @@ function render({ model, el }) {
     if (number !== asked || !decoded || !before) return;  // something newer came meanwhile
     shown = { original, decoded, before, other_decoded, difference: errorMap(decoded, before, scale) };
     draw();
+    for (const [kind, made] of Object.entries(small)) {
+      if (!shown[kind]) continue;
+      const times = enlargement(shown[kind], SMALL);
+      paint(made, shown[kind], shown[kind].width * times, shown[kind].height * times);
+      made.dataset.painted = number;  // it rises with a new picture only
+    }
   }
 
   async function neighbours() {
@@ -129,6 +143,7 @@ function render({ model, el }) {
     if (!made || codes !== model.get("near")) return;
     const side = made.height;
     nearTitle.textContent = `code ${codes[0]} and the codes nearest to it, each decoded alone, with distances: press one to put it in the selection`;
+    const focused = [...near.children].indexOf(near.querySelector(":focus"));
     near.replaceChildren(...codes.map((code, i) => {
       const tile = node("canvas", { "aria-hidden": "true" });
       paint(tile, made, 40, 40, [i * side, 0, side, side]);
@@ -136,6 +151,7 @@ function render({ model, el }) {
         onclick: () => ask("replace", { code }) }, tile, node("div", { class: "number" }, String(code)),
       node("div", { class: "caption number" }, i ? short(distances[i]) : "itself"));
     }));
+    if (focused >= 0) near.children[Math.min(focused, codes.length - 1)].focus();
   }
 
   // The token under the pointer.
@@ -148,6 +164,7 @@ function render({ model, el }) {
   function send() {
     const [top, left, bottom, right] = selection;
     ask("select", { top, left, bottom, right });
+    chosen = due;
   }
   function hover(place) {
     if (String(place) === String(hovered)) return;
@@ -162,6 +179,7 @@ function render({ model, el }) {
     draw();
   }
   canvas.addEventListener("pointerdown", (event) => {
+    if (!plain(event)) return;
     canvas.setPointerCapture(event.pointerId);
     dragged = event.shiftKey ? anchor : at(event);
     anchor = dragged; cursor = at(event);
@@ -172,11 +190,11 @@ function render({ model, el }) {
     if (dragged && String(at(event)) !== String(cursor)) { cursor = at(event); select(between(anchor, cursor)); }
   });
   canvas.addEventListener("pointerup", () => { if (dragged) { dragged = null; send(); } });
-  canvas.addEventListener("pointercancel", () => { dragged = null; });
+  canvas.addEventListener("pointercancel", () => { dragged = null; selected(); });
   canvas.addEventListener("pointerleave", () => hover(null));
   canvas.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!move && event.key !== "Enter") return;
+    if (!move && (event.key !== "Enter" || event.shiftKey) || !plain(event)) return;
     event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
     if (!move) { code.focus(); code.select(); return; }
     cursor = cursor.map((place, i) => Math.min(Math.max(place + move[i], 0), shape()[i] - 1));
@@ -185,9 +203,10 @@ function render({ model, el }) {
     send();
   });
 
+  // The kernel's selection; while it has not answered to the page's last one, it may be an earlier one of the page.
   const selected = () => {
     const now = model.get("selection");
-    if (dragged || String(now) === String(selection)) return;
+    if (dragged || model.get("answered") < chosen || String(now) === String(selection)) return;
     anchor = now.slice(0, 2); cursor = [now[2] - 1, now[3] - 1];
     select(now);
   };

@@ -1,5 +1,9 @@
 // Shared by the widgets that compare pictures: pixels of PNG files, maps of how far two pictures are apart, enlargements.
 
+// Whether a key or a button of the mouse is meant for a widget: with ctrl, alt or meta a key is the browser's or JupyterLab's,
+// and so is every button but the first.
+const plain = (event) => !(event.ctrlKey || event.altKey || event.metaKey || event.button);
+
 // Decode the bytes of a PNG file: a canvas of the picture's own size, and its pixels. null where there is none.
 async function picture(view) {
   if (!bytes(view).length) return null;
@@ -7,7 +11,9 @@ async function picture(view) {
   [canvas.width, canvas.height] = [decoded.width, decoded.height];
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(decoded, 0, 0);
-  return { canvas, width: decoded.width, height: decoded.height, data: context.getImageData(0, 0, decoded.width, decoded.height).data };
+  decoded.close();  // or its memory stays until the page is tidied
+  const { width, height } = canvas;
+  return { canvas, width, height, data: context.getImageData(0, 0, width, height).data };
 }
 
 // The mean over the channels of the absolute difference of two pictures, as a canvas; `scale`, of the range 0 to 1, is where

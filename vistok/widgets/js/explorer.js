@@ -15,7 +15,7 @@ function render({ model, el }) {
     return `${codes.length} codes here: ${used} used, ${count(tokens)} tokens; zoom in to see each`;
   };
   const map = new CellMap({ label: "map of all codes; arrow keys move, Enter chooses, plus and minus zoom",
-    describe: say, describeBlock: sayBlock, onSelect: choose });
+    describe: say, describeBlock: sayBlock, onSelect: choose, onDraw: readScale });
   map.canvas.classList.add("map");
 
   // Controls.
@@ -25,7 +25,7 @@ function render({ model, el }) {
     node("option", { value: "count" }, "count"), node("option", { value: "patch" }, "decoded alone"));
   const level = node("select", { "aria-label": "level", class: "level", onchange: () => { model.set("level", +level.value); model.save_changes(); } });
   const go = node("input", { type: "number", min: 0, step: 1, "aria-label": "go to code", class: "go", style: "width:6em",
-    onkeydown: (event) => { if (event.key === "Enter") choose(+go.value); event.stopPropagation(); } });
+    onkeydown: (event) => { if (event.key === "Enter" && go.value !== "") choose(go.valueAsNumber); event.stopPropagation(); } });
   const zoomIn = node("button", { "aria-label": "zoom in", class: "zoom-in", onclick: () => map.zoom(2) }, "+");
   const zoomOut = node("button", { "aria-label": "zoom out", onclick: () => map.zoom(0.5) }, "−");
   const whole = node("button", { onclick: () => map.reset() }, "whole map");
@@ -39,7 +39,7 @@ function render({ model, el }) {
   const growth = node("canvas", { role: "img", "aria-label": "codes seen against tokens seen", class: "growth" });
   const growthNames = ["in the images' order", "tokens drawn at random", "the last 65,536 tokens only"];
   const scale = node("canvas", { role: "img", "aria-label": "colour scale", class: "scale" });
-  const scaleText = node("p", { class: "caption number" });
+  const scaleText = node("p", { class: "caption number", style: "max-width:420px" });
   const beside = node("div", { class: "column" }, summary, frequencies, covered, growth, legend(growthNames));
   const below = node("div", { class: "detail", "aria-live": "polite" });
   const content = node("div", {}, bar, node("div", { class: "row" }, node("div", { class: "column" }, map.element, scale, scaleText), beside), below);
@@ -51,6 +51,7 @@ function render({ model, el }) {
       return;
     }
     performance.mark("vistok:click");
+    if (!model.get("decoding")) model.set("message", "");
     model.set("selected", code); model.save_changes();
     map.set({ selected: code });
     map.show(code);
@@ -65,7 +66,13 @@ function render({ model, el }) {
     if (!model.get("atlas").byteLength) { model.send({ do: "atlas" }); cells.dataset.waiting = "true"; return; }
     const picture = await bitmap(model.get("atlas"));
     delete cells.dataset.waiting;
-    if (cells.value === "patch") map.set({ tiles: picture, tileSize: model.get("tile") });
+    if (cells.value === "patch") map.set({ tiles: picture, tileSize: model.get("tile") }); else picture.close();
+  }
+
+  function giveUp() {  // Python is through with decoding, and there is no atlas: the message says why
+    if (model.get("decoding") || model.get("atlas").byteLength || !cells.dataset.waiting) return;
+    delete cells.dataset.waiting;
+    cells.value = "count";
   }
 
   function takeUp() {
@@ -82,7 +89,9 @@ function render({ model, el }) {
     const keys = Float64Array.from(counts, (value, code) => value * 2 ** 20 + (2 ** 20 - 1 - code)).sort().reverse();
     byCount = Uint32Array.from(keys, (key) => 2 ** 20 - 1 - (key % 2 ** 20));
     rank = new Uint32Array(counts.length);
-    byCount.forEach((code, place) => { rank[code] = place + 1; });
+    byCount.forEach((code, place) => {  // equals share a rank
+      rank[code] = place && counts[code] === counts[byCount[place - 1]] ? rank[byCount[place - 1]] : place + 1;
+    });
     map.set({ values: counts, columns: model.get("columns"), tiles: null, order: { index: null, count: byCount, similarity: similar }[sort.value], selected: model.get("selected") });
     map.canvas.dataset.total = total;
     drawPlots();
@@ -98,14 +107,22 @@ function render({ model, el }) {
     linePlot(frequencies, [{ x: places, y: places.map((place) => counts[byCount[place - 1]]) }],
       { width: 340, height: 130, xlog: true, ylog: true, ylabel: "tokens of a code", xlabel: "codes, most frequent first" });
     linePlot(covered, [{ x: places, y: places.map((place) => 100 * sums[place - 1] / total) }],
-      { width: 340, height: 130, xlog: true, ylabel: "% of all tokens covered", xlabel: "most frequent codes", yrange: [0, 100] });
+      { width: 340, height: 130, xlog: true, ylabel: "% of all tokens covered", xlabel: "most frequent codes", yrange: [0, 103] });
     const curve = model.get("curve"), tokens = f32(curve.tokens);
-    linePlot(growth, ["seen", "expected", "in_queue"].map((name) => ({ x: tokens, y: f32(curve[name]).map((value) => 100 * value / k) })),
-      { width: 340, height: 150, xlog: true, ylabel: "codes seen, % of the codebook", xlabel: "tokens seen", yrange: [0, 100],
+    linePlot(growth, ["seen", "expected", "in_queue"].map((name, number) => ({ x: tokens, y: f32(curve[name]).map((value) => 100 * value / k),
+      width: number === 2 ? 3 : 1.8 })),  // dots over a line that they may follow all along
+      { width: 340, height: 150, xlog: true, ylabel: "codes seen, % of the codebook", xlabel: "tokens seen", yrange: [0, 103],
         marks: tokens.at(-1) > 65536 ? [{ x: 65536, label: "65,536" }] : [] });
     const context = sized(scale, 420, 10);
     for (let x = 0; x < 420; x++) { context.fillStyle = `rgb(${heat(x / 419)})`; context.fillRect(x, 0, 1, 10); }
-    scaleText.textContent = `1 token to ${count(counts[byCount[0]])} tokens, on a log scale; grey with a cross: never chosen`;
+    readScale();
+  }
+
+  function readScale() {
+    const cell = map.tiles ? "each code decoded alone" : `1 token to ${count(counts[byCount[0]] ?? 1)} tokens, on a log scale`;
+    const text = [cell, map.reading("never chosen")].filter(Boolean).join("; ");
+    scale.style.display = map.tiles ? "none" : "";
+    if (scaleText.textContent !== text) scaleText.textContent = text;
   }
 
   // The chosen code.
@@ -122,17 +139,18 @@ function render({ model, el }) {
     const detail = model.get("detail"), mine = ++turn;
     if (detail.code === undefined) return;
     const [alone, images, patches] = await Promise.all([detail.alone, detail.images, detail.patches].map((part) => part?.byteLength ? bitmap(part) : null));
-    if (mine !== turn) return;  // another code was chosen meanwhile
+    const free = () => [alone, images, patches].forEach((strip) => strip?.close());
+    if (mine !== turn) return free();  // another code was chosen meanwhile
     const size = alone.height;
     const aloneTile = tile(alone, size, 0, 72, `code ${detail.code} decoded alone`);
-    const nearest = detail.nearest.map((code, place) => node("button", { class: "nearest", title: `code ${code}, distance ${detail.distances[place]}`, onclick: () => choose(code) },
-      tile(alone, size, place + 1, 40, `code ${code} decoded alone`), `${code}`));
+    const nearest = detail.nearest.map((code, place) => node("button", { class: "nearest", "aria-label": `code ${code}, at distance ${short(detail.distances[place])}`, onclick: () => choose(code) },
+      tile(alone, size, place + 1, 40, `code ${code} decoded alone`), `${code}`, node("div", { class: "caption number" }, short(detail.distances[place]))));
     const places = new CellMap({ width: 110, height: 110, label: "where in the grid this code appears", interactive: false });
-    const [h, w] = detail.grid;
+    const [h, w] = detail.grid, here = u32(detail.grid_counts), [least, most] = [Math.min(...here), Math.max(...here)];
     const head = node("h4", { class: "number head", style: "margin:8px 0 4px" }, say(detail.code));
     const parts = [node("div", { class: "column" }, node("p", { class: "caption" }, "decoded alone"), aloneTile),
-      node("div", { class: "column" }, node("p", { class: "caption" }, "nearest codes"), node("div", { class: "bar" }, ...nearest)),
-      node("div", { class: "column" }, node("p", { class: "caption" }, `where in the ${h}x${w} grid`), places.element)];
+      node("div", { class: "column" }, node("p", { class: "caption" }, "nearest codes, and how far they are"), node("div", { class: "bar" }, ...nearest)),
+      node("div", { class: "column" }, node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${count(least)} (dark) to ${count(most)} (bright)`), places.element)];
     const rows = [head, node("div", { class: "row" }, ...parts)];
     if (images) {
       const side = images.height, names = detail.image_names;
@@ -155,11 +173,15 @@ function render({ model, el }) {
         return pair;
       }));
       rows.push(node("p", { class: "caption" }, "patches from these images, the token in the middle; below each, as decoded in its image"), line(0, detail.num_first),
-        node("p", { class: "caption" }, "a random sample of all its patches"), line(detail.num_first, number));
+        node("div", { class: "bar" }, node("span", { class: "caption" }, "a random sample of all its patches"),
+          node("button", { class: "sample", onclick: () => model.send({ do: "sample" }) }, "another sample")), line(detail.num_first, number));
     } else rows.push(node("p", {}, "No image uses this code."));
+    free();
+    const focused = [...below.querySelectorAll("button")].indexOf(below.querySelector("button:focus"));
     below.replaceChildren(...rows);
     below.dataset.code = detail.code;
-    places.set({ values: u32(detail.grid_counts), columns: w, scale: "linear" });
+    if (focused >= 0) below.querySelectorAll("button")[focused]?.focus({ preventScroll: true });  // it stays where it was
+    places.set({ values: here, columns: w, scale: "linear" });
     await addDecoded(mine);
     performance.mark("vistok:patches");
     if (performance.getEntriesByName("vistok:click").length) performance.measure("vistok:click-to-patches", "vistok:click", "vistok:patches");
@@ -176,10 +198,10 @@ function render({ model, el }) {
     const detail = model.get("detail"), decoded = model.get("decoded");
     if (decoded.code !== detail.code || decoded.level !== detail.level || !decoded.patches?.byteLength) return;
     const strip = await bitmap(decoded.patches);
-    if (mine !== turn) return;
-    for (const pair of below.querySelectorAll(".pair")) {
+    if (mine === turn) for (const pair of below.querySelectorAll(".pair")) {
       if (pair.children.length < 2) pair.append(marked(tile(strip, strip.height, +pair.dataset.place, 48, "decoded in its image")));
     }
+    strip.close();
   }
 
   box.append(content);
@@ -190,8 +212,8 @@ function render({ model, el }) {
     painted = true; box.dataset.painted = "true";
   }));
   const stopModel = listen(model, { "change:counts": takeUp, "change:description": drawPlots, "change:atlas": () => { if (cells.value === "patch") fill(); },
-    "change:detail": show, "change:decoded": () => addDecoded(turn), "change:selected": () => map.set({ selected: model.get("selected") }) });
-  const stopTheme = onTheme(() => { map.draw(); if (counts.length) drawPlots(); });
-  return () => { stopFrame(); stopModel(); stopTheme(); };
+    "change:decoding": giveUp, "change:detail": show, "change:decoded": () => addDecoded(turn), "change:selected": () => map.set({ selected: model.get("selected") }) });
+  const stopTheme = onTheme(box, () => { map.draw(); if (counts.length) drawPlots(); });
+  return () => { stopFrame(); stopModel(); stopTheme(); map.tiles?.close(); };
 }
 export default { render };

@@ -12,9 +12,11 @@ function render({ model, el }) {
   const caption = node("p", { class: "caption" });
 
   async function show() {
-    const place = model.get("selected"), strip = model.get("tiles").byteLength ? await bitmap(model.get("tiles")) : null;
+    const place = model.get("selected");
+    if (!(place in perplexity)) return;  // the message says so
+    const strip = model.get("tiles").byteLength ? await bitmap(model.get("tiles")) : null;
     map.set({ selected: place });
-    if (place !== model.get("selected")) return;
+    if (place !== model.get("selected")) { strip?.close(); return; }
     const rows = [];
     for (let i = 0; i < number && codes[place * number + i] >= 0; i++) {
       const canvas = node("canvas", { role: "img", "aria-label": "decoded alone" }), context = sized(canvas, 22, 22), times = counts[place * number + i];
@@ -24,6 +26,7 @@ function render({ model, el }) {
       rows.push(node("div", { class: "bar number", style: "margin:0" }, canvas, node("span", { style: "min-width:6em" }, `code ${codes[place * number + i]}`),
         node("span", { style: `display:inline-block;height:10px;background:#0072b2;width:${Math.max(1, 160 * share)}px` }), `${count(times)} images, ${percent(share)}`));
     }
+    strip?.close();
     list.replaceChildren(node("strong", { class: "head" }, `row ${Math.floor(place / w)}, column ${place % w}: perplexity ${perplexity[place].toFixed(1)}`), ...rows);
   }
 
@@ -35,7 +38,7 @@ function render({ model, el }) {
     show();
   }
   const stopModel = listen(model, { "change:selected": show, "change:tiles": show });
-  const stopTheme = onTheme(() => map.draw());
+  const stopTheme = onTheme(box, () => map.draw());
   return () => { stopFrame(); stopModel(); stopTheme(); };
 }
 export default { render };

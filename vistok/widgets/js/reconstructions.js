@@ -17,14 +17,18 @@ function render({ model, el }) {
     "aria-label": `${kind}; arrow keys move the lens, with shift by 8 pixels`, style: "cursor:crosshair" }));
   const details = kinds.map((kind) => node("canvas", { role: "img", "aria-label": `the lens on the ${kind}`, data: { detail: kind } }));
   const place = node("p", { class: "caption number", "aria-live": "polite", data: { role: "place" } });
-  const strip = node("div", { class: "bar", role: "radiogroup", "aria-label": "image",
-    style: "gap:4px;max-height:200px;overflow-y:auto;padding:3px;align-items:flex-start" });
+  // The list is as high as three whole rows and rests at whole rows; what it hides is counted, as many systems hide scrollbars.
+  const HIGH = "54px + 1.4em";
+  const strip = node("div", { class: "bar", role: "radiogroup", "aria-label": "image", onscroll: () => rest(),
+    style: `position:relative;gap:4px;max-height:calc(3 * (${HIGH}) + 14px);box-sizing:border-box;padding:3px;margin-bottom:0;`
+      + "align-items:flex-start;overflow-y:auto;scrollbar-color:var(--faint) transparent;scroll-snap-type:y mandatory;scroll-padding:3px" });
+  const more = node("p", { class: "caption", data: { role: "more" } });
   box.append(
     node("div", { class: "bar" }, heading, node("label", {}, "lens ", zoom)),
     node("div", { class: "row" }, ...kinds.map((kind, i) => node("div", { class: "column" },
       node("p", { class: "caption" }, kind), wholes[i], details[i]))),
     place, errorBar(scale),
-    node("div", { class: "bar", style: "margin-top:6px" }, node("label", {}, "images ", order)), strip);
+    node("div", { class: "bar", style: "margin-top:6px" }, node("label", {}, "images ", order)), strip, more);
 
   function save(changes) {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
@@ -66,15 +70,25 @@ function render({ model, el }) {
     const by = model.get("order"), sorted = names.map((_, i) => i);
     order.value = by;
     if (by !== "by number") sorted.sort((a, b) => (by === "worst first" ? 1 : -1) * (psnr[a] === psnr[b] ? 0 : psnr[a] < psnr[b] ? -1 : 1));
-    const side = thumbnails ? thumbnails.height : 0;
+    const side = thumbnails ? thumbnails.height : 0, focused = strip.querySelector(":focus");
     strip.replaceChildren(...sorted.map((image) => {
       const small = node("canvas", { "aria-hidden": "true" });
       if (thumbnails) paint(small, thumbnails, 48, 48, [image * side, 0, side, side]);
       return node("button", { role: "radio", "aria-label": `image ${image}, ${names[image]}, ${decibels(psnr[image])}`,
-        title: `image ${image}: ${names[image]}`, style: "padding:2px", data: { image }, onclick: () => save({ image }) },
+        title: `image ${image}: ${names[image]}`, data: { image }, onclick: () => save({ image }),
+        style: `padding:2px;box-sizing:border-box;height:calc(${HIGH});scroll-snap-align:start` },
       small, node("span", { class: "caption number" }, decibels(psnr[image])));
     }));
     mark();
+    rest();
+    if (focused) strip.querySelector("[tabindex='0']").focus();
+  }
+
+  // Say how many thumbnails are out of sight.
+  function rest() {
+    const [top, bottom] = [strip.scrollTop, strip.scrollTop + strip.clientHeight];
+    const hidden = [...strip.children].filter((button) => button.offsetTop < top || button.offsetTop + button.offsetHeight > bottom);
+    more.textContent = hidden.length ? `${count(hidden.length)} more: scroll` : "";
   }
 
   // Of the thumbnails one is chosen, and one is reached by the tab key; arrow keys go from there.
@@ -92,7 +106,7 @@ function render({ model, el }) {
   strip.addEventListener("keydown", (event) => {
     const all = [...strip.children], from = all.findIndex((button) => button.tabIndex === 0);
     const to = { ArrowRight: from + 1, ArrowDown: from + 1, ArrowLeft: from - 1, ArrowUp: from - 1, Home: 0, End: all.length - 1 }[event.key];
-    if (to === undefined) return;
+    if (to === undefined || !plain(event)) return;
     event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
     const next = all[Math.min(Math.max(to, 0), all.length - 1)];
     save({ image: Number(next.dataset.image) });
@@ -108,7 +122,7 @@ function render({ model, el }) {
     canvas.addEventListener("keydown", (event) => {
       const step = event.shiftKey ? 8 : 1;
       const move = { ArrowLeft: [0, -step], ArrowRight: [0, step], ArrowUp: [-step, 0], ArrowDown: [step, 0] }[event.key];
-      if (!move || !shown.length) return;
+      if (!move || !shown.length || !plain(event)) return;
       event.preventDefault(); event.stopPropagation();
       const [left, top, side] = lens();  // from where it is seen, not from beyond the edge
       save({ lens: [top + side / 2 + move[0], left + side / 2 + move[1]] });
@@ -117,9 +131,11 @@ function render({ model, el }) {
 
   const deaf = listen(model, { "change:original": load, "change:reconstruction": load, "change:image": mark,
     "change:lens": draw, "change:zoom": draw, "change:order": list });
+  const watch = new ResizeObserver(rest);
+  watch.observe(strip);
   list();
   load();
   picture(model.get("thumbnails")).then((made) => { thumbnails = made; list(); });
-  return () => { asked++; deaf(); stop(); };
+  return () => { asked++; watch.disconnect(); deaf(); stop(); };
 }
 export default { render };
