@@ -1,11 +1,12 @@
 """One of several processes: trains and measures, and leaves in a folder what came of it; `test_processes.py` compares.
 
-RANK=0 WORLD_SIZE=2 ... python process_group.py <folder> <folder of images> <float64 or float32>
+RANK=0 WORLD_SIZE=2 ... python process_group.py <folder> <folder of images> <float64, float32 or differ>
 """
 
 import functools
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,13 @@ def train(out: Path, images: str) -> None:
     if world == "2":
         trainer.train_step = train_step
     if world in "23":
-        assert trainer.step == {"2": 0, "3": STOPPED_AT}[world]
+        begun = trainer.step
         for _ in trainer:
             pass
-        assert trainer.step == {"2": STOPPED_AT, "3": STEPS}[world]
+        if world == "2":  # they agree on it within 10 steps, where these are fast
+            assert begun == 0 and STOPPED_AT - 5 < trainer.step <= STOPPED_AT
+        else:
+            assert STOPPED_AT - 5 < begun <= STOPPED_AT and trainer.step == STEPS
 
 
 def first_gradients(out: Path, images: str) -> None:
@@ -154,6 +158,29 @@ def measure(out: Path, images: str) -> None:
             (out / f"metrics-{number}-{os.environ['WORLD_SIZE']}.json").write_text(json.dumps(values))
 
 
+def differ(out: Path, images: str) -> None:
+    """Save what each process says where they do not have the same: a checkpoint, a metric's weights."""
+    from vistok import Run, Trainer, VisualTokenizer, evaluate
+
+    rank = os.environ["RANK"]
+    for _ in Trainer(Run.open(out / "together", config(images, steps=5)), progress=False):
+        pass
+    mine = out / f"alone-{rank}"  # as on a disk of each machine's own
+    if rank == "0":
+        shutil.copytree(out / "together", mine)
+    try:
+        for _ in Trainer(Run.open(mine, config(images, steps=5)), progress=False):
+            pass
+        (out / f"said-{rank}.txt").write_text("trained")
+    except ValueError as error:
+        (out / f"said-{rank}.txt").write_text(str(error))
+
+    options = {"rfid": True, "rfid_weights": out / "inception.pth"} if rank == "0" else {"rfid": False}
+    tokenizer = VisualTokenizer.from_config(config(images))
+    record = evaluate(tokenizer, "folder", data_root=images, split="train", lpips="off", progress=False, **options)
+    (out / f"metrics-{rank}.json").write_text(json.dumps(record.to_dict()))
+
+
 if __name__ == "__main__":
     folder, images, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     if kind == "float64":
@@ -164,7 +191,9 @@ if __name__ == "__main__":
     assert state.num_processes == int(os.environ["WORLD_SIZE"])
     if kind == "float64":
         train(folder, images)
-    else:
+    elif kind == "float32":
         first_gradients(folder, images)
         measure(folder, images)
+    else:
+        differ(folder, images)
     state.destroy_process_group()

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vistok import Run, TrainConfig, VisualTokenizer, evaluate
@@ -64,7 +65,12 @@ def command(config_file: Path, run: Path) -> list[str]:
 def started(config_file: Path, run: Path) -> Iterator[subprocess.Popen]:
     """A training in the background, once its log has two lines; killed at the end, if it still runs."""
     with subprocess.Popen(
-        command(config_file, run), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(config_file, run),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             end = time.monotonic() + SECONDS
@@ -219,6 +225,37 @@ def test_asked_to_end_it_saves_says_so_and_goes_on(toy: Toy, tmp_path: Path, num
     assert said and "Traceback" not in errors
     (checkpoint,) = Run.open(tmp_path / "run").checkpoints.files()
     assert int(checkpoint.stem[5:]) == int(said[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_its_loading_processes_are_asked_as_well_it_saves(toy: Toy, tmp_path: Path, number: int) -> None:
+    """A terminal, JupyterLab, a launcher and Slurm tell all processes of a group to end."""
+    large = tmp_path / "images"
+    large.mkdir()
+    for index in range(20):  # slow to read, so that the training waits for data when it is told
+        Image.effect_noise((400, 400), 60).convert("RGB").save(large / f"{index:02}.png")
+    slow = {"data_root": str(large), "crop": "adm", "num_workers": 2, "batch_size": 16}
+    file = write_config(toy(steps=10**6, report_every=2, checkpoint_every=10**6, **slow), tmp_path)
+    with started(file, tmp_path / "run") as process:
+        os.killpg(process.pid, number)
+        output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, errors
+    assert "Interrupted: saved at step" in output and "Traceback" not in errors
+    assert len(Run.open(tmp_path / "run").checkpoints.files()) == 1
+
+
+def test_stopped_before_its_first_report_it_says_so(toy: Toy, tmp_path: Path) -> None:
+    file, run = write_config(toy(steps=10**6, report_every=10**6, checkpoint_every=10**6), tmp_path), tmp_path / "run"
+    with subprocess.Popen(command(file, run), env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + SECONDS
+        while not (run / "log.jsonl").is_file():  # made as the training begins
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert re.search(rf"\nstep \d+ of 1000000: {run}\n$", output)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,5 +1,8 @@
 """Several processes that a notebook starts and follows: on the CPU, two."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +47,18 @@ def test_reports_are_those_of_the_log_and_stopping_saves_and_goes_on(toy: Toy, t
     assert trainer.run.checkpoints.load()[0]["step"] == trainer.step
     steps = [line["step"] for line in trainer.run.log()]
     assert steps == [*range(10, trainer.step + 1, 10)]
+
+
+def test_left_while_the_processes_start_it_ends_them(toy: Toy, tmp_path: Path) -> None:
+    trainer = LaunchedTrainer(Run.open(tmp_path / "run", toy(steps=10**6)), 2, progress=False)
+    reports = iter(trainer)
+    interrupted = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupted.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(reports)  # returns at all: they would train for hours
+    assert trainer.step < 10**6
+    with trainer.run.alone():  # no process trains it
+        pass
 
 
 def test_the_dashboard_shows_a_run_of_several_processes(toy: Toy, tmp_path: Path) -> None:

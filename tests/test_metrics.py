@@ -493,3 +493,19 @@ def test_metrics_without_images_say_so() -> None:
         pytest.raises(ValueError, match="at least one image"),
     ):
         PSNR().compute()
+
+
+def test_a_state_from_elsewhere_leaves_a_metric_on_its_device() -> None:
+    saved = CodebookUsage(4)
+    saved.persistent(True)
+    saved.update(torch.tensor([1, 1, 3]))
+    usage = CodebookUsage(4).to("meta")  # stands for a GPU; checkpoints are loaded to the CPU
+    usage.persistent(True)
+    usage.load_state_dict(saved.state_dict())
+    assert {value.device.type for value in usage.state_dict().values()} == {"meta"}
+    usage.reset()
+    assert usage.counts.device.type == "meta"
+    here = CodebookUsage(4)
+    here.persistent(True)
+    here.load_state_dict(saved.state_dict())
+    assert here.counts.tolist() == [0, 2, 0, 1]

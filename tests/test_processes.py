@@ -30,13 +30,13 @@ def free_port() -> str:
         return str(opened.getsockname()[1])
 
 
-def run_group(world: int, folder: Path, images: Path, dtype: str) -> None:
+def run_group(world: int, folder: Path, images: Path, what: str) -> None:
     """Run the script in so many processes, as a launcher would."""
     own = {"VISTOK_RUNS": str(folder / f"runs-{world}"), "VISTOK_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), str(images), dtype],
+            [sys.executable, str(SCRIPT), str(folder), str(images), what],
             env=os.environ | own | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -136,6 +136,31 @@ def test_several_processes_measure_what_one_does(measured: Path, number: int, wo
     for name in ("counts", "usage", "usage_queue", "perplexity", "entropy_bits", "bits_per_pixel"):
         assert several[name] == one[name], name
     assert several["notes"] == one["notes"]
+
+
+def test_processes_that_do_not_have_the_same_say_so_and_measure_what_all_can(tmp_path: Path, images_root: Path) -> None:
+    write_inception_weights(tmp_path / "inception.pth")
+    run_group(2, tmp_path, images_root, "differ")
+    said = [(tmp_path / f"said-{rank}.txt").read_text() for rank in (0, 1)]
+    for sentence in said:
+        assert sentence.startswith("Process 1 would begin with step 0, process 0 with 5: the run directory")
+    records = [json.loads((tmp_path / f"metrics-{rank}.json").read_text()) for rank in (0, 1)]
+    for record in records:
+        assert record["rfid"] is None and record["unavailable"]["rfid"] == "Not asked for (rfid=False)."
+        assert record["psnr"] == records[0]["psnr"] and record["num_images"] == 18
+
+
+def test_accelerates_choice_of_the_cpu_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make gpu-check` compares with it."""
+    script = (
+        "import torch; from accelerate import Accelerator, PartialState; from vistok.processes import process_state\n"
+        "PartialState.default_device = property(lambda state: torch.device('cuda'))\n"  # as where there is a GPU
+        "print(process_state().device, Accelerator(mixed_precision='no').device)"
+    )
+    for flag, device in (("1", "cpu"), ("0", "cuda")):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", flag)
+        done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert done.stdout.split() == [device, device]
 
 
 def children(process: subprocess.Popen) -> list[psutil.Process]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,62 @@ def test_of_a_damaged_checkpoint_is_told_once(toy: Toy, tmp_path: Path) -> None:
     assert len([warning for warning in told if file.name in str(warning.message)]) == 1
 
 
+def test_after_a_failure_amid_a_step_it_goes_on_from_the_checkpoint(toy: Toy, tmp_path: Path) -> None:
+    config = toy(quantizer="ema", steps=6, checkpoint_every=2)
+    whole = trained(config, tmp_path / "whole")
+    trainer = opened(config, tmp_path / "hurt")
+    take, failures = trainer.optimizer.step, [KeyboardInterrupt]
+
+    def step() -> None:  # gradients and the codebook's sums are already those of this step
+        if trainer.step == 3 and failures:
+            raise failures.pop()
+        take()
+
+    trainer.optimizer.step = step
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer)
+    list(trainer)
+    assert_same_weights(trainer.tokenizer.state_dict(), whole.tokenizer.state_dict())
+    assert log_without_rates(trainer.run) == log_without_rates(whole.run)
+
+    trainer = opened(config, tmp_path / "early")
+    trainer.optimizer.step = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer)
+    with pytest.raises(ValueError, match="failed before its first checkpoint: begin it again with a new Trainer"):
+        list(trainer)
+
+
+def test_a_run_does_not_go_on_with_other_images(toy: Toy, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(toy().data_root, root)
+    config = toy(data_root=str(root), steps=6)
+    stopped = opened(config, tmp_path / "run")
+    for _ in stopped:
+        break
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    kept = next(iter(root.rglob("*.png")))
+    kept.rename(other := kept.with_name("other.png"))
+    with pytest.raises(
+        ValueError, match=r"others than those this run was trained on so far \(18 then, 18 now; fingerprint"
+    ):
+        list(opened(config, tmp_path / "run"))
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+    other.rename(kept)
+    list(opened(config, tmp_path / "run"))
+
+
+def test_a_loop_that_another_thread_closes_is_saved(toy: Toy, tmp_path: Path) -> None:
+    trainer = opened(toy(steps=6, checkpoint_every=1000), tmp_path / "run")
+    loop = iter(trainer)
+    next(loop)
+    closing = threading.Thread(target=loop.close)
+    closing.start()
+    closing.join()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the other thread could not
+    assert trainer.run.checkpoints.load()[0]["step"] == 2
+
+
 def test_the_first_ctrl_c_waits_for_the_step_and_the_handler_comes_back(toy: Toy) -> None:
     before = signal.getsignal(signal.SIGINT)
     trainer = opened(toy(steps=20, checkpoint_every=1000))
@@ -452,7 +509,7 @@ def test_another_thread_count_is_said_on_resuming(toy: Toy, capsys: pytest.Captu
         break
     torch.set_num_threads(2)
     trained(toy())
-    assert "This run began with 1 threads and goes on with 2" in capsys.readouterr().out
+    assert "This run goes on with threads 2, after 1: sums round differently." in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.environ.get("VISTOK_EXTENDED") != "1", reason="compiles for minutes: VISTOK_EXTENDED=1")

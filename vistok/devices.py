@@ -53,10 +53,28 @@ def deterministic(on: bool) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
     torch.use_deterministic_algorithms(True)
     try:
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True):
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
             yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def get_rng_state(device: torch.device) -> torch.Tensor | None:
+    """Return the state of a GPU's own random numbers; None for a CPU, whose generator is PyTorch's global one."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def set_rng_state(device: torch.device, state: torch.Tensor | None) -> None:
+    """Take over what `get_rng_state` returned, on the same kind of device; None changes nothing."""
+    if state is None:
+        return
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state)
 
 
 def release_idle_threads() -> None:

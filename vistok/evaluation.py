@@ -32,7 +32,7 @@ from vistok.config import resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
-from vistok.processes import process_state, rank_and_number
+from vistok.processes import of_all_processes, process_state, rank_and_number
 from vistok.provenance import provenance
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
@@ -184,6 +184,9 @@ def evaluate(
     )
     num_images = len(opened) if max_images is None else min(max_images, len(opened))
     metrics, unavailable = _image_metrics(size, num_images, rfid, rfid_weights, lpips)
+    for missing in of_all_processes(unavailable):  # what one machine lacks none can measure
+        metrics = {name: metric for name, metric in metrics.items() if name not in missing}
+        unavailable = missing | unavailable
     codebook_sizes = tokenizer.quantizer.codebook_sizes
     usages = [CodebookUsage(codebook_size, sync_on_compute=False) for codebook_size in codebook_sizes]
     rank, num_processes = rank_and_number()

@@ -1,11 +1,15 @@
 """Files: written whole or not at all, and read as what a stranger may have written."""
 
 import contextlib
+import errno
 import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import psutil
 
 MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
 MAX_SHOWN = 200  # characters of a value in an error sentence
@@ -25,7 +29,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Yields:
         the new file, open for reading and writing.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         with part.open("w+b") as file:
             yield file
@@ -36,10 +40,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # some network disks cannot sync a folder, and need not
+                    raise
             finally:
                 os.close(folder)
     finally:
         part.unlink(missing_ok=True)
+
+
+def left_behind(part: Path) -> bool:
+    """Return whether a `.part` file is that of a writer on this machine which is no more."""
+    host, _, pid = part.name.removesuffix(".part").rpartition(".")
+    return host.endswith(f".{platform.node()}") and pid.isdecimal() and not psutil.pid_exists(int(pid))
 
 
 def shown(value: object) -> str:

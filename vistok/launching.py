@@ -74,9 +74,10 @@ class LaunchedTrainer(Trainer):
                     self.step = report.step
                     bar.update(self.step - bar.n)
                     yield report
-            finally:  # of an abandoned loop the processes save and end too
-                self._ask(process)
-                process.wait()
+            finally:  # of an abandoned loop the processes save and end too, those that are not there yet as well
+                while process.poll() is None:
+                    self._ask(process)
+                    time.sleep(LOOK_SECONDS)
                 self._resume()
                 self._result_step = self.step
             if process.returncode and not self._stop_asked:  # asked while they start they end without a word

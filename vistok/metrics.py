@@ -18,6 +18,7 @@ import io
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -328,6 +329,12 @@ class CodebookUsage(Metric):
         self.add_state("counts", zeros, dist_reduce_fx="sum")
         self.add_state("last", zeros - 1, dist_reduce_fx="max")  # place of each code's last index; -1: none yet
         self.add_state("num_outside", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
+        for name in (f"{prefix}{state}" for state in self._defaults):
+            if name in state_dict:  # the base class would move the metric to where the state lies
+                state_dict[name] = state_dict[name].to(self.counts.device)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def update(self, indices: Tensor, place: int | None = None) -> None:
         """Add indices, in their order.

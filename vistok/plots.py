@@ -13,15 +13,32 @@ from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
 from vistok.codebook import poster
 from vistok.encoded import UsageCurve
 from vistok.plane import EXTENT, Partition
+from vistok.runs import Run
 
 DPI = 80
 ADVERSARIAL_NAMES = ("adversarial", "discriminator", "logits_real", "logits_fake", "lecam", "r1")  # of `Report.losses`
+# Okabe and Ito's hues, told apart by colour-blind readers too, some darkened: those of `LINES` in widgets/js/common.js.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b87f00", "#1f8fd0", "#767676", "#8f8400")
+_DASHES = ("-", "--", ":", "-.")  # four lines each
+_MARKERS = "osD^v<>phX*"
+_MAX_CROSSES = 4096  # on a map of more codes they would be specks: its dead codes are grey only
+
+
+def _line_style(number: int) -> dict[str, Any]:
+    """Return colour and dashes of a figure's line, counted from 0; no two of 16 are alike."""
+    return {"color": COLOURS[number % len(COLOURS)], "ls": _DASHES[number // 4 % len(_DASHES)]}
+
+
+def _point_style(number: int) -> dict[str, Any]:
+    return {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "ls": ""}
 
 
 def reconstructions(
@@ -46,7 +63,7 @@ def reconstructions(
         axes[-1, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
         if titles:
             axes[0, column].set_title(titles[column], fontsize=8)
-    for axis, label in zip(axes[:, 0], (*rows, "error"), strict=True):
+    for axis, label in zip(axes[:, 0], (*rows, "error, 0 to 0.5"), strict=True):
         axis.set_ylabel(label, fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -103,44 +120,118 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
         log: `run.log()`.
         steps: length of the run, the right end of the axis.
     """
-    names = list(dict.fromkeys(name for entry in log for name in entry["losses"]))
-    played = [name for name in names if name in ADVERSARIAL_NAMES]
+    played = _loss_names(log, played=True)
     panels = 3 if played else 2
-    figure, axes = plt.subplots(1, panels, figsize=(4.5 * panels, 2.6), dpi=DPI)
-    left, right = axes[0], axes[-1]
-    _draw_losses(left, log, [name for name in names if name not in ADVERSARIAL_NAMES], steps)
-    left.set_yscale("log")
+    figure, axes = plt.subplots(1, panels, figsize=(4.5 * panels, 3.4), dpi=DPI, layout="constrained")
+    _draw_losses(axes[0], log, _loss_names(log), steps)
     if played:
-        _draw_losses(axes[1], log, played, steps)
-        axes[1].set_ylabel("tokenizer and discriminator")
-    _draw_usage(right, log, steps)
-    figure.tight_layout()
+        _draw_players(axes[1], log, played, steps)
+    _draw_usage(axes[-1], log, steps)
     return figure
+
+
+def _loss_names(log: Sequence[dict[str, Any]], *, played: bool = False) -> list[str]:
+    """Return the losses of a log, or what the discriminator and the tokenizer make of each other (`played`), in their order.
+
+    The adversarial weight is neither: it is a factor, of another size than any loss.
+    """
+    names = dict.fromkeys(name for entry in log for name in entry["losses"] if name != "adversarial_weight")
+    return [name for name in names if (name in ADVERSARIAL_NAMES) == played]
 
 
 def _draw_usage(axis: Axes, log: Sequence[dict[str, Any]], steps: int) -> None:
     step = [entry["step"] for entry in log]
-    axis.plot(step, [100 * entry["usage"] for entry in log], color="C2")
-    axis.set(xlabel="step", xlim=(0, steps), ylim=(0, 103))
-    axis.set_ylabel("codebook usage, % of codes", color="C2")
     twin = axis.twinx()
-    twin.plot(step, [entry["perplexity"] for entry in log], color="C4", lw=1)
-    twin.set_ylabel("perplexity, codes", color="C4")
+    lines = axis.plot(step, [100 * entry["usage"] for entry in log], color=COLOURS[2], label="usage")
+    lines += twin.plot(step, [entry["perplexity"] for entry in log], "--", color=COLOURS[3], label="perplexity")
+    axis.set(ylabel="codebook usage, % of codes", ylim=(0, 103))
+    twin.set_ylabel("perplexity, codes")
     twin.set_ylim(bottom=0)
+    _finish_steps(axis, steps, lines)
 
 
 def _draw_losses(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str], steps: int) -> None:
-    for name in names:
-        style = {"color": "black", "lw": 2, "alpha": 0.4} if name == "total" else {"lw": 1.2}
+    """Draw losses on a log axis; where one is zero or negative, as a hinge loss may be, with a linear part around zero."""
+    _draw_lines(axis, log, names, steps)
+    values = np.array([value for line in axis.lines for value in line.get_ydata()])
+    values = values[np.isfinite(values)]
+    if (values > 0).all():
+        axis.set(yscale="log", ylabel="loss")
+    else:
+        within = 10 ** np.floor(np.log10(np.quantile(abs(values[values != 0]), 0.1))) if values.any() else 1
+        axis.set_yscale("symlog", linthresh=within)
+        axis.axhline(0, color="0.6", lw=0.6)
+        axis.set_ylabel(f"loss, linear within ±{within:g}", fontsize=9)
+
+
+def _draw_players(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str], steps: int) -> None:
+    _draw_lines(axis, log, names, steps)
+    axis.set_ylabel("loss, or mean logit")
+    axis.set_title("tokenizer and discriminator", fontsize=9)
+
+
+def _draw_lines(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str], steps: int) -> None:
+    for number, name in enumerate(name for name in names if name != "total"):
+        entries = [entry for entry in log if name in entry["losses"]]  # the adversarial terms begin amid a run
+        style = _line_style(number)
         if name == "commitment":  # of VQ it equals the codebook loss, and would hide it
             style["ls"] = "--"
-        entries = [entry for entry in log if name in entry["losses"]]  # the adversarial terms begin amid a run
-        axis.plot(
-            [entry["step"] for entry in entries], [entry["losses"][name] for entry in entries], label=name, **style
-        )
-    axis.set(xlabel="step", ylabel="loss", xlim=(0, steps))
-    if names:
-        axis.legend(fontsize=7)
+        values = [entry["losses"][name] for entry in entries]
+        axis.plot([entry["step"] for entry in entries], values, label=name, lw=1.2, **style)
+    if "total" in names:
+        values = [entry["losses"]["total"] for entry in log]
+        axis.plot([entry["step"] for entry in log], values, label="total", color="black", lw=2, alpha=0.4, zorder=1)
+    _finish_steps(axis, steps, axis.lines)
+
+
+def _finish_steps(axis: Axes, steps: int, lines: Sequence[Line2D]) -> None:
+    """Give an axis of steps its end, whole numbers, and below them the legend, where it covers no line."""
+    axis.set(xlabel="step", xlim=(0, steps))
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axis.legend(handles=lines, fontsize=8, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+
+
+def codebook_curves(runs: Sequence[Run]) -> Figure:
+    """Draw usage, perplexity, codebook loss and reconstruction loss of several runs over their steps, one line a run.
+
+    Steps are on a log axis: a codebook collapses in the first hundred of thousands. The reconstruction loss hardly shows it,
+    and stands beside the others to be compared. A run without a codebook loss has no line there.
+
+    Args:
+        runs: with a log; they are called by their rows where those differ, or else by their directories.
+    """
+    panels = {
+        "usage": "codebook usage, % of codes",
+        "perplexity": "perplexity, codes",
+        "codebook": "codebook loss",
+        "reconstruction": "reconstruction loss",
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), dpi=DPI, layout="constrained", sharex=True)
+    names = _run_names(runs)
+    for number, (name, run) in enumerate(zip(names, runs, strict=True)):
+        entries = [entry["losses"] | entry | {"usage": 100 * entry["usage"]} for entry in run.log()]
+        for axis, key in zip(axes.flat, panels, strict=True):
+            if found := [(entry["step"], entry[key]) for entry in entries if key in entry]:
+                axis.plot(*zip(*found, strict=True), label=name, lw=1.4, **_line_style(number))
+    for axis, label in zip(axes.flat, panels.values(), strict=True):
+        axis.set(xscale="log", yscale="log", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set(yscale="linear", ylim=(0, 103))
+    for axis in axes[1]:
+        axis.set_xlabel("step")
+    for numbers in (axes[1, 0].xaxis, axes[1, 1].xaxis, axes[0, 1].yaxis, axes[1, 1].yaxis):
+        numbers.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        numbers.set_major_formatter("{x:,g}")
+        numbers.set_minor_formatter("")
+    columns = max(1, 140 // (max(map(len, names), default=0) + 8))  # as many as the figure is wide enough for
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    return figure
+
+
+def _run_names(runs: Sequence[Run]) -> list[str]:
+    rows = [(run.config.row or run.path.name).split("/")[-1] for run in runs]
+    return rows if len(set(rows)) == len(rows) else [run.path.name for run in runs]
 
 
 def weighted_losses(log: Sequence[dict[str, Any]], weights: dict[str, float]) -> list[dict[str, Any]]:
@@ -177,26 +268,23 @@ def dashboard(
         counts: tokens of each code, int64 [K], one a level; empty: without.
         pictures: uint8 [N, 3, 2H, W], originals over their reconstructions; None: without.
     """
-    names = list(dict.fromkeys(name for entry in log for name in entry["losses"]))
-    played = [name for name in names if name in ADVERSARIAL_NAMES]
-    figure = Figure(figsize=(13.5, 2.9 + (3.3 if len(counts) or pictures is not None else 0)), dpi=DPI)
+    played = _loss_names(log, played=True)
+    size = (13.5, 3.6 + (3.3 if len(counts) or pictures is not None else 0))
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     above, *below = figure.subfigures(1 if not len(counts) and pictures is None else 2, 1, squeeze=False)[:, 0]
     axes = above.subplots(1, 4 if played else 3)
-    for axis, entries, title in (
-        (axes[0], log, "losses, raw"),
-        (axes[1], weighted_losses(log, weights), "losses, weighted: what each adds to the total"),
-    ):
-        of_these = dict.fromkeys(name for entry in entries for name in entry["losses"])
-        _draw_losses(axis, entries, [name for name in of_these if axis is axes[1] or name not in played], steps)
-        axis.set_yscale("log")
-        axis.set_title(title, fontsize=8)
+    weighted = weighted_losses(log, weights)
+    _draw_losses(axes[0], log, _loss_names(log), steps)
+    axes[0].set_title("losses, raw", fontsize=9)
+    terms = {name for entry in weighted for name in entry["losses"]}
+    in_order = [name for name in _loss_names(log) + played if name in terms]  # a loss has one colour in both
+    _draw_losses(axes[1], weighted, in_order, steps)
+    axes[1].set_title("losses × weights: what each adds to the total", fontsize=9)
     if played:
-        _draw_losses(axes[2], log, played, steps)
-        axes[2].set_title("tokenizer and discriminator", fontsize=8)
+        _draw_players(axes[2], log, played, steps)
     _draw_usage(axes[-1], log, steps)
-    above.subplots_adjust(left=0.055, right=0.95, bottom=0.17, top=0.9, wspace=0.3)
     if below:
-        widths = [1] * len(counts) + ([] if pictures is None else [max(1, 3 - len(counts))])
+        widths = [1] * len(counts) + ([] if pictures is None else [2])
         panels = below[0].subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
         for level, (axis, of_codes) in enumerate(zip(panels, counts, strict=False)):
             draw_code_map(axis, of_codes, math.ceil(math.sqrt(len(of_codes))))
@@ -206,32 +294,49 @@ def dashboard(
             strip = pictures.permute(2, 0, 3, 1).flatten(1, 2)  # [2H, N * W, 3]
             panels[-1].imshow(strip.cpu().numpy(), interpolation="nearest")
             panels[-1].set(xticks=[], yticks=[])
-            panels[-1].set_title("originals, and below them their reconstructions", fontsize=8)
-        below[0].subplots_adjust(left=0.03, right=0.98, bottom=0.04, top=0.9, wspace=0.25)
+            panels[-1].set_title("originals over their reconstructions", fontsize=9)
     return figure
 
 
-def codebook_usage(counts: Tensor) -> Figure:
+def pixel_values(images: Tensor) -> Figure:
+    """Draw how the values of the three channels are distributed.
+
+    Args:
+        images: float [N, 3, H, W] in [-1, 1].
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 2.8), dpi=DPI, layout="constrained")
+    channels = (("red", COLOURS[1], "-"), ("green", COLOURS[2], "--"), ("blue", COLOURS[0], ":"))
+    for values, (name, colour, dashes) in zip(images.transpose(0, 1), channels, strict=True):
+        density, edges = np.histogram(values.flatten().cpu().numpy(), bins=64, range=(-1, 1), density=True)
+        axis.stairs(density, edges, label=f"{name} channel", color=colour, ls=dashes, lw=1.4)
+    axis.set(xlabel="pixel value, −1 to 1", ylabel="density", xlim=(-1.02, 1.02), ylim=(0, None))
+    _legend_beside(axis)
+    return figure
+
+
+def codebook_usage(counts: Tensor, source: str = "") -> Figure:
     """Draw how often each code was chosen, most frequent first, and the share of tokens that the first n codes cover.
 
     Args:
         counts: int64 [K].
+        source: what the tokens are of, for the title: "8 images", "the test split, level 0"; empty: not said.
     """
     ordered = counts.sort(descending=True).values.cpu().numpy()
     rank = np.arange(1, len(ordered) + 1)
-    used = int((ordered > 0).sum())
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.4), dpi=DPI)
-    left.step(rank[:used], ordered[:used], where="mid", marker=".", ms=3, color="C2")
+    used, tokens = int((ordered > 0).sum()), int(ordered.sum())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9), dpi=DPI, layout="constrained")
+    left.step(rank[:used], ordered[:used], where="mid", marker=".", ms=3, color=COLOURS[2])
     if used < len(ordered):
-        left.axvspan(used + 0.5, len(ordered) + 0.5, color="0.85", label=f"{len(ordered) - used} codes never chosen")
-        left.legend(fontsize=8, loc="lower left")
+        left.axvspan(used + 0.5, len(ordered) + 0.5, color="0.85")
     left.set(xlabel="code, most frequent first", ylabel="tokens", xscale="log", yscale="log")
     left.set(xlim=(0.9, len(ordered) + 0.5), ylim=(0.8, None))
-    left.set_title(f"{used} of {len(ordered)} codes used", fontsize=9)
-    right.plot(rank, 100 * np.cumsum(ordered) / max(1, ordered.sum()), color="C2")
-    right.set(xlabel="most frequent codes", ylabel="% of tokens", xscale="log")
+    right.plot(rank, 100 * np.cumsum(ordered) / max(1, tokens), color=COLOURS[2])
+    right.set(xlabel="number of most frequent codes", ylabel="% of tokens", xscale="log")
     right.set(xlim=(0.9, len(ordered) + 0.5), ylim=(0, 103))
-    figure.tight_layout()
+    # How many tokens were looked at belongs to the number: a few images cannot use every code of a large codebook.
+    of = f"{tokens:,} tokens" + (f" of {source}" if source else "")
+    unused = f"; grey: {len(ordered) - used:,} that none of these tokens chose" if used < len(ordered) else ""
+    figure.suptitle(f"{of}: {used:,} of {len(ordered):,} codes used{unused}", fontsize=10)
     return figure
 
 
@@ -241,14 +346,12 @@ def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]
     Args:
         points: row name to (usage in [0, 1], PSNR in dB), one value a seed.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.6), dpi=DPI)
-    markers = "osD^v<>phX*"
+    figure, axis = plt.subplots(figsize=(8.5, 3.8), dpi=DPI, layout="constrained")
     for number, (name, (usage, psnr)) in enumerate((name, values) for name, values in points.items() if values[0]):
-        axis.plot(100 * np.asarray(usage), psnr, markers[number % len(markers)], color=f"C{number % 10}", label=name)
+        axis.plot(100 * np.asarray(usage), psnr, label=name, **_point_style(number))
     axis.set(xlabel="codebook usage, %", ylabel="PSNR, dB", xlim=(-2, 103))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7, ncols=2, loc="lower right")
-    figure.tight_layout()
+    _legend_beside(axis)
     return figure
 
 
@@ -268,7 +371,7 @@ def partitions(found: dict[str, Partition], points: Tensor) -> Figure:
     for axis, (title, partition) in zip(axes.flat, found.items(), strict=False):
         _draw_partition(axis, partition, points, dots=1 if len(found) > 1 else 2)
         axis.set_title(
-            f"{title}\n{partition.num_used} of {len(partition.codes)} codes, error {partition.error:.3f}", fontsize=8
+            f"{title}\n{partition.num_used} of {len(partition.codes)} codes used, MSE {partition.error:.3f}", fontsize=8
         )
     figure.tight_layout(pad=0.6, h_pad=1.2)
     return figure
@@ -287,36 +390,45 @@ def _draw_partition(axis: Axes, partition: Partition, points: Tensor, dots: floa
 
 
 def bits_and_quality(points: dict[str, tuple[float, float]], groups: dict[str, str]) -> Figure:
-    """Draw PSNR against the share of its bits that a token's use amounts to, one point a row, the names beside the axes.
+    """Draw PSNR against the share of its bits that a token's use amounts to, one numbered point a row, best first.
 
     Args:
         points: row to (share in [0, 1], PSNR in dB).
         groups: row to what its kind is called; one colour and marker each.
     """
-    figure, axis = plt.subplots(figsize=(8, 0.22 * len(points) + 1.2), dpi=DPI)
+    figure, axis = plt.subplots(figsize=(8.5, max(4.2, 0.24 * len(points) + 0.8)), dpi=DPI, layout="constrained")
     kinds = list(dict.fromkeys(groups[name] for name in points))
     best_first = sorted(points, key=lambda name: -points[name][1])
-    for place, name in enumerate(best_first):
+    for number, name in enumerate(best_first, start=1):
         share, psnr = points[name]
-        number = kinds.index(groups[name])
-        colour = f"C{number % 10}"
-        axis.plot(100 * share, psnr, "osD^v<>phX*"[number % 11], color=colour)
-        height = 1 - (place + 0.5) / len(points)  # one below the other, so that no two are written over each other
-        line = {"arrowstyle": "-", "color": colour, "alpha": 0.4, "lw": 0.7}
-        axis.annotate(
-            name,
-            (100 * share, psnr),
-            (1.04, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8,
-            arrowprops=line,
-        )
+        axis.plot(100 * share, psnr, label=f"{number}  {name}", **_point_style(kinds.index(groups[name])))
     axis.set(xlabel="entropy of the codes, % of a token's bits", ylabel="PSNR, dB")
     axis.margins(x=0.06, y=0.08)
     axis.grid(alpha=0.3)
-    figure.tight_layout()
+    _legend_beside(axis)
+    figure.draw_without_rendering()  # from here on it is known which points lie close to each other on the page
+    _number_points(axis, np.array([(100 * points[name][0], points[name][1]) for name in best_first]).reshape(-1, 2))
     return figure
+
+
+def _number_points(axis: Axes, points: np.ndarray) -> None:
+    """Write 1, 2, ... beside the points, each on the side where the nearest other point or number is farthest away."""
+    angles = np.arange(8) * np.pi / 4
+    sides = 10 * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # offsets, in 1/72 of an inch
+    places = axis.transData.transform(points)  # [N, 2], pixels
+    taken = list(places)
+    for number, (point, place) in enumerate(zip(points, places, strict=True), start=1):
+        others = np.array([other for other in taken if other is not place])
+        candidates = place + sides * axis.figure.dpi / 72
+        space = np.linalg.norm(candidates[:, None] - others, axis=-1).min(1) if len(others) else np.ones(8)
+        best = space.argmax()
+        taken.append(candidates[best])
+        axis.annotate(str(number), point, sides[best], textcoords="offset points", ha="center", va="center", fontsize=8)
+
+
+def _legend_beside(axis: Axes) -> None:
+    handles = axis.get_legend_handles_labels()
+    axis.legend(*handles, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -344,9 +456,9 @@ def codebook_overview(
         code: marked on the map; -1: none.
         patches, decoded: uint8 [n, 3, p, p], of that code, and as decoded; None: without.
     """
-    figure = plt.figure(figsize=(10, 5.6 if patches is None else 7), dpi=DPI)
+    figure = plt.figure(figsize=(10, 5.6 if patches is None else 6.7), dpi=DPI, layout="constrained")
     layout = figure.add_gridspec(
-        2 if patches is None else 4, 2, height_ratios=[3, 3] + ([] if patches is None else [1, 1])
+        2 if patches is None else 4, 2, height_ratios=[4, 4] + ([] if patches is None else [0.8, 0.8])
     )
     draw_code_map(
         figure.add_subplot(layout[:2, 0]), counts[order], columns, (order == code).nonzero().flatten().tolist()
@@ -354,35 +466,32 @@ def codebook_overview(
     ranked = counts.sort(descending=True).values.numpy()
     axis = figure.add_subplot(layout[0, 1])
     rank = np.arange(1, len(ranked) + 1)
-    axis.plot(rank, np.where(ranked > 0, ranked, np.nan), color="C0")
-    axis.set(xscale="log", yscale="log", ylabel="tokens")
-    axis.set_title("codes, most frequent first; dashed: % of tokens up to there", fontsize=8)
+    axis.plot(rank, np.where(ranked > 0, ranked, np.nan), color=COLOURS[0])
+    axis.set(xscale="log", yscale="log", xlabel="code, most frequent first", ylabel="tokens")
+    axis.set_title("tokens of each code; dashed: share of tokens up to there", fontsize=9)
     share = axis.twinx()
-    share.plot(rank, 100 * np.cumsum(ranked) / max(1, ranked.sum()), "--", color="C1")
-    share.set_ylim(0, 103)
+    share.plot(rank, 100 * np.cumsum(ranked) / max(1, ranked.sum()), "--", color=COLOURS[1])
+    share.set(ylabel="% of tokens", ylim=(0, 103))
     axis = figure.add_subplot(layout[1, 1])
-    for values, style, name in (
-        (curve.seen, "-", "in the images' order"),
-        (curve.expected, "--", "tokens drawn at random"),
-        (curve.in_queue, ":", f"the last {queue_size:,} tokens only"),
-    ):
-        axis.plot(curve.tokens, 100 * values / len(counts), style, label=name)
-    axis.set(xscale="log", xlabel="tokens seen", ylabel="codes seen, %", ylim=(0, 103))
-    if curve.tokens[-1] > queue_size:
+    seen = {"in the images' order": curve.seen, "tokens drawn at random": curve.expected}
+    if curve.tokens[-1] > queue_size:  # up to there the first line is this one too
+        seen[f"the last {queue_size:,} tokens only"] = curve.in_queue
         axis.axvline(queue_size, color="0.5", lw=1)
-    axis.legend(fontsize=7)
+    for (name, values), colour, dashes in zip(seen.items(), COLOURS, ("-", "--", ":"), strict=False):
+        axis.plot(curve.tokens, 100 * values / len(counts), dashes, color=colour, label=name)
+    axis.set(xscale="log", xlabel="tokens seen", ylabel="codes seen, %", ylim=(0, 103))
+    axis.legend(fontsize=8)
     for number, (shown, label) in enumerate(((patches, f"code {code}"), (decoded, "decoded"))):
         if shown is not None:
             axis = figure.add_subplot(layout[2 + number, :])
             axis.imshow(poster(shown, columns=len(shown), gap=2).numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            axis.set_ylabel(label, fontsize=8)
-    figure.tight_layout(pad=0.5)
+            axis.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
     return figure
 
 
 def draw_code_map(axis: Axes, counts: Tensor, columns: int, marked: Sequence[int] = ()) -> None:
-    """Draw one cell a code, coloured by its count on a log scale; codes that are never chosen are grey with a cross.
+    """Draw one cell a code, coloured by its count on a log scale; codes that are never chosen are grey, with a cross.
 
     Args:
         axis: where to draw.
@@ -398,14 +507,16 @@ def draw_code_map(axis: Axes, counts: Tensor, columns: int, marked: Sequence[int
     shown = axis.imshow(np.ma.masked_less(cells, 1), cmap=colours, norm=LogNorm(1, max(2, np.nanmax(cells))))
     axis.imshow(np.ma.masked_where(cells != 0, np.full_like(cells, 0.8)), cmap="gray", vmin=0, vmax=1)
     dead_y, dead_x = np.nonzero(cells == 0)
-    if len(counts) <= 4096:
+    crossed = len(counts) <= _MAX_CROSSES
+    if crossed:
         axis.scatter(dead_x, dead_y, marker="x", s=3000 / columns**2 * 4, color="#8a3ffc", lw=0.7)
     for place in marked:
         corner = (place % columns - 0.5, place // columns - 0.5)
         axis.add_patch(Rectangle(corner, 1, 1, fill=False, ec="#d55e00", lw=1.5))
     used = int((counts > 0).sum())
     axis.set(xticks=[], yticks=[])
-    axis.set_title(f"{used:,} of {len(counts):,} codes used; crosses: never chosen", fontsize=8)
+    dead = f"\n{'crosses' if crossed else 'grey'}: never chosen" if used < len(counts) else ""
+    axis.set_title(f"{used:,} of {len(counts):,} codes used{dead}", fontsize=9)
     axis.figure.colorbar(shown, ax=axis, label="tokens", fraction=0.046, pad=0.02)
 
 
@@ -414,6 +525,8 @@ def places(perplexity: np.ndarray) -> Figure:
     figure, axis = plt.subplots(figsize=(4.6, 3.8), dpi=DPI)
     shown = axis.imshow(perplexity, cmap="cividis")
     axis.set(xlabel="column", ylabel="row")
+    for cells in (axis.xaxis, axis.yaxis):
+        cells.set_major_locator(MaxNLocator("auto", integer=True))
     figure.colorbar(shown, ax=axis, label="perplexity of the codes")
     figure.tight_layout()
     return figure

@@ -2,10 +2,12 @@
 
 import os
 import warnings
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,10 +16,11 @@ def process_state() -> PartialState:
     """Return what Accelerate knows of this process and those beside it; the group of processes is begun with it.
 
     On a machine without a GPU it takes several processes for so many single ones, unless it is told that the CPU is meant.
+    ACCELERATE_USE_CPU, which `accelerate launch --cpu` sets, it would read later, when the device is chosen.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     only_one = not torch.accelerator.is_available() or torch.backends.mps.is_available()
-    return PartialState(cpu=several and only_one)
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or (several and only_one))
 
 
 def is_distributed() -> bool:
@@ -51,6 +54,22 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
     return tensor
+
+
+def max_over_processes(tensor: Tensor) -> Tensor:
+    """Take the maximum of a tensor over all processes in place, element by element, and return it."""
+    if is_distributed():
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """Return what each process has, a small object that can be pickled, by rank."""
+    if not is_distributed():
+        return [value]
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def batch_mean(mean: Tensor) -> Tensor:

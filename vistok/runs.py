@@ -19,12 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
 from vistok.config import TrainConfig, resolve_path
-from vistok.files import replace_file, strict_json
+from vistok.files import left_behind, replace_file, strict_json
 from vistok.locks import only_process
 from vistok.provenance import provenance
 from vistok.tokenizer import VisualTokenizer
@@ -177,7 +176,7 @@ class Run:
         """Make the folder of checkpoints, and clear away what writers that were killed have left behind."""
         self.checkpoints.folder.mkdir(exist_ok=True)
         for left in [*self.path.glob(".*.part"), *self.path.glob("*/.*.part")]:
-            if not psutil.pid_exists(int(left.name.split(".")[-2])):  # an evaluation may be writing beside the training
+            if left_behind(left):  # an evaluation may be writing beside the training
                 left.unlink(missing_ok=True)
 
     def write_config(self, device: torch.device | str, **more: Any) -> None:

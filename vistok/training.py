@@ -33,14 +33,14 @@ from vistok.adversary import Adversary
 from vistok.checkpoints import step_of
 from vistok.config import TrainConfig, resolve_path
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
-from vistok.devices import deterministic
+from vistok.devices import deterministic, get_rng_state, set_rng_state
 from vistok.files import strict_json
 from vistok.metrics import CodebookUsage
 from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
 from vistok.optimization import build_optimizer, lr_factor
 from vistok.pretrained import load_pretrained
-from vistok.processes import mean_over_processes, prepare, process_state, sum_over_processes
+from vistok.processes import max_over_processes, mean_over_processes, of_all_processes, prepare, process_state
 from vistok.runs import Report, Run
 from vistok.tables import literal
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
@@ -50,7 +50,7 @@ CHECKPOINT_KEYS = {
     *("step", "seconds", "tokenizer", "optimizer", "adversary", "average", "usage", "counts"),
     *("window", "rng", "device_rng"),
 }
-STOP_EVERY = 10  # steps between two at which several processes agree on stopping
+STOP_EVERY, STOP_SECONDS = 10, 5.0  # the most between two steps at which several processes agree on stopping
 SAME_SIGNAL_SECONDS = 1.0  # a launcher passes on the Ctrl-C that the terminal has sent to all of them
 
 
@@ -136,6 +136,8 @@ class Trainer:
         self._since: float | None = None  # when the loop began; None: it does not run
         self._checkpoint_seconds = 0.0  # since the last report
         self._stop_asked = False
+        self._agree_at, self._agreed = 0, (0, 0.0)  # the next such step; the last one, and when that was
+        self._failed = False  # amid a step: nothing but the checkpoint is in a known state
         self._resume()
 
     @property
@@ -165,13 +167,18 @@ class Trainer:
         return self._train()
 
     def _train(self) -> Iterator[Report]:
-        if self.step >= self.config.steps:
+        if min(of_all_processes(self.step)) >= self.config.steps:
             return
         with self._alone(), deterministic(self.config.deterministic):
             if self.step < self.config.steps:
                 self._begin()
+                self._failed = True
                 try:
                     yield from self._loop()
+                    self._failed = False
+                except GeneratorExit:  # left between two steps, and saved
+                    self._failed = False
+                    raise
                 finally:
                     self._seconds, self._since = self._wall_seconds, None
 
@@ -181,9 +188,21 @@ class Trainer:
         with self.run.alone() if self.accelerator.is_main_process else contextlib.nullcontext():
             self.accelerator.wait_for_everyone()
             files = self.run.checkpoints.files()
-            if files and step_of(files[-1]) > self._saved_step:
+            if self._failed or (files and step_of(files[-1]) > self._saved_step):
                 self._resume()
+            self._check_same_start()
             yield
+
+    def _check_same_start(self) -> None:
+        """Raise ValueError unless all processes begin at one step with one dataset: else each would train something else."""
+        starts = of_all_processes((self.step, self.dataset.fingerprint, str(self.dtype)))
+        for rank, start in enumerate(starts):
+            for what, here, there in zip(("step", "data", "precision"), starts[0], start, strict=True):
+                if here != there:
+                    raise ValueError(
+                        f"Process {rank} would begin with {what} {there}, process 0 with {here}: the run directory "
+                        f"{self.run.path} and the data must be the same for all, on a disk that every machine sees."
+                    )
 
     def _loop(self) -> Iterator[Report]:
         batches = train_batches(
@@ -200,6 +219,7 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         bar = self._bar()
+        self._agree_at, self._agreed = self.step, (self.step, 0.0)
         self._since = clock = time.perf_counter()
         data_seconds, since = 0.0, self.step
         with bar, self._save_on_exit(), deferred_interrupt(self.stop):
@@ -292,9 +312,15 @@ class Trainer:
         """Return whether to end before the next step; several processes end at the same one, else the others would wait."""
         if self.accelerator.num_processes == 1:
             return self._stop_asked
-        if self.step % STOP_EVERY:
+        if self.step < self._agree_at:
             return False
-        return bool(sum_over_processes(torch.tensor(float(self._stop_asked), device=self.device)) > 0)
+        since, now = self._agreed, time.perf_counter()
+        seconds = (now - since[1]) / (self.step - since[0]) if since[0] < self.step else STOP_SECONDS  # not known yet
+        told = torch.tensor([float(self._stop_asked), seconds], device=self.device)
+        asked, seconds = max_over_processes(told).tolist()  # the same in all of them, so they agree on when, too
+        every = max(1, min(STOP_EVERY, int(STOP_SECONDS / seconds)))
+        self._agree_at, self._agreed = self.step // every * every + every, (self.step, now)
+        return asked > 0
 
     def _seed_process(self) -> None:
         """Give each further process random numbers of its own, a function of the step; the first one's are the run's."""
@@ -339,7 +365,7 @@ class Trainer:
                 "counts": self.counts,
                 "window": window,
                 "rng": torch.get_rng_state(),
-                "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+                "device_rng": {self.device.type: get_rng_state(self.device)},
             }
             with self.run.writing():
                 self._write_config()
@@ -357,12 +383,21 @@ class Trainer:
             return {name: value.clone() for name, value in usage.state_dict().items()}
 
     def _resume(self) -> None:
-        """Take over the newest checkpoint, if there is one."""
+        """Take over the newest checkpoint, if there is one.
+
+        Raises:
+            ValueError: it cannot be used, or there is none to go back to after a failure.
+        """
         for usage in self._usage:
             usage.persistent(True)
         found = self.run.checkpoints.load()
+        if found is None and self._failed:
+            raise ValueError("The training failed before its first checkpoint: begin it again with a new Trainer.")
         if found is None:
             return
+        for optimizer in (self.optimizer, self.adversary.optimizer) if self.adversary else (self.optimizer,):
+            optimizer.zero_grad(set_to_none=True)  # of a step that failed
+        self._failed = False
         state, file = found
         if missing := CHECKPOINT_KEYS - state.keys():
             raise ValueError(
@@ -379,8 +414,7 @@ class Trainer:
                 usage.reset()
         self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
         torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and state["device_rng"] is not None:
-            torch.cuda.set_rng_state(state["device_rng"], self.device)
+        set_rng_state(self.device, state["device_rng"].get(self.device.type))
         self._seconds = state["seconds"]
         self.step = self._saved_step = state["step"]
 
@@ -392,13 +426,24 @@ class Trainer:
         self.counts = state["counts"]
 
     def _begin(self) -> None:
-        """Write where the run is started, and drop what the log holds beyond the checkpoint."""
+        """Write where the run is started, and drop what the log holds beyond the checkpoint.
+
+        Raises:
+            ValueError: the run was trained on other data so far.
+        """
+        before = self.run.provenance if self.step else {}
+        data, images = before.get("data", {}), self.dataset
+        if data.get("fingerprint", images.fingerprint) != images.fingerprint:
+            raise ValueError(
+                f"The images of {self.config.dataset!r} are others than those this run was trained on so far "
+                f"({data['num_images']:,} then, {len(images):,} now; fingerprint {data['fingerprint']}, now "
+                f"{images.fingerprint}). Restore them, or begin another run; with init_from it starts from this one's weights."
+            )
         if self.accelerator.is_main_process:
-            threads = self.run.provenance.get("threads")
-            if threads not in (None, torch.get_num_threads()):
-                tqdm.write(
-                    f"This run began with {threads} threads and goes on with {torch.get_num_threads()}: sums round differently."
-                )
+            now = {"threads": torch.get_num_threads(), "precision": str(self.dtype).removeprefix("torch.")}
+            for name, value in now.items():
+                if before.get(name, value) != value:
+                    tqdm.write(f"This run goes on with {name} {value}, after {before[name]}: sums round differently.")
             with self.run.writing():
                 self.run.begin()
                 self._write_config()
@@ -553,7 +598,10 @@ def deferred_interrupt(stop: Callable[[], None], number: int = signal.SIGINT) ->
     try:
         yield
     finally:
-        signal.signal(number, previous)
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # a loop left by another one is closed where it is collected
+            signal.signal(number, previous)
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
@@ -608,9 +656,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     if process_state().is_main_process:
-        last = run.log()[-1]
-        said = f"step {last['step']} of {config.steps}, loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}"
-        print(f"{said}: {run.path}")
+        said = [f"step {trainer.step} of {config.steps}"]
+        for last in run.log()[-1:]:  # there is none where it was stopped before the first report
+            said += [f"loss {last['losses']['total']:.4f}", f"usage {last['usage']:.1%}"]
+        print(f"{', '.join(said)}: {run.path}")
     # Of several processes a launcher would call that a failure.
     return 0 if trainer.step == config.steps or process_state().num_processes > 1 else 130
 

@@ -1,6 +1,7 @@
 """Batches: which image comes when, and how it is augmented, as a function of (seed, epoch, sample index) alone."""
 
 import functools
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -161,6 +162,12 @@ def _order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
     return permutation(seed, epoch, num_samples)
 
 
+def _leave_signals(_worker: int) -> None:
+    """Let a loading process go on when all processes are told to end: the trainer needs its batches until it has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _load(batches: Dataset, numbers: Sequence[int], num_workers: int, pin_memory: bool) -> Iterator[torch.Tensor]:
     loader = DataLoader(
         batches,
@@ -168,6 +175,7 @@ def _load(batches: Dataset, numbers: Sequence[int], num_workers: int, pin_memory
         sampler=numbers,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # or the loader would draw from, and so change, the global one
     )
     return iter(loader)

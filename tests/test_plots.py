@@ -1,0 +1,230 @@
+"""What figures say: their lines, labels and colours. What they look like, a person has to see."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from vistok import TrainConfig, plots
+from vistok.encoded import UsageCurve
+from vistok.runs import Report, Run
+
+PLAIN = {"reconstruction": 0.2, "codebook": 0.02, "commitment": 0.02, "total": 0.225}
+PLAYED = {"discriminator": 0.5, "logits_real": 1.0, "logits_fake": -1.0}
+WEIGHTS = {"reconstruction": 1.0, "codebook": 1.0, "commitment": 0.25}
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def log_of(*losses: dict[str, float]) -> list[dict]:
+    return [
+        dataclasses.asdict(Report(10 * number, entry, 0.1 * number, 2.0 * number, 30.0, 0.0))
+        for number, entry in enumerate(losses, start=1)
+    ]
+
+
+ADVERSARIAL = log_of(PLAIN | PLAYED, PLAIN | PLAYED | {"adversarial": -3.0, "adversarial_weight": 0.01})
+
+
+def lines(axis: Axes) -> dict[str, np.ndarray]:
+    """Return what the labelled lines of an axis show."""
+    return {line.get_label(): line.get_ydata() for line in axis.lines if not line.get_label().startswith("_")}
+
+
+def check_nothing_is_covered_or_cut(figure: Figure) -> None:
+    """Check that legends lie outside the axes, and titles, labels and legends on the page and not over each other."""
+    figure.draw_without_rendering()
+    axes = [axis for axis in figure.findobj(Axes) if axis.axison]
+    legends = [box.get_window_extent() for box in figure.findobj(plt.matplotlib.legend.Legend)]
+    for legend in legends:
+        assert not any(legend.overlaps(axis.get_window_extent()) for axis in axes)
+    texts = [text for axis in axes for text in (axis.title, axis.xaxis.label, axis.yaxis.label) if text.get_text()]
+    boxes = legends + [text.get_window_extent() for text in texts]
+    for number, box in enumerate(boxes):
+        assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, number
+        assert figure.bbox.y0 - 1 <= box.y0 and box.y1 <= figure.bbox.y1 + 1, number
+        assert not any(box.overlaps(other) for other in boxes[:number]), number
+
+
+def test_the_colours_are_those_of_the_page() -> None:
+    script = (Path(plots.__file__).parent / "widgets" / "js" / "common.js").read_text()
+    (colours,) = re.findall(r"const LINES = \[([^\]]*)\]", script)
+    assert re.findall(r'"(#\w{6})"', colours) == list(plots.COLOURS)
+
+
+@pytest.mark.parametrize("draw", ["curves", "dashboard"])
+def test_the_adversarial_weight_is_not_drawn_as_a_loss(draw: str) -> None:
+    if draw == "curves":
+        figure = plots.training_curves(ADVERSARIAL, 20)
+        raw, played, usage = figure.axes[:3]
+    else:
+        figure = plots.dashboard(ADVERSARIAL, WEIGHTS, 20)
+        raw, weighted, played, usage = figure.axes[:4]
+        assert lines(weighted).keys() == PLAIN.keys() | {"adversarial"}
+        assert lines(weighted)["adversarial"] == pytest.approx([-0.03])
+        colours = [{line.get_label(): line.get_color() for line in axis.lines} for axis in (raw, weighted)]
+        assert all(colours[0][name] == colours[1][name] for name in PLAIN)
+    assert lines(raw).keys() == PLAIN.keys()
+    assert lines(played).keys() == PLAYED.keys() | {"adversarial"}
+    assert usage.get_ylabel() == "codebook usage, % of codes"
+    check_nothing_is_covered_or_cut(figure)
+
+
+def test_nothing_is_cut_from_a_dashboard_of_several_levels() -> None:
+    counts = [torch.arange(16)] * 4
+    pictures = torch.zeros(8, 3, 32, 16, dtype=torch.uint8)
+    entropy = log_of(*[PLAIN | {"entropy": -1.0, "lpips": 0.5}] * 2)
+    check_nothing_is_covered_or_cut(plots.dashboard(entropy, WEIGHTS, 20, counts, pictures))
+    check_nothing_is_covered_or_cut(plots.dashboard(ADVERSARIAL, WEIGHTS, 20, counts[:1], pictures))
+
+
+def test_a_loss_that_is_not_positive_is_drawn_and_the_axis_says_where_it_is_linear() -> None:
+    positive, signed = plots.dashboard(ADVERSARIAL, WEIGHTS, 20).axes[:2]
+    assert (positive.get_yscale(), positive.get_ylabel()) == ("log", "loss")
+    assert (signed.get_yscale(), signed.get_ylabel()) == ("symlog", "loss, linear within ±0.001")
+    assert signed.get_ylim()[0] < -0.03
+    (zero, _) = plots.training_curves(log_of({"kl": 0.0, "total": 0.0}), 20).axes[:2]
+    assert zero.get_yscale() == "symlog"
+
+
+def test_lines_differ_in_colour_or_dashes() -> None:
+    entry = {f"loss {number}": 1.0 + number for number in range(12)}
+    drawn = plots.training_curves(log_of(entry, entry), 20).axes[0].lines
+    styles = [(line.get_color(), line.get_linestyle()) for line in drawn]
+    assert len(set(styles)) == 12
+    assert [style for _, style in styles] == ["-"] * 4 + ["--"] * 4 + [":"] * 4
+    assert {colour for colour, _ in styles} == set(plots.COLOURS)
+
+
+def test_steps_are_whole_numbers() -> None:
+    axis = plots.training_curves(log_of(PLAIN), 3).axes[0]
+    assert all(tick == round(tick) for tick in axis.get_xticks())
+
+
+def test_places_count_whole_cells() -> None:
+    axis = plots.places(np.ones((3, 3))).axes[0]
+    assert all(tick == round(tick) for tick in (*axis.get_xticks(), *axis.get_yticks()))
+
+
+@pytest.mark.parametrize(
+    ("size", "dead", "title"),
+    [
+        (16, 3, "13 of 16 codes used\ncrosses: never chosen"),
+        (16, 0, "16 of 16 codes used"),
+        (16384, 3, "16,381 of 16,384 codes used\ngrey: never chosen"),
+    ],
+)
+def test_the_code_map_says_how_dead_codes_look(size: int, dead: int, title: str) -> None:
+    counts = torch.ones(size, dtype=torch.int64)
+    counts[:dead] = 0
+    _, axis = plt.subplots()
+    plots.draw_code_map(axis, counts, columns=int(size**0.5))
+    crosses = sum(len(marks.get_offsets()) for marks in axis.collections)
+    assert axis.get_title() == title and crosses == (dead if "crosses" in title else 0)
+
+
+def test_codebook_usage_says_of_how_many_tokens_it_is() -> None:
+    counts = torch.tensor([1500, 0, 500, 0])
+    few = "2,000 tokens of 8 images: 2 of 4 codes used; grey: 2 that none of these tokens chose"
+    assert plots.codebook_usage(counts, "8 images").get_suptitle() == few
+    assert plots.codebook_usage(counts[::2]).get_suptitle() == "2,000 tokens: 2 of 2 codes used"
+
+
+def test_every_axis_of_the_overview_is_named() -> None:
+    tokens = np.array([1, 10, 100])
+    curve = UsageCurve(tokens, tokens // 25, tokens / 25, tokens // 25)
+    patches = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    for queue_size, num_lines in ((1000, 2), (50, 3)):
+        figure = plots.codebook_overview(torch.arange(16), torch.arange(16), 4, curve, queue_size, 3, patches, patches)
+        assert "% of tokens" in [axis.get_ylabel() for axis in figure.axes]
+        (seen,) = (axis for axis in figure.axes if axis.get_xlabel() == "tokens seen")
+        assert len(lines(seen)) == num_lines  # without a queue's worth of tokens its line would be the first one again
+        figure.draw_without_rendering()
+        labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes[-2:]]
+        assert not labels[0].overlaps(labels[1])
+
+
+def test_the_curves_of_channels_are_named_and_integrate_to_one() -> None:
+    figure = plots.pixel_values(torch.rand(2, 3, 8, 8) * 2 - 1)
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+        "red channel",
+        "green channel",
+        "blue channel",
+    ]
+    for curve in axis.patches:
+        values, edges, _ = curve.get_data()
+        assert (values * np.diff(edges)).sum() == pytest.approx(1)
+    assert axis.get_xlabel() == "pixel value, −1 to 1"
+    check_nothing_is_covered_or_cut(figure)
+
+
+def test_numbers_beside_points_stand_for_the_legend_and_apart() -> None:
+    points = {"vq-a": (0.86, 24.9), "fsq": (0.861, 24.89), "vq-b": (0.88, 23.0), "gumbel": (0.2, 19.0)}
+    figure = plots.bits_and_quality(points, {name: name.split("-")[0] for name in points})
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["1  vq-a", "2  fsq", "3  vq-b", "4  gumbel"]
+    assert [text.get_text() for text in axis.texts] == ["1", "2", "3", "4"]
+    assert [text.xy for text in axis.texts] == [pytest.approx((100 * share, psnr)) for share, psnr in points.values()]
+    first, second, third, _ = (to_hex(line.get_color()) for line in axis.lines)
+    assert first == third == plots.COLOURS[0] and second == plots.COLOURS[1]
+    check_nothing_is_covered_or_cut(figure)
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[:number])
+    assert not plots.bits_and_quality({}, {}).axes[0].texts
+
+
+def test_usage_and_quality_leaves_out_what_was_not_measured() -> None:
+    figure = plots.usage_and_quality({"vq-d4": ([0.5, 0.6], [24.0, 24.1]), "ema-d4": ([], [])})
+    assert lines(figure.axes[0])["vq-d4"].tolist() == [24.0, 24.1] and len(lines(figure.axes[0])) == 1
+    check_nothing_is_covered_or_cut(figure)
+
+
+def a_run(path: Path, losses: dict[str, float], row: str | None = None) -> Run:
+    config = (
+        TrainConfig(dataset="photos") if row is None else TrainConfig.from_row(row, scale="smoke", dataset="photos")
+    )
+    run = Run.open(path, config)
+    for number in (1, 2):
+        run.append_log(Report(25 * number, losses, 0.5 / number, 8.0 / number, 30.0, 0.0))
+    return run
+
+
+def test_codebook_curves_have_one_line_a_run_and_none_for_a_loss_it_lacks(tmp_path: Path) -> None:
+    runs = [
+        a_run(tmp_path / "first", PLAIN, "celeba64/vq-d64"),
+        a_run(tmp_path / "second", {"reconstruction": 0.2, "total": 0.2}, "celeba64/ema-d4"),
+        a_run(tmp_path / "mine", PLAIN | {"codebook": 3.0}),
+    ]
+    figure = plots.codebook_curves(runs)
+    usage, perplexity, loss, reconstruction = figure.axes
+    assert [axis.get_ylabel() for axis in figure.axes] == [
+        "codebook usage, % of codes",
+        "perplexity, codes",
+        "codebook loss",
+        "reconstruction loss",
+    ]
+    for axis in (usage, perplexity, reconstruction):
+        assert lines(axis).keys() == {"vq-d64", "ema-d4", "mine"}
+    assert lines(usage)["mine"] == pytest.approx([50, 25])
+    assert {name: list(values) for name, values in lines(loss).items()} == {"vq-d64": [0.02] * 2, "mine": [3.0] * 2}
+    assert loss.lines[1].get_color() == usage.lines[2].get_color()  # a run keeps its colour where another has no line
+    assert all(axis.get_xscale() == "log" for axis in figure.axes) and loss.get_yscale() == "log"
+    check_nothing_is_covered_or_cut(figure)
+
+
+def test_runs_of_one_row_are_called_by_their_directories(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path / name, PLAIN, "celeba64/vq-d64") for name in ("seed-0", "seed-1")]
+    assert lines(plots.codebook_curves(runs).axes[0]).keys() == {"seed-0", "seed-1"}
