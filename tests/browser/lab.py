@@ -262,7 +262,7 @@ def _with_assigned(source: str, name: str, value: Any) -> str:
 def _copy_records(runs: Path, copy: Path) -> None:
     """Copy of every complete run what the tables read."""
     copy.mkdir()
-    for metrics in runs.glob("*/metrics.json"):
+    for metrics in runs.glob("*-laptop-*/metrics.json"):
         (copy / metrics.parent.name).mkdir()
         for name in RECORD_FILES:
             if (metrics.parent / name).is_file():
