@@ -49,7 +49,9 @@ def test_what_it_says_of_the_small_vqgan_is_recorded() -> None:
 
 def test_what_it_says_of_the_records_is_so() -> None:
     records = list((repository_root() / "runs").glob("*-laptop-*/metrics.json"))
-    assert int(re.search(r"(\d+) training runs at 64x64", TEXT)[1]) <= len(records)  # whoever reads it may have added some
+    assert int(re.search(r"(\d+) training runs at 64x64", TEXT)[1]) <= len(
+        records
+    )  # whoever reads it may have added some
     planned = plan("celeba64", ["vq-d4"], "laptop", [0, 1, 2], dataset="imagenet-sample")
     usage, psnr = (measured(planned, key)["vq-d4"] for key in ("usage_queue", "psnr"))
     seeds = sorted(zip(psnr, usage, strict=True))
