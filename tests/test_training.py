@@ -253,6 +253,21 @@ def test_after_a_failure_amid_a_step_it_goes_on_from_the_checkpoint(toy: Toy, tm
     assert_same_weights(trainer.tokenizer.state_dict(), whole.tokenizer.state_dict())
     assert log_without_rates(trainer.run) == log_without_rates(whole.run)
 
+    trainer = opened(config, tmp_path / "unsaved")  # what fails between two steps costs none
+    write, failures = trainer.save, [OSError("The disk is full.")]
+
+    def save() -> None:
+        if trainer.step == 4 and failures:
+            raise failures.pop()
+        write()
+
+    trainer.save = save
+    with pytest.raises(OSError, match="The disk is full"):
+        list(trainer)
+    assert [report.step for report in trainer] == [6]
+    assert_same_weights(trainer.tokenizer.state_dict(), whole.tokenizer.state_dict())
+    assert log_without_rates(trainer.run) == log_without_rates(whole.run)
+
     trainer = opened(config, tmp_path / "early")
     trainer.optimizer.step = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):

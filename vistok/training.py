@@ -137,7 +137,7 @@ class Trainer:
         self._checkpoint_seconds = 0.0  # since the last report
         self._stop_asked = False
         self._agree_at, self._agreed = 0, (0, 0.0)  # the next such step; the last one, and when that was
-        self._failed = False  # amid a step: nothing but the checkpoint is in a known state
+        self._failed = False  # amid a step: then only the checkpoint is in a known state
         self._resume()
 
     @property
@@ -172,13 +172,8 @@ class Trainer:
         with self._alone(), deterministic(self.config.deterministic):
             if self.step < self.config.steps:
                 self._begin()
-                self._failed = True
                 try:
                     yield from self._loop()
-                    self._failed = False
-                except GeneratorExit:  # left between two steps, and saved
-                    self._failed = False
-                    raise
                 finally:
                     self._seconds, self._since = self._wall_seconds, None
 
@@ -227,15 +222,17 @@ class Trainer:
                 waiting = time.perf_counter()
                 images = to_float(next(batches).to(self.device, non_blocking=True))  # [B, 3, H, W] in [-1, 1]
                 data_seconds += time.perf_counter() - waiting
+                self._failed = True  # unless the step comes to its end, its report included
                 self._window.append(self.train_step(images))
                 self.step += 1
                 bar.update()
                 if self.device.type == "cpu":  # elsewhere it would wait for the device at every step
                     self._check_finite()
-                last = self.step == self.config.steps
+                last, report = self.step == self.config.steps, None
                 if self.step % self.config.report_every == 0 or last:
-                    seconds = time.perf_counter() - clock
-                    report = self._report(self.step - since, seconds, data_seconds)
+                    report = self._report(self.step - since, time.perf_counter() - clock, data_seconds)
+                self._failed = False
+                if report is not None:
                     bar.set_postfix_str(f"loss {report.losses['total']:.4f}, usage {report.usage:.1%}", refresh=False)
                     if last:
                         self.save()
