@@ -10,7 +10,7 @@ ROWS = [  # from the top
     {"gpu_check", "launching", "widgets"},
     {"training", "evaluation", "plots", "costs"},
     {"encoded"},
-    {"adversary", "codebook", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
+    {"adversary", "codebook", "collapse", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
     {"networks", "quantizers"},
     {"checkpoints", "devices", "locks", "processes", "provenance", "weights"},

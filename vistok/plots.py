@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
 from vistok.codebook import poster
+from vistok.collapse import Moment
 from vistok.encoded import UsageCurve
 from vistok.plane import EXTENT, Partition
 from vistok.runs import Run
@@ -226,6 +227,36 @@ def codebook_curves(runs: Sequence[Run]) -> Figure:
     columns = max(1, 140 // (max(map(len, names), default=0) + 8))  # as many as the figure is wide enough for
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    return figure
+
+
+def collapse(moments: dict[str, Sequence[Moment]]) -> Figure:
+    """Draw how far out encoder outputs and codes are, how the outputs spread, and how many codes move, as trainings begin.
+
+    Args:
+        moments: name of a run to what was seen of it, from step 0 on.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), dpi=DPI, layout="constrained")
+    for number, (name, seen) in enumerate(moments.items()):
+        steps, colour = [moment.step for moment in seen], COLOURS[number % len(COLOURS)]
+        lines = (
+            (axes[0], "outputs", "encoder outputs", "-"),
+            (axes[0], "codes", "the codes they choose", "--"),
+            (axes[1], "dimensions", "dimensions", "-"),
+            (axes[1], "brightness", "correlation with brightness", "--"),
+            (axes[2], "moved", "moved so far", "-"),
+            (axes[2], "chosen", "chosen now", "--"),
+        )
+        for axis, field, what, dashes in lines:
+            values = [getattr(moment, field) for moment in seen]
+            axis.plot(steps, values, label=f"{name}, {what}", color=colour, ls=dashes, lw=1.4)
+    labels = ("distance from the origin", "spread of the encoder outputs", "codes")
+    for axis, label, scale in zip(axes, labels, ("log", "linear", "linear"), strict=True):
+        axis.set(xlabel="step", ylabel=label, yscale=scale)
+        axis.grid(alpha=0.3)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, frameon=False)
+    axes[1].set_ylim(bottom=0)
+    axes[2].set_ylim(bottom=0)
     return figure
 
 

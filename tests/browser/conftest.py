@@ -22,6 +22,9 @@ def browser() -> Iterator[Any]:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         pytest.skip("Chromium is missing: apt-get install --no-install-recommends chromium fonts-dejavu-core")
+    playwright.expect.set_options(
+        timeout=60_000
+    )  # a kernel on a busy machine answers late; the usual 5 s were too few once
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser

@@ -154,13 +154,13 @@ def test_06_pretrained_measures_the_committed_tokenizer_and_shows_it(lab: Any, o
 def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     lab: Any, open_notebook: OpenNotebook
 ) -> None:
-    notebook = open_notebook("07_quantizers", num_tokens=512, num_turns=1)
+    notebook = open_notebook("07_quantizers", num_tokens=512, num_turns=1, num_steps=10)
     notebook.run_all(seconds=SECONDS)
     rows = [row["name"] for row in read_table("quantizers64")["rows"]]
     contract, records, remedies, costs = notebook.tables()
     assert [row[0] for row in contract[1:]] == [row[0] for row in records[1:]] == [row[0] for row in costs[1:]] == rows
     assert remedies[1][0] == "vq-d64" and len(remedies) > 7
-    check_figures(notebook, number=4)  # all methods in the plane, the explorer, bits and quality, collapses
+    check_figures(notebook, number=5)  # all methods in the plane, the explorer, bits and quality, two of collapses
 
     expect = pytest.importorskip("playwright.sync_api").expect
     page = notebook.page
