@@ -244,6 +244,21 @@ def test_where_its_loading_processes_are_asked_as_well_it_saves(toy: Toy, tmp_pa
     assert len(Run.open(tmp_path / "run").checkpoints.files()) == 1
 
 
+def test_a_failure_beside_loading_processes_ends_the_command(toy: Toy, tmp_path: Path) -> None:
+    """The traceback keeps them alive, and they are deaf to the signal that Python's exit sends and then waits for."""
+    file = write_config(toy(steps=10, num_workers=1), tmp_path)
+    script = (
+        "import sys, vistok.training as training\n"
+        "def fail(self, images): raise RuntimeError('out of memory')\n"
+        "training.Trainer.train_step = fail\n"
+        f"training.main(['--config', {str(file)!r}, '--run-dir', {str(tmp_path / 'run')!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), stderr=subprocess.PIPE, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 1 and "RuntimeError: out of memory" in done.stderr
+
+
 def test_stopped_before_its_first_report_it_says_so(toy: Toy, tmp_path: Path) -> None:
     file, run = write_config(toy(steps=10**6, report_every=10**6, checkpoint_every=10**6), tmp_path), tmp_path / "run"
     with subprocess.Popen(command(file, run), env=environment(), stdout=subprocess.PIPE, text=True) as process:

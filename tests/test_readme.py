@@ -32,7 +32,13 @@ def test_a_table_changes_with_a_record(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: f"{len(text)}-characters")
 def test_its_examples_run(example: str, tmp_path: Path) -> None:
-    exec(compile(example.replace("runs/my-run", str(tmp_path / "my-run")), str(README), "exec"), {})
+    exec(compile(example.replace("runs/my-", f"{tmp_path}/my-"), str(README), "exec"), {})
+
+
+def test_its_examples_run_one_after_the_other() -> None:
+    """Two that train do not share a run directory."""
+    opened = re.findall(r'Run\.open\("(runs/my-[^"]*)"', TEXT)
+    assert len(opened) == len(set(opened)) == 2
 
 
 def test_what_it_says_of_the_small_vqgan_is_recorded() -> None:

@@ -268,12 +268,50 @@ def test_after_a_failure_amid_a_step_it_goes_on_from_the_checkpoint(toy: Toy, tm
     assert_same_weights(trainer.tokenizer.state_dict(), whole.tokenizer.state_dict())
     assert log_without_rates(trainer.run) == log_without_rates(whole.run)
 
+    for name, method in (("unwritten", "save"), ("unreported", "_report")):  # at the very end
+        trainer = opened(config, tmp_path / name)
+        call, failures = getattr(trainer, method), [OSError("The disk is full.")]
+
+        def failing(*given: Any, trainer: Trainer = trainer, call: Any = call, failures: list = failures) -> Any:
+            if trainer.step == 6 and failures:
+                raise failures.pop()
+            return call(*given)
+
+        setattr(trainer, method, failing)
+        with pytest.raises(OSError, match="The disk is full"):
+            list(trainer)
+        list(trainer)
+        assert trainer.run.checkpoints.load()[0]["step"] == 6
+        assert log_without_rates(trainer.run) == log_without_rates(whole.run)
+
     trainer = opened(config, tmp_path / "early")
     trainer.optimizer.step = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         list(trainer)
     with pytest.raises(ValueError, match="failed before its first checkpoint: begin it again with a new Trainer"):
         list(trainer)
+
+
+def test_after_a_failure_the_discriminators_side_is_that_of_the_checkpoint(toy: Toy, tmp_path: Path) -> None:
+    adversarial = {"discriminator": "patchgan", "discriminator_options": {"hidden_dim": 8, "num_layers": 1}}
+    config = toy(**adversarial, adversarial_weight=0.5, lecam_weight=0.1, accumulate=2, steps=6, checkpoint_every=2)
+    whole = trained(config, tmp_path / "whole").adversary
+    trainer = opened(config, tmp_path / "hurt")
+    backward, failures = trainer.adversary.backward, [RuntimeError("out of memory")]
+
+    def failing(*given: Any) -> Any:
+        losses = backward(*given)
+        if trainer.step == 4 and failures:  # after the first part of the batch
+            trainer.adversary.discriminator.requires_grad_(False)
+            raise failures.pop()
+        return losses
+
+    trainer.adversary.backward = failing
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(trainer)
+    list(trainer)
+    assert_same_weights(trainer.adversary.discriminator.state_dict(), whole.discriminator.state_dict())
+    assert_same_weights(trainer.adversary.lecam.state_dict(), whole.lecam.state_dict())
 
 
 def test_a_run_does_not_go_on_with_other_images(toy: Toy, tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ class Adversary:
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Take over what `state_dict` returned."""
+        """Take over what `state_dict` returned, also amid a step that failed."""
+        self._mean_logits = []
+        self.discriminator.requires_grad_(True)
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lecam:

@@ -58,8 +58,11 @@ class Checkpoints:
             old.unlink()
         return file
 
-    def load(self) -> tuple[dict[str, Any], Path] | None:
+    def load(self, *, mapped: bool = False) -> tuple[dict[str, Any], Path] | None:
         """Return the newest state that is whole, and its file; None where there is no file. Warns of damaged ones.
+
+        Args:
+            mapped: leave tensors in the file, mapped into memory, for a reader who wants few of them.
 
         Raises:
             ValueError: there are files, and all of them are damaged.
@@ -67,7 +70,7 @@ class Checkpoints:
         damaged = []
         for file in reversed(self.files()):
             try:
-                state = _read(file)
+                state = _read(file, mapped)
             except ValueError as error:
                 damaged.append(f"{file.name} {error}")
                 continue
@@ -114,7 +117,7 @@ def _add_comment(stream: BinaryIO, hexdigest: str) -> None:
     stream.write(_LENGTH.pack(len(comment)) + comment)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, mapped: bool) -> dict[str, Any]:
     """Return the state in a file; raises ValueError, the end of a sentence about it, where it is not as it was written."""
     with file.open("rb") as stream:
         num_bytes = stream.seek(0, 2) - _TAIL_BYTES
@@ -131,7 +134,7 @@ def _read(file: Path) -> dict[str, Any]:
     if digest.hexdigest() != comment.decode(errors="replace").removeprefix(_COMMENT):
         raise ValueError("has another SHA-256 than when it was written")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # whole but not ours; torch raises many kinds
         raise ValueError(f"cannot be read ({type(error).__name__})") from error
     if not isinstance(state, dict):

@@ -95,10 +95,12 @@ class LaunchedTrainer(Trainer):
             if self._stop_asked:
                 self._ask(process)
             if (newest := self.run.checkpoints.files()[-1:]) != taken:
-                taken = newest
-                state, read = self.run.checkpoints.load()
-                self._take_result(state, read)
-                self._result_step = state["step"]
+                with contextlib.suppress(
+                    FileNotFoundError
+                ):  # replaced meanwhile: there is a newer one at the next look
+                    state, read = self.run.checkpoints.load(mapped=True)
+                    self._take_result(state, read)
+                    self._result_step, taken = state["step"], newest
             if not file.is_file():
                 continue
             if _inode_and_size(file)[0] != number:  # it was cut to the checkpoint that they begin from

@@ -167,7 +167,7 @@ class Trainer:
         return self._train()
 
     def _train(self) -> Iterator[Report]:
-        if min(of_all_processes(self.step)) >= self.config.steps:
+        if min(of_all_processes(-1 if self._failed else self._saved_step)) >= self.config.steps:
             return
         with self._alone(), deterministic(self.config.deterministic):
             if self.step < self.config.steps:
@@ -176,6 +176,8 @@ class Trainer:
                     yield from self._loop()
                 finally:
                     self._seconds, self._since = self._wall_seconds, None
+            elif self._saved_step < self.step:  # only the last checkpoint could not be written
+                self.save()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -394,7 +396,6 @@ class Trainer:
             return
         for optimizer in (self.optimizer, self.adversary.optimizer) if self.adversary else (self.optimizer,):
             optimizer.zero_grad(set_to_none=True)  # of a step that failed
-        self._failed = False
         state, file = found
         if missing := CHECKPOINT_KEYS - state.keys():
             raise ValueError(
@@ -414,13 +415,14 @@ class Trainer:
         set_rng_state(self.device, state["device_rng"].get(self.device.type))
         self._seconds = state["seconds"]
         self.step = self._saved_step = state["step"]
+        self._failed = False
 
     def _take_result(self, state: dict[str, Any], file: Path) -> None:
         """Take over from a checkpoint what there is to see: `result` and `counts`."""
         self.tokenizer.load_weights(state["tokenizer"], source=file)
         if self._average:
             self._average.load_state_dict(state["average"])
-        self.counts = state["counts"]
+        self.counts = [of_codes.clone() for of_codes in state["counts"]]  # a mapped file need not stay for them
 
     def _begin(self) -> None:
         """Write where the run is started, and drop what the log holds beyond the checkpoint.

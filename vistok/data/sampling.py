@@ -1,7 +1,9 @@
 """Batches: which image comes when, and how it is augmented, as a function of (seed, epoch, sample index) alone."""
 
+import atexit
 import functools
 import signal
+import weakref
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -162,10 +164,20 @@ def _order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
     return permutation(seed, epoch, num_samples)
 
 
+_LOADING: "weakref.WeakSet[Iterator[torch.Tensor]]" = weakref.WeakSet()  # that have loading processes
+
+
 def _leave_signals(_worker: int) -> None:
     """Let a loading process go on when all processes are told to end: the trainer needs its batches until it has saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_loading() -> None:
+    """End what still loads when Python exits; `multiprocessing` would send SIGTERM, which they leave, and wait for ever."""
+    for batches in list(_LOADING):
+        for worker in batches._workers:
+            worker.kill()
 
 
 def _load(batches: Dataset, numbers: Sequence[int], num_workers: int, pin_memory: bool) -> Iterator[torch.Tensor]:
@@ -178,4 +190,9 @@ def _load(batches: Dataset, numbers: Sequence[int], num_workers: int, pin_memory
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # or the loader would draw from, and so change, the global one
     )
-    return iter(loader)
+    batches = iter(loader)
+    if num_workers:
+        if not _LOADING:  # now `multiprocessing` has registered its own end, and what is registered later comes first
+            atexit.register(_end_loading)
+        _LOADING.add(batches)
+    return batches
