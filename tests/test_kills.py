@@ -173,11 +173,13 @@ def test_killed_at_any_moment_a_run_ends_as_if_it_had_not_been(
 ) -> None:
     config = toy(**SMALL, **KINDS[kind])
     file = write_config(config, tmp_path)
+    assert forks.train(file, tmp_path / "first") == 0  # builds the pixel cache, which the others find
     begun = time.monotonic()
     assert forks.train(file, tmp_path / "whole") == 0
     whole_seconds = time.monotonic() - begun
     rng = random.Random(kind)
-    run, kills, steps, amid_writing = tmp_path / "killed", 0, set(), 0
+    runs = (tmp_path / f"killed-{number}" for number in range(10 * KILLS))  # no more of them than that
+    run, kills, steps, amid_writing = next(runs), 0, set(), 0
     while kills < KILLS:
         # Up to a third of the whole: a run is killed a few times on its way, some while it starts.
         moment = rng.uniform(0.02, whole_seconds / 3)
@@ -185,7 +187,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_it_had_not_been(
         assert status in (0, -signal.SIGKILL)
         if status == 0:  # too late: a further run is killed
             assert_same_run(run, tmp_path / "whole", config.data_root)
-            run = tmp_path / f"killed-{kills}"
+            run = next(runs)
             continue
         kills += 1
         amid_writing += bool(parts(run))
