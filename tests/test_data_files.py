@@ -238,3 +238,16 @@ def test_a_damaged_entry_of_a_zip_is_one_sentence(tmp_path, place):
     path.write_bytes(data)
     with pytest.raises(ValueError, match="1.jpg cannot be read from .*some.zip: .+"):
         ZipFiles(path, entries).read(0)
+
+
+def test_a_reason_that_quotes_a_damaged_zip_is_cut(tmp_path):
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.jpg", os.urandom(4000))
+    entries = zipfile.ZipFile(path).infolist()
+    data = bytearray(path.read_bytes())
+    data[27] = 8  # the name is said to be 2 kB long, so the error quotes as much of the image
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="1.jpg cannot be read from .*some.zip: .+") as error:
+        ZipFiles(path, entries).read(0)
+    assert len(str(error.value)) < 1500

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from vistok.config import resolve_path
 
 DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
+MAX_REASON = 1000  # characters of an error's message, which may quote a damaged file
 
 
 class Unavailable(RuntimeError):
@@ -126,6 +127,6 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def first_line(error: object) -> str:
-    """Return the first line of an error's message, fit to stand inside a sentence."""
-    lines = str(error).split("\n")
-    return lines[0].strip().rstrip(".:") or type(error).__name__
+    """Return the first line of an error's message, fit to stand inside a sentence: not longer than `MAX_REASON`."""
+    line = str(error).split("\n")[0].strip().rstrip(".:") or type(error).__name__
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
