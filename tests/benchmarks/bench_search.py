@@ -6,13 +6,19 @@ Each case is one VQ quantizer with a learned codebook of N(0, 1) codes and as ma
 indices and losses, then the gradients of z and of the codebook. Candidates take turns, and the fastest turn of each counts:
 the speed of a shared machine drifts, its best moment less so. Ratios are to the fastest peer. Peak memory is that of a
 process of its own, above what it held once everything was imported: inputs, weights and gradients count.
+
+Then all of it once more beside a busy neighbour, a process that spins: on two cores it leaves two threads one and a half. There
+medians count, since what a neighbour costs differs from turn to turn, and ours is also compared with itself on one thread.
 """
 
+import contextlib
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
 import matplotlib.pyplot as plt
@@ -25,9 +31,10 @@ from vector_quantize_pytorch import VectorQuantize
 from vistok.quantizers import BSQQuantizer, LFQQuantizer, VectorQuantizer, nearest_code
 
 T = TypeVar("T")
-NUM_TURNS, COMMITMENT = 10, 0.25
+NUM_TURNS, BUSY_TURNS, COMMITMENT = 10, 7, 0.25
 FIGURE = "search-scaling.png"  # beside RESULTS.md
 OURS, DIFFUSERS, LUCIDRAINS = "vistok", "diffusers", "vector-quantize-pytorch"
+ALONE = "vistok, one thread"
 BITS = {
     "lfq, 18 bits, 16,384 tokens, with entropy": LFQQuantizer,
     "bsq, 18 bits, 16,384 tokens, with entropy": BSQQuantizer,
@@ -41,6 +48,7 @@ class Case(NamedTuple):
     codebook_size: int
     codebook_dim: int
     speedup: float
+    busy_speedup: float
     memory_mib: float
     candidates: tuple[str, ...] = (OURS, DIFFUSERS, LUCIDRAINS)
 
@@ -48,11 +56,11 @@ class Case(NamedTuple):
 CASES = {
     f"{case.num_tokens:,} tokens, K {case.codebook_size:,}, D {case.codebook_dim}": case
     for case in (
-        Case(16_384, 16_384, 8, speedup=4, memory_mib=64),
-        Case(4_096, 16_384, 256, speedup=1.4, memory_mib=160),
-        Case(16_384, 512, 64, speedup=1.5, memory_mib=80),
+        Case(16_384, 16_384, 8, speedup=4, busy_speedup=4, memory_mib=64),
+        Case(4_096, 16_384, 256, speedup=1.4, busy_speedup=1, memory_mib=160),
+        Case(16_384, 512, 64, speedup=1.5, busy_speedup=1.5, memory_mib=80),
         # vector-quantize-pytorch would need more than 20 GiB
-        Case(4_096, 262_144, 8, speedup=3, memory_mib=300, candidates=(OURS, DIFFUSERS)),
+        Case(4_096, 262_144, 8, speedup=3, busy_speedup=3, memory_mib=300, candidates=(OURS, DIFFUSERS)),
     )
 }
 
@@ -61,7 +69,20 @@ def run() -> list[dict[str, Any]]:
     """Measure every candidate of every case; returns rows with case, value, unit, goal and peak_memory_mib."""
     rows = [line for name in CASES for line in _measure_case(name)]
     rows += [row(f"{name}: memory", peak_memory_mib(__file__, name) or float("nan"), "MiB", goal=-300) for name in BITS]
+    with busy_neighbour():
+        rows += [line for name in CASES for line in _measure_beside_neighbour(name)]
     return rows + _scaling()
+
+
+@contextlib.contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """Have another process keep a core busy."""
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        neighbour.kill()
+        neighbour.wait()
 
 
 def _measure_case(name: str) -> list[dict[str, Any]]:
@@ -85,10 +106,33 @@ def _measure_case(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _turns(names: list[T]) -> Iterator[list[T]]:
+def _measure_beside_neighbour(name: str) -> list[dict[str, Any]]:
+    case, num_threads = CASES[name], torch.get_num_threads()
+    steps = {candidate: _step(candidate, case) for candidate in case.candidates}
+    steps[ALONE] = steps[OURS]
+    seconds: dict[str, list[float]] = {candidate: [] for candidate in steps}
+    for turn in _turns(list(steps), BUSY_TURNS):
+        for candidate in turn:
+            torch.set_num_threads(1 if candidate == ALONE else num_threads)
+            steps[candidate]()  # threads that it has not used for a while are woken here
+            start = time.perf_counter()
+            steps[candidate]()
+            seconds[candidate].append(time.perf_counter() - start)
+    torch.set_num_threads(num_threads)
+    usual = {candidate: median(times) for candidate, times in seconds.items()}
+    fastest_peer = min(usual[candidate] for candidate in case.candidates if candidate != OURS)
+    beside = f"{name}, busy neighbour"
+    return [
+        *(row(f"{beside}: {candidate}", 1e3 * time, "ms") for candidate, time in usual.items()),
+        row(f"{beside}: over the time of one thread", usual[OURS] / usual[ALONE], "x", goal=-1.5),
+        row(f"{beside}: against the fastest peer", fastest_peer / usual[OURS], "x", goal=case.busy_speedup),
+    ]
+
+
+def _turns(names: list[T], number: int = NUM_TURNS) -> Iterator[list[T]]:
     """Yield the names once a turn, each turn in another order: what ran before leaves caches and memory in its own state."""
     shuffle = random.Random(0)
-    for _ in range(NUM_TURNS):
+    for _ in range(number):
         yield shuffle.sample(names, len(names))
 
 

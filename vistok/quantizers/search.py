@@ -6,6 +6,8 @@ distances of two codes differ by less than float32 resolves; of equal scores the
 
 - Scores are held tile by tile, tokens x codes, so that memory grows with neither. On a CPU a tile stays in the caches
   between the matrix product and the arg-min. All tiles are written to one place: fresh memory costs as much as its use.
+- On a CPU each thread takes some tokens and searches alone. Shared out operation by operation, a tile would be several
+  parallel loops, each of which waits for a thread that does not run where a neighbour holds a core.
 - PyTorch's arg-min over codes takes about ten times as long as their minimum alone, which is vectorised over tokens. So the
   minimum of each block of codes comes first, then the arg-min over blocks, then that over the codes of the best block. At
   small D the arg-min would otherwise take longer than the product; at large D the float32 product is nearly all.
@@ -15,21 +17,27 @@ distances of two codes differ by less than float32 resolves; of equal scores the
 - A token that is not finite gets some index in [0, K). A code that is NaN is everyone's nearest, as in `torch.argmin`.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from vistok.threads import share_out
+
 _BLOCK = 32  # codes whose minimum comes first: about the root of a tile's codes, so that neither arg-min is long
-_TILE = {"cpu": (2**22, 2**8)}  # bytes of scores, and least tokens: with fewer the product is slow at large D
-_TILE_ELSEWHERE = (2**28, 2**12)  # enough to fill a GPU, little beside the activations of a training step
+_TILE_BYTES = 2**21  # of scores, in each thread
+_TILE_TOKENS = (2**6, 2**9)  # least tokens of a tile, at small D and at large, where with fewer the product is slow
+_LEAST_PARTS = 16  # of few tokens, so that every thread has some
+_GPU_TILE = (2**28, 2**12)  # bytes and least tokens: enough to fill it, little beside a training step's activations
 
 
 @torch.no_grad()
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Return for each vector the index of the nearest code, k* = argmin_k |z - e_k|^2 (VQ-VAE, equation 1).
 
-    Beside the result this holds a tile of scores and its minima, 4 MiB on a CPU and 256 MiB on a GPU, and a copy of the
-    codebook (its squares before the tiles; its padding where K is not a multiple of 32). At small D a GPU's memory bandwidth
-    limits it, as each score is written and read once; at large D the float32 product.
+    Beside the result this holds a tile of scores and its minima, 2 MiB for each thread of a CPU and 256 MiB on a GPU, and a
+    copy of the codebook (its squares before the tiles; its padding where K is not a multiple of 32). At small D a GPU's memory
+    bandwidth limits it, as each score is written and read once; at large D the float32 product.
 
     Args:
         z: float32 [N, D], on the device of the codebook.
@@ -57,22 +65,40 @@ def largest_dot(z: Tensor, codebook: Tensor) -> Tensor:
 
 def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
     """Return argmin_k (offset_k - z . e_k) of each z [N, D], with offsets [K, 1]: int64 [N]."""
-    num_bytes, least_tokens = _TILE.get(z.device.type, _TILE_ELSEWHERE)
-    num_scores = num_bytes // z.element_size()
+    num_tokens, num_codes = _tile_shape(z, len(codebook))
     codes, offsets = _whole_blocks(codebook), _whole_blocks(offsets)
-    num_codes = min(num_scores // least_tokens, len(codes))
-    num_tokens = num_scores // num_codes
     tiles = list(zip(codes.split(num_codes), offsets.split(num_codes), strict=True))
-    space = z.new_empty(num_codes * num_tokens)  # of one tile
+    first = num_codes * torch.arange(len(tiles), device=z.device).unsqueeze(1)  # [tiles, 1], of each tile's codes
     indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
-    for start in range(0, len(z), num_tokens):
-        tokens = z[start : start + num_tokens].T  # [D, tile]
-        found = [_lowest_of_tile(tokens, *tile, space) for tile in tiles]
-        lowest, places = (torch.stack(of_tiles) for of_tiles in zip(*found, strict=True))  # [tiles, tile]
-        best = lowest.min(0, keepdim=True).indices  # [1, tile]
-        places += num_codes * torch.arange(len(places), device=z.device).unsqueeze(1)
-        indices[start : start + num_tokens] = places.gather(0, best)[0]
+
+    def fill(starts: Iterator[int]) -> None:
+        space = z.new_empty(num_codes * num_tokens)  # of one tile
+        for start in starts:
+            tokens = z[start : start + num_tokens].T  # [D, tile]
+            found = [_lowest_of_tile(tokens, *tile, space) for tile in tiles]
+            lowest, places = (torch.stack(of_tiles) for of_tiles in zip(*found, strict=True))  # [tiles, tile]
+            best = lowest.min(0, keepdim=True).indices  # [1, tile]
+            indices[start : start + num_tokens] = (places + first).gather(0, best)[0]
+
+    starts = range(0, len(z), num_tokens)
+    if z.device.type == "cpu":
+        share_out(starts, fill)
+    else:
+        fill(iter(starts))
     return indices.clamp_(max=len(codebook) - 1)  # what was added at the end equals the last code
+
+
+def _tile_shape(z: Tensor, codebook_size: int) -> tuple[int, int]:
+    """Return how many of the tokens z [N, D], and how many codes in whole blocks, are compared at once."""
+    num_bytes, least_tokens = _GPU_TILE
+    most_tokens = len(z)
+    if z.device.type == "cpu":
+        num_bytes, (least_tokens, large) = _TILE_BYTES, _TILE_TOKENS
+        most_tokens = max(least_tokens, -(-len(z) // _LEAST_PARTS))
+        least_tokens = min(max(least_tokens, 2 * z.shape[1]), large, most_tokens)
+    num_scores = num_bytes // z.element_size()
+    num_codes = min(num_scores // least_tokens, codebook_size + -codebook_size % _BLOCK)
+    return max(1, min(num_scores // num_codes, most_tokens)), num_codes
 
 
 def _whole_blocks(rows: Tensor) -> Tensor:

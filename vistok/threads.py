@@ -1,0 +1,107 @@
+"""A loop shared among threads that never wait for each other: each takes the next part when it is done with its own.
+
+PyTorch's way is to share out every single operation, and to wait for the last thread at the end of each. Where a neighbour (a
+browser, another training, a container's quota) holds a core, the thread on it comes late by a slice of the scheduler, some
+milliseconds; a loop of a thousand short operations then takes a hundred times as long as on one thread. Here there is one
+wait, for the last part.
+"""
+
+import contextlib
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None:
+    """Do the parts of a job on as many threads as PyTorch has, each of which computes alone.
+
+    Args:
+        parts: what there is to do, in no particular order.
+        work: called once in each thread, with an iterator that gives it parts until none is left. Parts are done at the same
+            time, so each has a place of its own to write to.
+    """
+    num_threads = min(torch.get_num_threads(), len(parts))
+    # What traces or counts operations (a compiler, fake tensors) sees those of this thread only.
+    if num_threads < 2 or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        work(iter(parts))
+        return
+    left, modes = deque(parts), (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+
+    def taken() -> Iterator[T]:
+        with contextlib.suppress(IndexError):  # none is left
+            while True:
+                yield left.popleft()
+
+    def take() -> None:
+        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):  # which each thread has of its own
+            work(taken())
+
+    jobs = _WORKERS.begin(take, num_threads)
+    try:
+        for job in jobs:
+            job.result()
+    finally:
+        left.clear()  # after Ctrl-C, or a part that failed, nothing more is begun
+
+
+class _Workers:
+    """Threads, in which PyTorch computes on that one thread only, and a queue that they share.
+
+    Daemons, unlike those of `concurrent.futures`, which takes no more work once the main thread has come to its end.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Future[None], Callable[[], None]]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._number = 0
+
+    def begin(self, work: Callable[[], None], number: int) -> list[Future[None]]:
+        """Have `work` called in so many threads."""
+        with self._lock:
+            if self._number < number:
+                self._add(number - self._number)
+        jobs: list[Future[None]] = [Future() for _ in range(number)]
+        for job in jobs:
+            self._jobs.put((job, work))
+        return jobs
+
+    def _add(self, number: int) -> None:
+        """Start threads. PyTorch's thread count is each thread's own, but the last one set is also that of threads to come."""
+        num_threads, ready = torch.get_num_threads(), threading.Barrier(number + 1)
+        for _ in range(number):
+            threading.Thread(target=self._work, args=(ready,), name="vistok-part", daemon=True).start()
+        ready.wait()
+        torch.set_num_threads(num_threads)
+        self._number += number
+
+    def _work(self, ready: threading.Barrier) -> None:
+        torch.get_num_threads()  # a thread takes over the count of others when it first asks for it; from here on it is its own
+        torch.set_num_threads(1)
+        ready.wait()
+        while True:
+            job, work = self._jobs.get()
+            try:
+                work()
+            except BaseException as error:  # for the thread that waits for it
+                job.set_exception(error)
+            else:
+                job.set_result(None)
+            del job, work  # while this waits for the next one
+
+
+def _start_anew() -> None:
+    global _WORKERS
+    _WORKERS = _Workers()
+
+
+_start_anew()
+if hasattr(os, "register_at_fork"):  # a forked process has no threads but its own
+    os.register_at_fork(after_in_child=_start_anew)
