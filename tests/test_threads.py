@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from vistok.threads import share_out
+from vistok.threads import share_out, slower_than_one
 
 
 def doubled(numbers: range) -> tuple[list[int], set[int], set[int]]:
@@ -85,7 +85,7 @@ def test_a_failure_reaches_the_caller_and_ends_the_rest() -> None:
     with pytest.raises(ValueError, match="part 3"):
         share_out(range(1000), work)
     time.sleep(0.05)
-    assert len(done) < 100
+    assert len(done) < 10
     assert doubled(range(5))[0] == [0, 2, 4, 6, 8]  # the threads are still there
 
 
@@ -145,3 +145,38 @@ threading.Thread(target=later).start()
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (found.returncode, found.stdout, found.stderr) == (0, "4096\n", "")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Seconds of a step by the number of threads, on a clock that only steps move."""
+    now, seconds = [0.0], {}
+    monkeypatch.setattr("vistok.threads.time.perf_counter", lambda: now[0])
+
+    def step() -> None:
+        now[0] += seconds[torch.get_num_threads()]
+
+    seconds["step"] = step  # type: ignore[index]
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("several", "alone", "num_steps", "found"),
+    [
+        (0.5, 0.25, 1000, True),
+        (0.1, 0.15, 1000, False),  # as on a machine of one's own
+        (0.11, 0.1, 10_000, False),  # a matter of chance
+        (0.5, 0.25, 100, False),  # over within a minute
+        (32.0, 8.0, 1000, True),  # one trial each way
+    ],
+)
+def test_one_thread_is_advised_where_it_is_faster(clock, several, alone, num_steps, found) -> None:
+    torch.set_num_threads(2)
+    clock |= {2: several, 1: alone}
+    assert slower_than_one(clock["step"], num_steps) == ((several, alone) if found else None)
+    assert torch.get_num_threads() == 2
+
+
+def test_one_thread_is_not_compared_with_itself() -> None:
+    torch.set_num_threads(1)
+    assert slower_than_one(lambda: pytest.fail("nothing to try out"), 1000) is None

@@ -572,3 +572,35 @@ def test_compiled_training_is_close_to_eager(toy: Toy) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     loaded = VisualTokenizer.load(compiled.run.path)
     assert_same_weights(loaded.state_dict(), compiled.tokenizer.state_dict())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quantizer": "ema", "quantizer_options": {"init": "kmeans", "revive_after": 1}},
+        {"quantizer": "gumbel"},
+    ],
+    ids=["ema", "gumbel"],
+)
+def test_a_busy_neighbour_is_told_of_and_trying_it_out_trains_nothing(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, settings: dict[str, Any]
+) -> None:
+    """The trial takes whole steps, of a quantizer that learns inside `forward` or draws, and nothing of the run moves."""
+    torch.set_num_threads(2)
+    states = []
+    for found in (None, (0.5, 0.25)):
+
+        def trial(
+            step: Callable[[], object], num_steps: int, found: tuple[float, float] | None = found
+        ) -> tuple[float, float] | None:
+            if found is not None:
+                step()
+                step()
+            return found
+
+        monkeypatch.setattr("vistok.training.slower_than_one", trial)
+        states.append(trained(toy(**settings), tmp_path / str(len(states))).tokenizer.state_dict())
+    assert_same_weights(*states)
+    said = capsys.readouterr().out
+    assert said.count("busy") == 1
+    assert "2 threads train 8 images a second now, one thread 16" in said and "OMP_NUM_THREADS=1" in said

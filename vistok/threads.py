@@ -10,14 +10,20 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
+from statistics import median
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
+
+TRIALS, TRIAL_SECONDS = 5, 2.0  # each way, at most; and the most that they may take together
+WORTH_SAYING = 1.2  # times as fast on one thread
+WORTH_A_TRIAL = 60.0  # seconds that the whole job takes
 
 
 def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None:
@@ -41,15 +47,54 @@ def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None
                 yield left.popleft()
 
     def take() -> None:
-        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):  # which each thread has of its own
-            work(taken())
+        try:
+            with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):  # which each thread has of its own
+                work(taken())
+        except BaseException:
+            left.clear()  # nobody begins another part
+            raise
 
     jobs = _WORKERS.begin(take, num_threads)
     try:
         for job in jobs:
             job.result()
     finally:
-        left.clear()  # after Ctrl-C, or a part that failed, nothing more is begun
+        left.clear()  # after Ctrl-C too
+
+
+def slower_than_one(step: Callable[[], object], num_steps: int) -> tuple[float, float] | None:
+    """Try out whether the machine, busy as it is now, takes a step faster on one thread than on all that PyTorch has.
+
+    Args:
+        step: takes one; on a CPU.
+        num_steps: how many there will be. Of a job of less than a minute nothing is tried out but one step.
+
+    Returns:
+        None where it is not faster, or else the seconds of a step on all threads and on one, both medians.
+    """
+    num_threads = torch.get_num_threads()
+    if num_threads == 1:
+        return None
+    step()  # what is made or compiled at the first one does not count
+    if _seconds(step) * num_steps < WORTH_A_TRIAL:
+        return None
+    times: dict[int, list[float]] = {num_threads: [], 1: []}
+    end = time.perf_counter() + TRIAL_SECONDS
+    try:
+        while len(times[1]) < TRIALS and (not times[1] or time.perf_counter() < end):
+            for count, of_count in times.items():
+                torch.set_num_threads(count)
+                of_count.append(_seconds(step))
+    finally:
+        torch.set_num_threads(num_threads)
+    usual, alone = median(times[num_threads]), median(times[1])
+    return (usual, alone) if usual > WORTH_SAYING * alone else None
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    step()
+    return time.perf_counter() - begun
 
 
 class _Workers:

@@ -11,6 +11,7 @@ processes share it.
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import math
 import signal
@@ -43,6 +44,7 @@ from vistok.pretrained import load_pretrained
 from vistok.processes import max_over_processes, mean_over_processes, of_all_processes, prepare, process_state
 from vistok.runs import Report, Run
 from vistok.tables import literal
+from vistok.threads import slower_than_one
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.weights import Unavailable
 
@@ -51,6 +53,7 @@ CHECKPOINT_KEYS = {
     *("window", "rng", "device_rng"),
 }
 STOP_EVERY, STOP_SECONDS = 10, 5.0  # the most between two steps at which several processes agree on stopping
+TRIAL_IMAGES = 32  # at most, of a step that only its speed is wanted of
 SAME_SIGNAL_SECONDS = 1.0  # a launcher passes on the Ctrl-C that the terminal has sent to all of them
 
 
@@ -447,8 +450,32 @@ class Trainer:
                 self.run.begin()
                 self._write_config()
                 self.run.truncate_log(self.step)
+            if self.accelerator.num_processes == 1 and self.device.type == "cpu":
+                self._look_for_busy_neighbours()
         if self.config.log_with:
             self.accelerator.init_trackers("vistok", config=_flat(self.config))
+
+    def _look_for_busy_neighbours(self) -> None:
+        """Say where something else keeps the processor so busy that one thread would train faster than several.
+
+        Nothing changes by itself: the number of threads changes how sums round.
+        """
+        trial = copy.deepcopy(self.tokenizer).train()  # so that no codebook learns from it
+        images = torch.zeros(min(self.config.batch_size, TRIAL_IMAGES), 3, *[self.config.image_size] * 2)
+
+        def step() -> None:
+            losses, _ = self.objective(trial, images)
+            self.objective.total(losses).backward()
+
+        with torch.random.fork_rng(devices=[]):  # what a quantizer draws
+            found = slower_than_one(step, self.config.steps - self.step)
+        if found is not None:
+            several, alone = (len(images) / seconds for seconds in found)
+            tqdm.write(
+                f"Something else keeps this machine busy: {torch.get_num_threads()} threads train {several:.3g} images a "
+                f"second now, one thread {alone:.3g}. While that lasts one is better: set OMP_NUM_THREADS=1 before Python "
+                "starts, or torch.set_num_threads(1) in a notebook before it trains. (It changes how sums round.)"
+            )
 
     def _write_config(self) -> None:
         """Write the configuration and where, on what and how long it was trained; rates are those of the whole run."""
