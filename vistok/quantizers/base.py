@@ -145,7 +145,7 @@ class _LookUp(torch.autograd.Function):
             return to_z, None, None
         rows = to_tokens(difference)  # [B*h*w, D]
         sums = rows.new_zeros(ctx.codebook_size, rows.shape[1]).index_add_(0, indices, rows)
-        return to_z, sums * (scale * of_codebook), None
+        return to_z, sums.mul_(scale * of_codebook), None
 
 
 def look_up(z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

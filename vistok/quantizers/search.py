@@ -69,10 +69,14 @@ def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
     codes, offsets = _whole_blocks(codebook), _whole_blocks(offsets)
     tiles = list(zip(codes.split(num_codes), offsets.split(num_codes), strict=True))
     first = num_codes * torch.arange(len(tiles), device=z.device).unsqueeze(1)  # [tiles, 1], of each tile's codes
+    starts = range(0, len(z), num_tokens)
     indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
+    # Of this thread's memory, which what comes after the search uses again; another thread would keep its own.
+    num_spaces = min(torch.get_num_threads(), len(starts)) if z.device.type == "cpu" else 1
+    spaces = list(z.new_empty(max(1, num_spaces), num_codes * num_tokens))
 
     def fill(starts: Iterator[int]) -> None:
-        space = z.new_empty(num_codes * num_tokens)  # of one tile
+        space = spaces.pop()
         for start in starts:
             tokens = z[start : start + num_tokens].T  # [D, tile]
             found = [_lowest_of_tile(tokens, *tile, space) for tile in tiles]
@@ -80,7 +84,6 @@ def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
             best = lowest.min(0, keepdim=True).indices  # [1, tile]
             indices[start : start + num_tokens] = (places + first).gather(0, best)[0]
 
-    starts = range(0, len(z), num_tokens)
     if z.device.type == "cpu":
         share_out(starts, fill)
     else:
