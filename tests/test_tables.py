@@ -389,6 +389,8 @@ def test_a_comparison_puts_reports_under_what_was_measured() -> None:
     )
     assert lines[3] == "|  | its authors (their own) |  |  |  | – | – | – | – | 2.19 | – | – |"
     assert lines[4].startswith("| b |") and len(lines) == 5
+    one_code = record | {"codebooks": [{"codebook_size": 1}], "bits_per_pixel": 0.0}
+    assert "images | – | 1 | 0.000 |" in tables.comparison_markdown({"a": one_code}, {})
 
 
 def test_remedies_are_told_by_how_much_and_whether_every_seed_agrees() -> None:
@@ -440,6 +442,8 @@ def test_bits_in_use_are_the_entropy_of_all_codebooks_over_their_bits() -> None:
     books = [{"codebook_size": 8, "entropy_bits": bits} for bits in (3.0, 1.5, 0.0)]
     complete(run, codebooks=books)
     assert tables.bits_in_use([run]) == {"residual-3x8": [0.5]}
+    complete(run, codebooks=[{"codebook_size": 1, "entropy_bits": 0.0}] * 2)  # no bits, and all of them in use
+    assert tables.bits_in_use([run]) == {"residual-3x8": [1.0]}
 
 
 def test_quantizers_are_told_by_class_sizes_and_losses() -> None:
