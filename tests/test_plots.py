@@ -148,6 +148,8 @@ def test_the_code_map_says_how_dead_codes_look(size: int, dead: int, title: str)
 )
 def test_a_figure_shows_as_many_images_as_there_are(wanted: list[int], length: int, shown: list[int]) -> None:
     assert plots.indices_shown(wanted, length) == shown
+    with pytest.raises(ValueError, match="index of a figure's image is -1, but must be at least 0"):
+        plots.indices_shown([*wanted, -1], length)
 
 
 @pytest.mark.parametrize("size", [1, 2, 64])

@@ -1,5 +1,6 @@
 """Results tables: planned whole, run one by one, shown beside what was published."""
 
+import errno
 import json
 import re
 import shlex
@@ -329,6 +330,21 @@ def test_tables_are_made_anew_between_their_marks(mark: str) -> None:
     assert "stale" not in made
     assert "20.25" in made
     assert with_tables(made) == made
+
+
+def test_a_readme_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "README.md").write_text("as it was\n")
+    monkeypatch.setattr(tables, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SystemExit):
+        tables.main(["celeba64", "--readme"])
+    assert "README.md cannot be written (No space left on device); it is as it was." in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was\n"]
 
 
 def test_text_without_marks_stays() -> None:

@@ -52,7 +52,12 @@ def indices_shown(wanted: Sequence[int], length: int) -> list[int]:
 
     Returns:
         indices in [0, length); fewer than wanted where there are fewer images.
+
+    Raises:
+        ValueError: an index is below 0.
     """
+    if min(wanted) < 0:
+        raise ValueError(f"The index of a figure's image is {min(wanted)}, but must be at least 0.")
     if max(wanted) < length:
         return list(wanted)
     number = min(len(wanted), length)

@@ -541,7 +541,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.readme:
         readme = repository_root() / "README.md"
-        replace_file(readme, with_tables(readme.read_text()).encode())
+        try:
+            replace_file(readme, with_tables(readme.read_text()).encode())
+        except OSError as error:
+            parser.error(f"{readme} cannot be written ({error.strerror or error}); it is as it was.")
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
     overrides |= {"data_root": given.data_root} if given.data_root else {}
