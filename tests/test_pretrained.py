@@ -385,6 +385,11 @@ def test_what_is_of_no_format_is_compared_with_the_nearest(written: Callable[...
     missing = r"encoder\.downblocks\.0\.weight is missing; encoder\.downblocks\.1\.weight is not expected"
     with pytest.raises(ValueError, match=f"The nearest is 'visual-tokenizer-pytorch': {missing}"):
         load_pretrained(written({f"model.{name}": tensor for name, tensor in state.items()}))
+    for number in range(9):
+        state[f"encoder.downblocks.{number}.scale"] = torch.ones(1)
+        del state[next(name for name in state if name.startswith("decoder."))]
+    with pytest.raises(ValueError, match=r"(\S+ is missing; ){4}(\S+ is not expected[;,] ){4}and \d+ more"):
+        load_pretrained(written(state))
     with pytest.raises(ValueError, match=r"Known: [\w, -]+\.$"):  # nothing in common
         load_pretrained(written({"layer.weight": torch.ones(2, 2)}))
 

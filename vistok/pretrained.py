@@ -519,15 +519,16 @@ def _expected(form: Format, settings: dict[str, Any]) -> dict[str, tuple[str, tu
 
 def _misfits(tensors: dict[str, LazyTensor], expected: dict[str, tuple[int, ...]]) -> str:
     """How a file's tensors differ from those of a format, named as the file does; empty where they do not."""
-    wrong = [f"{n} is missing" for n in expected if n not in tensors]
-    wrong += [f"{n} is not expected" for n in tensors if n not in expected and not _NOT_OF_THE_TOKENIZER.search(n)]
-    wrong += [
+    missing = [f"{n} is missing" for n in expected if n not in tensors]
+    others = [f"{n} is not expected" for n in tensors if n not in expected and not _NOT_OF_THE_TOKENIZER.search(n)]
+    shapes = [
         f"{n} is {list(tensors[n].shape)}, not {list(shape)}"
         for n, shape in expected.items()
         if n in tensors and tensors[n].shape != shape
     ]
-    more = f", and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-    return "; ".join(wrong[:8]) + more
+    told = [*missing[:4], *others[:4], *shapes[:4]]
+    more = len(missing) + len(others) + len(shapes) - len(told)
+    return "; ".join(told) + (f", and {more} more" if more else "")
 
 
 def _of_no_format(tensors: dict[str, LazyTensor], path: Path) -> str:
