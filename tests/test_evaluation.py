@@ -1,6 +1,8 @@
 """The record of an evaluation: its numbers against separate computations, and what it says where it cannot measure."""
 
+import errno
 import json
+import re
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +240,52 @@ def test_the_command_measures_a_finished_run_and_keeps_what_is_recorded(
     assert origin["data_fingerprint"] == printed["dataset"]["fingerprint"] and origin["wall_seconds"] >= 0
     assert main(command) == 0
     assert "already recorded, and stays" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    toy: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(None, toy())
+    for _ in Trainer(run, progress=False):
+        pass
+    before = sorted(run.path.iterdir())
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vistok.files.os.fsync", full)  # root may write wherever there is room
+    monkeypatch.setattr(vistok.evaluation, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
+    assert main([str(run.path), "--no-rfid"]) == 1
+    assert re.search(
+        r"\S+ cannot be written \(No space left on device\), where metrics.json would go", capsys.readouterr().err
+    )
+    assert sorted(run.path.iterdir()) == before
+
+
+def test_a_record_that_cannot_be_written_after_all_is_printed(
+    toy: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(None, toy())
+    for _ in Trainer(run, progress=False):
+        pass
+    measure = vistok.evaluation.evaluate
+
+    def then_a_folder_is_in_the_way(*arguments: object, **options: object) -> object:
+        record = measure(*arguments, **options)
+        (run.path / "metrics.json").mkdir()
+        return record
+
+    monkeypatch.setattr(vistok.evaluation, "evaluate", then_a_folder_is_in_the_way)
+    assert main([str(run.path), "--no-rfid", "--lpips", "off", "--overwrite"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["psnr"] > 0
+    assert "could not be written into" in printed.err and "printed instead" in printed.err
+
+
+def test_one_code_is_measured(photographs: Path) -> None:
+    tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 1, "codebook_dim": 2}, image_size=16)
+    record = evaluate(tokenizer, "folder", data_root=photographs, lpips="off", rfid=False, progress=False)
+    assert (record.bits_per_pixel, record.usage, record.perplexity, record.entropy_bits) == (0, 1, 1, 0)
 
 
 def test_a_run_measured_elsewhere_is_filed_apart(toy: Callable[..., TrainConfig], images_root: Path) -> None:

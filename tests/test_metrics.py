@@ -93,6 +93,41 @@ def fed(metric: torch.nn.Module, images: Tensor, reconstructions: Tensor, batch_
     return metric.compute()
 
 
+def ssim_in_float64(x: Tensor, y: Tensor, window: Tensor, scale: float) -> Tensor:
+    """Wang's equation 13 as it stands, each image's mean."""
+    x, y, window = x.double(), y.double(), window.double()
+    kernel = (window[:, None] * window)[None, None]
+
+    def local(values: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(values.flatten(0, 1).unsqueeze(1), kernel).unflatten(0, values.shape[:2])
+
+    mean_x, mean_y = local(x), local(y)
+    var_x, var_y = scale * (local(x * x) - mean_x**2), scale * (local(y * y) - mean_y**2)
+    covariance = scale * (local(x * y) - mean_x * mean_y)
+    above = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
+    return (above / ((mean_x**2 + mean_y**2 + 0.01**2) * (var_x + var_y + 0.03**2))).flatten(2).mean((1, 2))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 0.77, 0.999, 1.0])
+@pytest.mark.parametrize("change", ["offset", "noise", "none"])
+def test_ssim_of_nearly_equal_images_is_exact_and_not_above_one(value: float, change: str) -> None:
+    flat = torch.full((1, 3, 32, 32), value)
+    halves = flat.clone()
+    halves[..., 16:] = 1 - value
+    images = torch.cat([flat, halves])
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    changed = {"offset": images + 0.003, "noise": images + 1e-4 * noise, "none": images.clone()}[change].clamp(0, 1)
+    gaussian = torch.exp(-torch.arange(-5, 6).double().square() / (2 * 1.5**2))
+    for metric, window, scale in (
+        (SSIM(), gaussian / gaussian.sum(), 1.0),
+        (SSIMUniform7(), torch.full((7,), 1 / 7), 49 / 48),
+    ):
+        measured = metric.per_image(images, changed)
+        assert (measured <= 1).all()
+        expected = ssim_in_float64(images, changed, window, scale)
+        torch.testing.assert_close(measured.double(), expected, atol=2e-6, rtol=0)
+
+
 def test_psnr_is_that_of_scikit_image() -> None:
     images, reconstructions = pictures(7, 24)
     pairs = zip(channels_last_numpy(images), channels_last_numpy(reconstructions), strict=True)
@@ -269,6 +304,21 @@ def test_rfid_streams_merges_and_needs_two_images(inception_weights: Path) -> No
     assert float(truncated) != pytest.approx(float(frechet_distance(*statistics)), rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:rFID over")
+def test_rfid_of_equal_images_is_not_below_zero(inception_weights: Path) -> None:
+    for seed in range(6):
+        for number in (2, 9, 40):
+            metric = RFID(inception_weights)
+            metric.network = Projection()
+            images, _ = pictures(number, 8, seed=seed)
+            metric.update(images, images)
+            assert 0 <= float(metric.compute()) < 1e-4
+    metric.reset()
+    flat = torch.full((4, 3, 8, 8), 0.5)
+    metric.update(flat, flat)
+    assert float(metric.compute()) == 0
+
+
 def test_8_bit_images_are_those_that_save_image_writes(tmp_path: Path) -> None:
     images = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     torchvision.utils.save_image(images[0], tmp_path / "image.png")
@@ -327,6 +377,20 @@ def test_the_queue_holds_exactly_the_last_indices() -> None:
     metric.update(torch.tensor([0]))
     assert metric.compute()["usage_queue"] == 0.25
     assert metric.compute()["usage"] == 0.5
+
+
+@pytest.mark.parametrize("codebook_size", [1, 2, 5, 9, 13, 19, 27, 512, 1000])
+def test_usage_stays_within_its_bounds(codebook_size: int) -> None:
+    metric = CodebookUsage(codebook_size)
+    metric.update(torch.arange(codebook_size).repeat(3))
+    even = metric.compute()
+    assert even["usage"] == even["usage_queue"] == 1
+    assert even["perplexity"] <= codebook_size and even["entropy_bits"] <= np.log2(codebook_size)
+    assert float(even["perplexity"]) == pytest.approx(codebook_size)
+    metric.reset()
+    metric.update(torch.zeros(7, dtype=torch.int64))
+    one = metric.compute()
+    assert one["perplexity"] == 1 and str(float(one["entropy_bits"])) == "0.0"  # not -0.0
 
 
 def test_forward_and_reset_of_usage() -> None:

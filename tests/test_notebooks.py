@@ -5,12 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
-from vistok.config import repository_root
+from vistok.config import TrainConfig, repository_root
+from vistok.runs import Run
+from vistok.tokenizer import VisualTokenizer
+from vistok.training import Trainer
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
 SANITIZE = Path(__file__).parent / "sanitize.cfg"
@@ -37,6 +45,53 @@ def test_it_runs_and_prints_what_was_committed(notebook: Path, environment: dict
     result = nbval(notebook, environment)
     assert result.returncode == 0, result.stdout[-6000:]
     assert " passed" in result.stdout
+
+
+def run_cells(name: str, **parameters: Any) -> None:
+    """Run a notebook's code in this process, with these parameters: a kernel takes ten times as long."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for cell in nbformat.read(repository_root() / "notebooks" / f"{name}.ipynb", as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, namespace)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert parameters.keys() <= namespace.keys()
+                namespace |= parameters
+    plt.close("all")
+
+
+@pytest.mark.parametrize("number", [1, 3, 9])
+@pytest.mark.parametrize("notebook", ["01_data", "02_train", "04_evaluate", "06_pretrained"])
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive", "ignore:.*differs? from row")
+def test_figures_show_what_there_is(
+    notebook: str, number: int, toy: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matplotlib_inline.backend_inline.set_matplotlib_formats", lambda *_, **__: None)
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / "few" / split).mkdir(parents=True)
+        for place in range(number):
+            pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "few" / split / f"{place}.png")
+    figures = {"figure_dataset": "folder", "figure_data_root": str(tmp_path / "few")}
+    few = {"dataset": "folder", "data_root": str(tmp_path / "few")}
+    if notebook == "01_data":
+        run_cells(notebook, **few, image_size=16)
+    elif notebook == "02_train":
+        settings = toy(data_root=str(tmp_path / "few"), batch_size=1, steps=2, codebook_size=1).to_dict()
+        settings |= {"row": "celeba64", "scale": "smoke", "run_dir": str(tmp_path / "run")}
+        run_cells(notebook, **settings, **figures)
+        assert (tmp_path / "run" / "reconstructions.jpg").is_file() and (tmp_path / "run" / "curves.png").is_file()
+    elif notebook == "04_evaluate":
+        run = Run.open(None, toy())
+        for _ in Trainer(run, progress=False):
+            pass
+        run_cells(notebook, **few, **figures, run_dir=str(run.path), rfid=False, lpips="off")
+        assert (run.path / "best-and-worst.jpg").is_file()
+    else:
+        one_code = VisualTokenizer(quantizer_options={"codebook_size": 1, "codebook_dim": 2}, image_size=16)
+        one_code.save(tmp_path / "one_code")
+        options = {"checkpoints": [str(tmp_path / "one_code")], "rfid": False, "lpips": "off"}
+        run_cells(notebook, **few, **figures, **options)
 
 
 def test_a_changed_number_fails(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -135,6 +135,52 @@ def test_the_code_map_says_how_dead_codes_look(size: int, dead: int, title: str)
     assert axis.get_title() == title and crosses == (dead if "crosses" in title else 0)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "length", "shown"),
+    [
+        (range(0, 88, 11), 78, list(range(0, 88, 11))),
+        (range(0, 88, 11), 40, [0, 5, 10, 15, 20, 25, 30, 35]),
+        (range(0, 88, 11), 3, [0, 1, 2]),
+        (range(5), 1, [0]),
+        ([300], 301, [300]),
+        ([300], 200, [0]),
+    ],
+)
+def test_a_figure_shows_as_many_images_as_there_are(wanted: list[int], length: int, shown: list[int]) -> None:
+    assert plots.indices_shown(wanted, length) == shown
+    with pytest.raises(ValueError, match="index of a figure's image is -1, but must be at least 0"):
+        plots.indices_shown([*wanted, -1], length)
+
+
+@pytest.mark.parametrize("size", [1, 2, 64])
+@pytest.mark.parametrize("zoom", [(0.35, 0.35, 0.3), (0.9, 0.9, 0.5), (3.0, -1.0, 0.0), (0.0, 0.0, 7.0)])
+def test_a_detail_lies_within_its_image(size: int, zoom: tuple[float, float, float]) -> None:
+    figure = plots.side_by_side(torch.zeros(3, size, size), {"a": torch.zeros(3, 64, 64)}, zoom)
+    for axis in figure.axes[2:]:
+        height, width = axis.images[0].get_array().shape[:2]
+        assert 1 <= height == width <= 64
+    plt.close(figure)
+
+
+def test_a_figure_is_saved_into_a_folder_that_was_missing(tmp_path: Path) -> None:
+    plots.save(plots.places(np.ones((2, 2))), tmp_path / "runs" / "figure.png")
+    assert plt.imread(tmp_path / "runs" / "figure.png").ndim == 3
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["figure.png"]
+
+
+def test_one_code_and_one_token_are_drawn() -> None:
+    one, nothing = torch.ones(1, dtype=torch.int64), np.ones(1, dtype=np.int64)
+    curve = UsageCurve(nothing, nothing, nothing.astype(float), nothing)
+    figures = [
+        plots.codebook_usage(one),
+        plots.codebook_overview(one, torch.zeros(1, dtype=torch.int64), 1, curve, queue_size=65_536, code=0),
+        plots.places(np.ones((1, 1))),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        plt.close(figure)
+
+
 def test_codebook_usage_says_of_how_many_tokens_it_is() -> None:
     counts = torch.tensor([1500, 0, 500, 0])
     few = "2,000 tokens of 8 images: 2 of 4 codes used; grey: 2 that none of these tokens chose"

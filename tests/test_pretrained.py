@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -147,6 +149,249 @@ def test_other_kinds_of_files(format: str, kind: str, written: Callable[..., Pat
         path = tmp_path / "weights.safetensors"
         save_file(state, path)
     check_parity(load_pretrained(path, "ibq" if format == "ibq" else None), expected, format)
+
+
+# visual-tokenizer-pytorch's quantizers.
+
+
+def simple_cnn(dim: int, **quantizer: Tensor) -> dict[str, Tensor]:
+    """A state dict of the SimpleCNN of the golden file, with `dim` channels of codes, and these tensors of a quantizer."""
+    _, state = golden("visual-tokenizer-pytorch")
+    torch.manual_seed(0)
+    del state["quantizer.codebook.weight"]
+    shapes = {"enc2code.weight": (dim, 32, 1, 1), "enc2code.bias": (dim,), "code2dec.weight": (32, dim, 1, 1)}
+    return (
+        state | {k: torch.randn(v) / 4 for k, v in shapes.items()} | {f"quantizer.{k}": v for k, v in quantizer.items()}
+    )
+
+
+def of_codes(name: str) -> dict[str, Tensor]:
+    return load_file(GOLDEN / f"quantizer_{name}.safetensors")
+
+
+def check_quantizer(tokenizer: VisualTokenizer, z: Tensor, indices: Tensor, codes: Tensor) -> None:
+    """The quantizer gives these indices and codes, and a decoder that knows only indices sees the same codes."""
+    with torch.no_grad():
+        found = tokenizer.quantizer(z)
+        assert torch.equal(found.indices, indices)
+        torch.testing.assert_close(found.codes, codes, atol=1e-5, rtol=0)
+        torch.testing.assert_close(tokenizer.quantizer.indices_to_codes(indices), codes, atol=1e-5, rtol=0)
+        images = torch.rand(2, 3, 32, 32) * 2 - 1
+        output = tokenizer(images)
+        torch.testing.assert_close(tokenizer.decode(tokenizer.encode(images)), output.reconstruction.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_an_ema_tokenizer_goes_on_as_the_original(step: int, written: Callable[..., Path]) -> None:
+    expected = of_codes("ema")
+    before = {"codebook.weight": "codebook", "ema_sumz": "ema_sum", "ema_sumn": "ema_count"}
+    state = simple_cnn(8, **{theirs: expected[f"{ours}.{step - 1}"] for theirs, ours in before.items()})
+    tokenizer = load_pretrained(written({"model": state}))
+    indices = expected[f"indices.{step}"]
+    codes = F.embedding(indices, expected[f"codebook.{step - 1}"]).permute(0, 3, 1, 2)
+    check_quantizer(tokenizer, expected[f"z.{step}"], indices, codes)
+    tokenizer.train().quantizer(expected[f"z.{step}"])
+    for name, ours in (("codebook", "weight"), ("ema_sum", "ema_sum"), ("ema_count", "ema_count")):
+        torch.testing.assert_close(getattr(tokenizer.quantizer, ours), expected[f"{name}.{step}"], atol=1e-5, rtol=1e-5)
+
+
+def test_a_simvq_tokenizer_equals_the_original(written: Callable[..., Path]) -> None:
+    expected = of_codes("simvq")
+    state = simple_cnn(
+        8,
+        **{
+            "codebook.weight": expected["param.codebook"],
+            "codebook_proj.weight": expected["param.projection.weight"],
+            "codebook_proj.bias": expected["param.projection.bias"],
+        },
+    )
+    tokenizer = load_pretrained(written({"model": state}))
+    check_quantizer(tokenizer, expected["z"], expected["indices"], expected["codes"])
+
+
+def test_ibq_and_lfq_tokenizers_equal_the_originals(
+    written: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = of_codes("ibq")
+    path = written({"model": simple_cnn(8, **{"codebook.weight": expected["param.codebook"]})})
+    tokenizer = load_pretrained(path, quantizer="ibq")
+    check_quantizer(tokenizer, expected["z"], expected["indices"], expected["codes"])
+    assert "Nothing says" not in capsys.readouterr().out
+    assert load_pretrained(path).settings["quantizer"] == "vq"  # and that is said
+    assert "Nothing says how this codebook is searched: it is read as vq" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="quantizer of .* is vq or ibq, for it has a codebook.*but 'lfq' is said"):
+        load_pretrained(path, quantizer="lfq")
+
+    expected = of_codes("lfq")
+    tokenizer = load_pretrained(written({"model": simple_cnn(8)}), quantizer="lfq")
+    assert tokenizer.quantizer.codebook_size == 256
+    check_quantizer(tokenizer, expected["z"], expected["indices"], expected["codes"])
+
+
+def test_codes_that_are_normalised_for_the_distance_and_in_the_output(written: Callable[..., Path]) -> None:
+    expected = of_codes("vq_l2_search")
+    path = written({"model": simple_cnn(16, **{"codebook.weight": expected["param.codebook.weight"]})})
+    tokenizer = load_pretrained(path, l2_norm=True)
+    check_quantizer(tokenizer, expected["z"], expected["indices"], expected["codes"])
+
+
+@pytest.mark.parametrize("levels", [[8, 8, 8], [8, 5, 5, 5], [8, 8, 8, 6, 5], [3, 4, 7]])
+def test_an_fsq_tokenizer_equals_the_definition(levels: list[int], written: Callable[..., Path]) -> None:
+    path = written({"model": simple_cnn(len(levels))})
+    tokenizer = load_pretrained(path, levels=levels)
+    z = torch.randn(2, len(levels), 4, 5) * 2
+    codes, indices, place = torch.empty_like(z), torch.zeros(2, 4, 5, dtype=torch.int64), 1
+    for channel, count in enumerate(levels):  # one at a time, the first the least significant digit
+        half_range, offset = (count - 1) * 0.999 / 2, 0.5 * (count % 2 == 0)
+        shift = torch.atanh(torch.tensor(offset / half_range))
+        digits = ((z[:, channel] + shift).tanh() * half_range - offset).round().long()
+        codes[:, channel] = digits / (count // 2)
+        indices += (digits + count // 2) * place
+        place *= count
+    check_quantizer(tokenizer, z, indices, codes)
+    assert tokenizer.quantizer.codebook_size == place
+
+
+def test_a_file_without_a_codebook_is_not_guessed(written: Callable[..., Path]) -> None:
+    path = written({"model": simple_cnn(3)})
+    with pytest.raises(ValueError, match=r"no codebook.*quantizer='lfq', for 2\^3 codes; or the levels of fsq.*config"):
+        load_pretrained(path)
+    for levels in ([8, 8], "888", 8):
+        with pytest.raises(ValueError, match=r"levels is .* but must be 3 integers of 3 or more"):
+            load_pretrained(path, levels=levels)
+    with pytest.raises(ValueError, match="fsq needs integers of 3 or more"):
+        load_pretrained(path, levels=[8, 8, 2])
+    with pytest.raises(ValueError, match="is lfq or fsq, for it has no codebook, but 'ema' is said"):
+        load_pretrained(path, quantizer="ema")
+    with pytest.raises(ValueError, match="There is no quantizer 'lfk'; did you mean 'lfq'"):
+        load_pretrained(path, quantizer="lfk")
+    with pytest.raises(ValueError, match="quantizer of .* is vq, as all files of its format, but 'fsq' is said"):
+        load_pretrained(written(golden("taming")[1]), levels=[8, 8, 8])
+
+
+@pytest.mark.parametrize(
+    ("target", "params", "dim", "expected"),
+    [
+        ("FiniteScalarQuantizer", "levels: [8, 5, 5, 5]", 4, ("fsq", False)),
+        ("LookupFreeQuantizer", "dim: 9", 9, ("lfq", False)),
+        ("VectorQuantizer", "l2_norm: true", 8, ("vq", True)),
+        ("VectorQuantizer", "l2_norm: false", 8, ("vq", False)),
+        ("IndexBackpropagationQuantizer", "use_entropy_reg: true", 8, ("ibq", False)),
+    ],
+)
+def test_the_configuration_of_its_training_says_the_quantizer(
+    target: str, params: str, dim: int, expected: tuple[str, bool], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "experiment" / "ckpt" / "step0009999" / "model.pt"
+    path.parent.mkdir(parents=True)
+    codebook = (
+        {} if target in ("FiniteScalarQuantizer", "LookupFreeQuantizer") else {"codebook.weight": torch.ones(4, dim)}
+    )
+    torch.save({"model": simple_cnn(dim, **codebook)}, path)
+    config = f"seed: 8888\nquantizer:\n  target: models.quantizer.{target}\n  params:\n    {params}\n"
+    (path.parents[2] / "config-2025-01-01.yaml").write_text(config)
+    (path.parents[2] / "config-of-another-program.yaml").write_text("quantizer: [1, 2]")
+    tokenizer = load_pretrained(path)
+    assert (tokenizer.settings["quantizer"], getattr(tokenizer.quantizer, "l2_norm", False)) == expected
+    assert "Nothing says" not in capsys.readouterr().out
+
+    other = config.replace(target, "SimVQQuantizer")
+    (path.parent / "config.yaml").write_text(other)
+    with pytest.raises(ValueError, match="configurations beside .* differ in the quantizer"):
+        load_pretrained(path)
+
+
+def test_ema_codes_on_the_unit_sphere_are_refused(written: Callable[..., Path]) -> None:
+    tensors = {"codebook.weight": torch.ones(4, 8), "ema_sumz": torch.ones(4, 8), "ema_sumn": torch.ones(4)}
+    with pytest.raises(ValueError, match="'ema' has no option 'l2_norm'"):
+        load_pretrained(written({"model": simple_cnn(8, **tensors)}), l2_norm=True)
+
+
+# Wrapped modules, and containers within containers.
+
+WRAPPED: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "DDP": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "compiled": lambda state: {"model": {f"_orig_mod.{name}": tensor for name, tensor in state.items()}},
+    "compiled DDP": lambda state: {"ema": {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()}},
+    "DDP of compiled": lambda state: lightning({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}),
+    "compiled parts": lambda state: {
+        re.sub(r"^(encoder|decoder)\.", r"\1._orig_mod.", name): tensor for name, tensor in state.items()
+    },
+    "averaged": lambda state: {
+        "model": {name: torch.zeros_like(tensor) for name, tensor in state.items()},
+        "model_ema": {"n_averaged": torch.tensor(7)} | {f"module.{name}": tensor for name, tensor in state.items()},
+    },
+    "part of a module": lambda state: lightning({f"model.vq.{name}": tensor for name, tensor in state.items()}),
+    "nested": lambda state: {"checkpoint": {"net": state, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}},
+    "deepspeed": lambda state: {"module": state, "global_steps": 3},
+    "timm": lambda state: {"state_dict": {k: torch.zeros_like(v) for k, v in state.items()}, "state_dict_ema": state},
+}
+
+
+@pytest.mark.parametrize("format", ["llamagen", "visual-tokenizer-pytorch"])
+@pytest.mark.parametrize("wrapping", WRAPPED)
+def test_names_of_wrapped_models_are_read(format: str, wrapping: str, written: Callable[..., Path]) -> None:
+    expected, state = golden(format)
+    check_parity(load_pretrained(written(WRAPPED[wrapping](state)), format), expected, format)
+
+
+def test_wrapped_names_in_safetensors_and_in_our_own_files(written: Callable[..., Path], tmp_path: Path) -> None:
+    expected, state = golden("visual-tokenizer-pytorch")
+    save_file({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "weights.safetensors")
+    tokenizer = load_pretrained(tmp_path / "weights.safetensors")
+    check_parity(tokenizer, expected, "visual-tokenizer-pytorch")
+
+    tokenizer.save(tmp_path / "saved")
+    own = tokenizer.state_dict()
+    save_file({f"_orig_mod.module.{name}": t for name, t in own.items()}, tmp_path / "saved" / "model.safetensors")
+    for load in (load_pretrained, VisualTokenizer.load):
+        check_parity(load(tmp_path / "saved"), expected, "visual-tokenizer-pytorch")
+    both = {f"module.{name}": t.clone() for name, t in own.items()} | own
+    save_file(both, tmp_path / "saved" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"has \S+ and module\.\S+, which name one tensor"):
+        load_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="named as this package's own, but no config.json .*VisualTokenizer.save"):
+        load_pretrained(written({"step": 3, "tokenizer": own}))
+
+
+def test_several_tokenizers_in_a_file_are_not_guessed(written: Callable[..., Path]) -> None:
+    expected, state = golden("visual-tokenizer-pytorch")
+    others = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    path = written({"first": others, "second": state})
+    with pytest.raises(ValueError, match="has no 'model' weights; Known: first, second"):
+        load_pretrained(path)
+    check_parity(load_pretrained(path, weights="second"), expected, "visual-tokenizer-pytorch")
+    path = written({"model": state, "teacher": others})
+    check_parity(load_pretrained(path), expected, "visual-tokenizer-pytorch")
+
+
+def test_a_dict_that_contains_itself_has_an_end(written: Callable[..., Path]) -> None:
+    expected, state = golden("visual-tokenizer-pytorch")
+    content: dict[str, object] = {"model": state, "ema": state}
+    content["again"] = content
+    check_parity(load_pretrained(written(content)), expected, "visual-tokenizer-pytorch")
+
+
+def test_what_is_of_no_format_is_compared_with_the_nearest(written: Callable[..., Path]) -> None:
+    _, state = golden("taming")
+    del state["encoder.down.0.block.0.conv1.weight"]
+    with pytest.raises(
+        ValueError,
+        match=r"no known format\. Known: taming.* The nearest is 'taming'\. The tensor encoder\.down\.0\.block\.0",
+    ):
+        load_pretrained(written({"model": state}))
+    _, state = golden("visual-tokenizer-pytorch")
+    state["encoder.downblocks.1.weight"] = state.pop("encoder.downblocks.0.weight")
+    missing = r"encoder\.downblocks\.0\.weight is missing; encoder\.downblocks\.1\.weight is not expected"
+    with pytest.raises(ValueError, match=f"The nearest is 'visual-tokenizer-pytorch': {missing}"):
+        load_pretrained(written({f"model.{name}": tensor for name, tensor in state.items()}))
+    for number in range(9):
+        state[f"encoder.downblocks.{number}.scale"] = torch.ones(1)
+        del state[next(name for name in state if name.startswith("decoder."))]
+    with pytest.raises(ValueError, match=r"(\S+ is missing; ){4}(\S+ is not expected[;,] ){4}and \d+ more"):
+        load_pretrained(written(state))
+    with pytest.raises(ValueError, match=r"Known: [\w, -]+\.$"):  # nothing in common
+        load_pretrained(written({"layer.weight": torch.ones(2, 2)}))
 
 
 def test_losses_of_the_original_vqgans(written: Callable[..., Path]) -> None:

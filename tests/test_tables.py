@@ -1,5 +1,6 @@
 """Results tables: planned whole, run one by one, shown beside what was published."""
 
+import errno
 import json
 import re
 import shlex
@@ -331,6 +332,21 @@ def test_tables_are_made_anew_between_their_marks(mark: str) -> None:
     assert with_tables(made) == made
 
 
+def test_a_readme_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "README.md").write_text("as it was\n")
+    monkeypatch.setattr(tables, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SystemExit):
+        tables.main(["celeba64", "--readme"])
+    assert "README.md cannot be written (No space left on device); it is as it was." in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was\n"]
+
+
 def test_text_without_marks_stays() -> None:
     assert with_tables("# Title\n<!-- tables -->\n") == "# Title\n<!-- tables -->\n"
 
@@ -389,6 +405,8 @@ def test_a_comparison_puts_reports_under_what_was_measured() -> None:
     )
     assert lines[3] == "|  | its authors (their own) |  |  |  | – | – | – | – | 2.19 | – | – |"
     assert lines[4].startswith("| b |") and len(lines) == 5
+    one_code = record | {"codebooks": [{"codebook_size": 1}], "bits_per_pixel": 0.0}
+    assert "images | – | 1 | 0.000 |" in tables.comparison_markdown({"a": one_code}, {})
 
 
 def test_remedies_are_told_by_how_much_and_whether_every_seed_agrees() -> None:
@@ -440,6 +458,8 @@ def test_bits_in_use_are_the_entropy_of_all_codebooks_over_their_bits() -> None:
     books = [{"codebook_size": 8, "entropy_bits": bits} for bits in (3.0, 1.5, 0.0)]
     complete(run, codebooks=books)
     assert tables.bits_in_use([run]) == {"residual-3x8": [0.5]}
+    complete(run, codebooks=[{"codebook_size": 1, "entropy_bits": 0.0}] * 2)  # no bits, and all of them in use
+    assert tables.bits_in_use([run]) == {"residual-3x8": [1.0]}
 
 
 def test_quantizers_are_told_by_class_sizes_and_losses() -> None:

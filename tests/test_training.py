@@ -442,9 +442,8 @@ def test_a_crash_while_saving_leaves_no_run_that_passes_for_finished(toy: Toy, m
         return save(self, state, step)
 
     monkeypatch.setattr(Checkpoints, "save", full)
-    sentence = (
-        r"cannot be written \(No space left on device\)\. Its last whole checkpoint is step-000000004\.pt: make room"
-    )
+    reason = re.escape(os.strerror(errno.ENOSPC))  # in the system's words
+    sentence = rf"cannot be written \({reason}\)\. Its last whole checkpoint is step-000000004\.pt: make room"
     with pytest.raises(OSError, match=sentence):
         list(trainer)
     with pytest.raises(ValueError, match="has taken 4 of 6 steps"):

@@ -219,13 +219,13 @@ def test_any_text_is_a_configuration_or_refused(text: bytes | str) -> None:
         ('{"lr": 1e999}', "lr is inf, but must be a finite number"),
         ('{"lr": 1' + "0" * 400 + "}", "lr is 1000"),
         ('{"steps": 9223372036854775808}', "steps is 9223372036854775808, but must be within 64 bits"),
-        ('{"steps": ' + "9" * 5000 + "}", "5000 digits"),
+        ('{"steps": ' + "9" * 5000 + "}", "this text is not: "),
         ('{"lr": 1e-3, "lr": 1e-4}', "the key 'lr' stands there twice"),
         ('{"quantizer_options": {"a": 1, "a": 1}}', "the key 'a' stands there twice"),
-        (b'{"dataset": "\xff"}', "invalid start byte"),
+        (b'{"dataset": "\xff"}', "this text is not: "),
         ("[]", "a JSON object"),
         ("null", "a JSON object"),
-        ("", "Expecting value"),
+        ("", "this text is not: "),
     ],
 )
 def test_hostile_json_is_one_sentence(text: str | bytes, says: str) -> None:

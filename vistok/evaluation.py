@@ -31,6 +31,7 @@ from tqdm import tqdm
 from vistok.config import resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
+from vistok.files import check_writable
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.processes import of_all_processes, process_state, rank_and_number
 from vistok.provenance import provenance
@@ -418,6 +419,41 @@ def evaluate_run(
     return record, own or dataset not in (None, config.dataset)
 
 
+def check_results(run: Run) -> None:
+    """Check, before hours of measuring, that a record can be written beside a run; of several processes call it in all.
+
+    Raises:
+        OSError: it cannot, on the machine of one of them.
+    """
+    reason = None
+    try:
+        check_writable(run.path)
+    except OSError as error:
+        reason = (
+            f"{run.path} cannot be written ({error.strerror or error}), where metrics.json would go: make room or give the "
+            "rights; or take VisualTokenizer.load and vistok.evaluate, which write nothing."
+        )
+    for found in of_all_processes(reason):
+        if found:
+            raise OSError(found)
+
+
+def save_record(run: Run, record: Evaluation, *, own_folder: bool = True, overwrite: bool = False) -> Path | None:
+    """Write a record beside its run as `Run.save_metrics` does; print it where that fails: what was measured is not lost.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        return run.save_metrics(record.to_dict(), own_folder=own_folder, overwrite=overwrite)
+    except OSError as error:
+        print(record.to_json())
+        raise OSError(
+            f"The record could not be written into {run.path} ({error.strerror or error}); it is printed instead, as the text "
+            "of metrics.json."
+        ) from error
+
+
 # The command line.
 
 
@@ -449,6 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processes = process_state()
     try:
         run = Run.open(path)
+        check_results(run)
         record, own_folder = evaluate_run(
             run, given.pop("dataset"), given.pop("data_root"), device=processes.device, **given
         )
@@ -456,7 +493,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     if processes.is_main_process:
-        saved = run.save_metrics(record.to_dict(), own_folder=own_folder, overwrite=overwrite)
+        try:
+            saved = save_record(run, record, own_folder=own_folder, overwrite=overwrite)
+        except OSError as error:
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+            return 1
         print(record.to_json())
         print(
             f"written to {saved}" if saved else "an evaluation is already recorded, and stays; --overwrite replaces it",

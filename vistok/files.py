@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import psutil
 
 MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
+PROBE_BYTES = 2**16  # more than any record has
 MAX_SHOWN = 200  # characters of a value in an error sentence
 TOO_DEEP = f"lists and dicts are nested deeper than {MAX_NESTING} levels"
 
@@ -45,6 +46,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                     raise
             finally:
                 os.close(folder)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Write and delete a file: rights do not tell of a full or a read-only disk.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    part = folder / f".probe.{platform.node()}.{os.getpid()}.part"
+    try:
+        with part.open("wb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
     finally:
         part.unlink(missing_ok=True)
 

@@ -254,7 +254,7 @@ class RFID(Metric):
         means = self.sums / num_images  # [2, 2048]
         outer_means = means.unsqueeze(2) * means.unsqueeze(1)  # [2, 2048, 2048]
         covariances = (self.outer_sums - num_images * outer_means) / (num_images - 1)
-        return frechet_distance(means[0], covariances[0], means[1], covariances[1])
+        return frechet_distance(means[0], covariances[0], means[1], covariances[1]).clamp(min=0)  # of rounding
 
     @property
     def note(self) -> str | None:
@@ -379,12 +379,14 @@ class CodebookUsage(Metric):
         last, end = self.last.cpu(), int(self.last.max()) + 1
         # Where the processes counted for themselves, one place stands for an index of each.
         in_queue = last >= max(0, end - max(1, self.queue_size * end // int(counts.sum())))
-        entropy = torch.special.entr(counts / counts.sum()).sum()  # nats
+        used = int((counts > 0).sum())
+        entropy = torch.special.entr(counts / counts.sum()).sum().abs()  # nats; of a single code PyTorch gives -0
+        # Rounding would put some of these a little over their bounds.
         return {
             "usage": (counts > 0).double().mean(),
             "usage_queue": in_queue.double().mean(),
-            "perplexity": entropy.exp(),
-            "entropy_bits": entropy / math.log(2),
+            "perplexity": entropy.exp().clamp(max=used),
+            "entropy_bits": (entropy / math.log(2)).clamp(max=math.log2(used)),
         }
 
 
@@ -438,15 +440,17 @@ def _ssim_together(images: Tensor, reconstructions: Tensor, window: list[float],
     """Return what `_ssim` does, all images in one go."""
     c1, c2 = 0.01**2, 0.03**2
     # Variances do not depend on the origin, and rounding is least with the origin amid the values.
-    x, y = images - 0.5, reconstructions - 0.5
-    maps = torch.stack([x, y, x * x + y * y, x * y])  # [4, B, C, H, W]: only the sum of the two variances is needed
-    mean_x, mean_y, squares, products = _local_means(_local_means(maps, window, dim=-2), window, dim=-1)
-    covariance = covariance_scale * (products - mean_x * mean_y)
-    variances = covariance_scale * (squares - mean_x.square() - mean_y.square())
-    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity /= (mean_x.square() + mean_y.square() + c1) * (variances + c2)
-    return similarity.mean(dim=(1, 2, 3))  # [B, C, H - n + 1, W - n + 1] -> [B]
+    x, y, difference = images - 0.5, reconstructions - 0.5, images - reconstructions
+    maps = torch.stack([x, difference, x * x + y * y, difference.square()])  # [4, B, C, H, W]
+    mean_x, mean_difference, squares, errors = _local_means(_local_means(maps, window, dim=-2), window, dim=-1)
+    mean_y = mean_x - mean_difference
+    # Written with what differs, 2 cov = var x + var y - var(x - y) and of the means alike, each factor is 1 less something that
+    # is not below 0, and nothing large cancels where the images are nearly equal.
+    variances = (squares - mean_x.square() - mean_y.square()).mul_(covariance_scale).clamp_(min=0)
+    of_difference = (errors - mean_difference.square()).mul_(covariance_scale).clamp_(min=0)
+    similarity = 1 - mean_difference.square() / ((mean_x + 0.5).square() + (mean_y + 0.5).square() + c1)
+    similarity *= 1 - of_difference / (variances + c2)
+    return similarity.mean(dim=(1, 2, 3)).clamp(max=1)  # [B, C, H - n + 1, W - n + 1] -> [B]
 
 
 def _local_means(maps: Tensor, window: list[float], dim: int) -> Tensor:

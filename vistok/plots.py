@@ -21,6 +21,7 @@ from torch import Tensor
 from vistok.codebook import poster
 from vistok.collapse import Moment
 from vistok.encoded import UsageCurve
+from vistok.files import replace_file
 from vistok.plane import EXTENT, Partition
 from vistok.runs import Run
 
@@ -40,6 +41,27 @@ def _line_style(number: int) -> dict[str, Any]:
 
 def _point_style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "ls": ""}
+
+
+def indices_shown(wanted: Sequence[int], length: int) -> list[int]:
+    """Return which images of a dataset a figure shows: those wanted, or as many others, spread evenly, where it is smaller.
+
+    Args:
+        wanted: indices, at least 0; not empty.
+        length: images in the dataset, at least 1.
+
+    Returns:
+        indices in [0, length); fewer than wanted where there are fewer images.
+
+    Raises:
+        ValueError: an index is below 0.
+    """
+    if min(wanted) < 0:
+        raise ValueError(f"The index of a figure's image is {min(wanted)}, but must be at least 0.")
+    if max(wanted) < length:
+        return list(wanted)
+    number = min(len(wanted), length)
+    return [place * length // number for place in range(number)]
 
 
 def reconstructions(
@@ -80,13 +102,16 @@ def side_by_side(
     Args:
         image: float [3, H, W] in [-1, 1].
         reconstructions: name to float [3, h, w]; sizes may differ.
-        zoom: top, left and side of the square detail, as fractions of the image's side.
+        zoom: top, left and side of the square detail, as fractions of the image's side; it is of a pixel at least, and moved
+            to lie within the image.
     """
     shown = {"original": image} | reconstructions
     figure, axes = plt.subplots(2, len(shown), figsize=(2.2 * len(shown), 4.7), dpi=DPI, squeeze=False)
     for column, (name, picture) in enumerate(shown.items()):
         pixels = _pixels(picture.clamp(-1, 1))
         top, left, side = (round(part * pixels.shape[0]) for part in zoom)
+        side = min(max(1, side), pixels.shape[0])
+        top, left = (min(max(0, place), pixels.shape[0] - side) for place in (top, left))
         axes[0, column].imshow(pixels)
         axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
         axes[1, column].imshow(pixels[top : top + side, left : left + side])
@@ -109,7 +134,15 @@ def show_photographs(figure: Figure, path: Path | None = None) -> None:
     plt.close(figure)
     display(Image(buffer.getvalue(), format="jpeg"))
     if path is not None:
-        path.write_bytes(buffer.getvalue())
+        replace_file(path, buffer.getvalue())
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG, whole or not at all; its folder is made where it is missing."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, buffer.getvalue())
 
 
 def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:

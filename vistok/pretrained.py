@@ -7,9 +7,17 @@
 | `ibq` | IBQ of SEED-Voken (arXiv:2412.02692), `imagenet256_16384.ckpt` | vqgan | ibq | [-1, 1] |
 | `maskgit` | MaskGIT-VQGAN of 1d-tokenizer (arXiv:2202.04200) | maskgit | vq | [0, 1] |
 | `open-magvit2` | Open-MAGVIT2 of SEED-Voken (arXiv:2409.04410), `imagenet_256_L.ckpt` | magvit2 | lfq | [-1, 1] |
-| `visual-tokenizer-pytorch` | that project's SimpleCNN with a VQ codebook | simple_cnn | vq | [-1, 1] |
+| `visual-tokenizer-pytorch` | that project's SimpleCNN, `model.pt` | simple_cnn | vq, ema, simvq, ibq, fsq, lfq | [-1, 1] |
 
 A `VisualTokenizer` takes and gives images in [-1, 1] whatever the original does: the network `maskgit` maps between the two.
+
+Names are taken as they are outside of containers ({"model": ...}) and wrappers (DistributedDataParallel, torch.compile, ...).
+
+What visual-tokenizer-pytorch stores does not always tell the quantizer: `vq`, with l2-normalised codes or without, and `ibq`
+have a codebook and nothing else, `fsq` and `lfq` have nothing at all. Then the configuration of its training says it,
+`config-<time>.yaml` beside the checkpoint or where that project writes it, or whoever calls. Its l2 codes are normalised for
+the distance and in the output, as those of `vq` with `l2_norm` are here: tokens and images are the same, but the losses here
+are of a normalised z. An index of `lfq` has channel i as bit i, one of `fsq` the first channel as its least significant digit.
 
 Checkpoints of PyTorch are pickles, and a pickle can name any function of the machine and call it. Here a pickle is read by an
 unpickler that knows tensors, ordered dictionaries and the values of Python itself; every other name in it stands for a
@@ -27,18 +35,21 @@ import re
 import struct
 import tomllib
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import safetensors
 import torch
+import yaml
 from torch import Tensor
 
 from vistok.config import PACKAGE, nearest, resolve_path
+from vistok.files import shown
+from vistok.quantizers import QUANTIZERS
 from vistok.tokenizer import VisualTokenizer
-from vistok.weights import first_line
+from vistok.weights import first_line, unwrapped
 
 
 class LazyTensor(NamedTuple):
@@ -57,11 +68,13 @@ class Format:
     """How a project names the tensors of a tokenizer.
 
     Attributes:
-        network, quantizer: keys of `networks.NETWORKS` and `quantizers.QUANTIZERS`.
+        network: a key of `networks.NETWORKS`.
+        quantizer: a key of `quantizers.QUANTIZERS`.
         names: patterns of our names and what stands for them in the file, applied one after the other.
         decoder_from_image: whether the file counts the decoder's levels from the image on; ours counts from the codes on.
         l2_norm: whether codes and encoder outputs are on the unit sphere, which no tensor tells.
         image_size: pixels, of its training.
+        several: whether `quantizer` is one of several that its files may have, all those of visual-tokenizer-pytorch.
     """
 
     network: str
@@ -70,6 +83,7 @@ class Format:
     decoder_from_image: bool = False
     l2_norm: bool = False
     image_size: int = 256
+    several: bool = False
 
     def file_name(self, name: str, num_levels: int) -> str:
         """Return what the file calls our tensor `name`, in a network of `num_levels` levels."""
@@ -133,6 +147,9 @@ _MAGVIT2 = (
 )
 _SIMPLE_CNN = (
     (r"^quantizer\.weight$", "quantizer.codebook.weight"),
+    (r"^quantizer\.projection\.", "quantizer.codebook_proj."),
+    (r"^quantizer\.ema_sum$", "quantizer.ema_sumz"),
+    (r"^quantizer\.ema_count$", "quantizer.ema_sumn"),
     (r"^encoder\.to_codes\.", "enc2code."),
     (r"^decoder\.from_codes\.", "code2dec."),
     (r"^encoder\.down\.", "encoder.downblocks."),
@@ -146,8 +163,16 @@ FORMATS = {
     "ibq": Format("vqgan", "ibq", _TAMING, decoder_from_image=True),
     "maskgit": Format("maskgit", "vq", _MASKGIT, decoder_from_image=True),
     "open-magvit2": Format("magvit2", "lfq", _MAGVIT2, decoder_from_image=True),
-    "visual-tokenizer-pytorch": Format("simple_cnn", "vq", _SIMPLE_CNN, image_size=64),
+    "visual-tokenizer-pytorch": Format("simple_cnn", "vq", _SIMPLE_CNN, image_size=64, several=True),
 }
+
+# One of these is in every file of a known format, and in none twice; what stands before it stands before all of its tensors.
+_FIRST_TENSORS = (
+    "encoder.conv_blocks.0.res.0.conv1.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.downblocks.0.weight",
+)
+_OF_THIS_PACKAGE = ".encoder.to_codes.weight"
 
 # Losses with their networks (LPIPS, discriminator), moving averages (chosen before), and a buffer of LlamaGen's usage.
 _NOT_OF_THE_TOKENIZER = re.compile(r"^(loss|model_ema)\.|^quantize\.codebook_used$")
@@ -183,6 +208,8 @@ def load_pretrained(
     *,
     weights: str | None = None,
     l2_norm: bool | None = None,
+    quantizer: str | None = None,
+    levels: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
 ) -> VisualTokenizer:
     """Load an official checkpoint, or a tokenizer of this package; executes nothing in it, prints what it found.
@@ -192,8 +219,13 @@ def load_pretrained(
             `VisualTokenizer.save`, or the `model.safetensors` in it; or the name of an official checkpoint whose file is
             where `official_file` expects it.
         format: a key of `FORMATS`, to insist; None: found from the tensors' names.
-        weights: "model", or "ema", the moving average; None: the average where the file has one.
-        l2_norm: whether codes and encoder outputs are on the unit sphere; None: as the format's official files.
+        weights: "model", or "ema", the moving average, or another name that the file has for some; None: the average where the
+            file has one.
+        l2_norm: whether codes and encoder outputs are on the unit sphere; None: as the configuration beside the file says, or
+            else as the format's official files.
+        quantizer: a key of `QUANTIZERS`, where the tensors do not tell (visual-tokenizer-pytorch); None: as that
+            configuration says, or else `vq` where there is a codebook.
+        levels: of `fsq`, an integer for each channel; None: as that configuration says.
         device: where to put it.
 
     Returns:
@@ -201,8 +233,9 @@ def load_pretrained(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a checkpoint, or broken, or of no known format, or tensors are missing, unexpected or
-            of another shape (named as in the file), or it has no such weights.
+        ValueError: the file is not a checkpoint, or broken, or of no known format (the sentence names the nearest), or tensors
+            are missing, unexpected or of another shape (named as in the file), or it has no such weights, or what it is of
+            must be said.
     """
     path = official_file(str(path)) if str(path) in reference_checkpoints() else resolve_path(path)
     if format is not None and format not in FORMATS:
@@ -212,44 +245,45 @@ def load_pretrained(
         where = f" It is to be had from {found[0]['address']}." if found else ""
         raise FileNotFoundError(f"There is no checkpoint {path}.{where}")
     if path.is_dir() or (path.name == "model.safetensors" and (path.parent / "config.json").is_file()):
-        if (format, weights, l2_norm) != (None, None, None):
+        if any(given is not None for given in (format, weights, l2_norm, quantizer, levels)):
             raise ValueError(
-                f"{path} is a tokenizer of this package: format, weights and l2_norm are in it; leave them out."
+                f"{path} is a tokenizer of this package: format, weights, l2_norm, quantizer and levels are in it; leave "
+                "them out."
             )
         return VisualTokenizer.load(path if path.is_dir() else path.parent, device)
 
     with contextlib.ExitStack() as files:
         with _unreadable_as_value_error(path):
             content = _open_checkpoint(path, files)
-        available = _state_dicts(content)
+        available = _state_dicts(content, path)
         tensors, chosen = _choose_weights(available, weights, path)
         name = format or find_format(set().union(*available.values()))
         if name is None:
-            some = ", ".join(list(tensors)[:3])
-            raise ValueError(
-                f"The tensors of {path} ({some}, ...) are named as in no known format. Known: {', '.join(FORMATS)}."
-            )
-        settings = _settings(FORMATS[name], tensors, l2_norm, path)
+            raise ValueError(_of_no_format(tensors, path))
+        said = _said(FORMATS[name], path, quantizer=quantizer, levels=levels, l2_norm=l2_norm)
+        settings = _settings(FORMATS[name], tensors, said, path)
         try:
-            with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
-                shapes = {
-                    ours: tuple(tensor.shape) for ours, tensor in VisualTokenizer(**settings).state_dict().items()
-                }
+            expected = _expected(FORMATS[name], settings)
         except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
             raise ValueError(f"{path} describes no tokenizer that can be built: {first_line(error)}.") from error
-        num_levels = len(settings["network_options"].get("ch_mult", ()))
-        names = {ours: FORMATS[name].file_name(ours, num_levels) for ours in shapes}
-        _check_tensors(tensors, {names[ours]: shape for ours, shape in shapes.items()}, name, path)
+        if wrong := _misfits(tensors, dict(expected.values())):
+            raise ValueError(f"The tensors of {path} are not those of the format {name!r}: {wrong}.")
         with torch.device(device):
             tokenizer = VisualTokenizer(**settings)
         own = tokenizer.state_dict()
         with _unreadable_as_value_error(path), torch.no_grad():
             for ours, target in own.items():
-                target.copy_(tensors[names[ours]].read())
+                target.copy_(tensors[expected[ours][0]].read())
     print(
         f"{path.name}: {name}, {chosen} weights, K = {tokenizer.quantizer.codebook_size}, "
-        f"D = {tokenizer.quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}."
+        f"D = {tokenizer.quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}, quantizer "
+        f"{settings['quantizer']}."
     )
+    if FORMATS[name].several and settings["quantizer"] == "vq" and not said:
+        print(
+            "Nothing says how this codebook is searched: it is read as vq, by distance. Give l2_norm=True where its codes are "
+            "l2-normalised, quantizer='ibq' where the largest dot product counts, or keep its config-<time>.yaml beside it."
+        )
     return tokenizer.eval()
 
 
@@ -285,26 +319,111 @@ def _choose_weights(
     return available[chosen], chosen
 
 
-def _state_dicts(content: object) -> dict[str, dict[str, LazyTensor]]:
-    """The state dicts in a checkpoint: of the model, and of its moving average."""
-    containers = content if isinstance(content, dict) else {}
-    model = next((found for key in ("state_dict", "model") if (found := _tensors(containers.get(key)))), None)
-    model = model or _tensors(content)
-    average = _tensors(containers.get("ema"))
-    if not average:  # Lightning's: beside the model, as model_ema.<name without its dots>
+# What stands before the tensors of a tokenizer, such as "state_dict." or "ema.", is called a root here.
+_AVERAGE = re.compile(r"(^|[._])(ema|averaged?)[._]")  # in the root of a moving average
+_PLAIN_ROOTS = ("state_dict.", "model.", "", "ema.")  # of the weights that count, where there are several
+_MOST_VISITS = 4  # of one dict: the same weights under two names, but no dict that contains itself without end
+_MOST_NESTING = 16  # dots in the keys that lead to a dict
+
+
+def _state_dicts(content: object, path: Path) -> dict[str, dict[str, LazyTensor]]:
+    """The state dicts of tokenizers in a checkpoint: of the model, and of its moving average; others by their roots."""
+    tensors = unwrapped(_flat(content), path)
+    roots = sorted(_roots(tensors)) or [_common_root(tensors)]
+    available = {}
+    for name, root in _called(roots).items():
+        inner = tuple(other for other in roots if other != root and other.startswith(root))
+        own = {n.removeprefix(root): t for n, t in tensors.items() if n.startswith(root) and not n.startswith(inner)}
+        available[name] = own
+    if "model" in available and "ema" not in available:  # Lightning's: as model_ema.<name without its dots>
+        model = available["model"]
         flat = {name: f"model_ema.{name.replace('.', '')}" for name in model}
-        average = {name: model[flat[name]] for name in model if flat[name] in model}
-    return {name: tensors for name, tensors in (("model", model), ("ema", average)) if tensors}
+        available["ema"] = {name: model[flat[name]] for name in model if flat[name] in model}
+    return {name: found for name, found in available.items() if found}
 
 
-def _tensors(container: object) -> dict[str, LazyTensor]:
-    if not isinstance(container, dict):
-        return {}
-    return {k: v for k, v in container.items() if isinstance(k, str) and isinstance(v, LazyTensor)}
+def _flat(content: object) -> dict[str, LazyTensor]:
+    """Every tensor in a dict and the dicts in it, by the keys that lead to it."""
+    found: dict[str, LazyTensor] = {}
+    waiting = [("", content)] if isinstance(content, dict) else []
+    visits: Counter[int] = Counter()
+    for prefix, container in waiting:  # it grows meanwhile
+        visits[id(container)] += 1
+        for key, value in container.items() if visits[id(container)] <= _MOST_VISITS else ():
+            if isinstance(key, str) and isinstance(value, LazyTensor):
+                found[prefix + key] = value
+            elif isinstance(key, str) and isinstance(value, dict) and prefix.count(".") < _MOST_NESTING:
+                waiting.append((f"{prefix}{key}.", value))
+    return found
 
 
-def _settings(form: Format, tensors: dict[str, LazyTensor], l2_norm: bool | None, path: Path) -> dict[str, Any]:
-    """The arguments of `VisualTokenizer`, read off the tensors' shapes."""
+def _roots(names: Collection[str]) -> set[str]:
+    """What stands before the tensors of known formats."""
+    return {n.removesuffix(t) for t in _FIRST_TENSORS for n in names if n == t or n.endswith(f".{t}")}
+
+
+def _common_root(names: Collection[str]) -> str:
+    """What all names begin with, up to a dot."""
+    common = os.path.commonprefix([min(names), max(names)]) if names else ""
+    return common[: common.rfind(".") + 1]
+
+
+def _called(roots: list[str]) -> dict[str, str]:
+    """The roots by what their tensors are called: "ema" and "model" where it is plain which these are, else as they are."""
+    called = {}
+    for kind, of_average in (("ema", True), ("model", False)):
+        group = [root for root in roots if bool(_AVERAGE.search(root)) == of_average]
+        plain = group if len(group) == 1 else [root for root in _PLAIN_ROOTS if root in group]
+        called |= {root.rstrip("."): root for root in group if root not in plain[:1]}
+        if plain:
+            called[kind] = plain[0]
+    return called
+
+
+def _said(form: Format, path: Path, **given: Any) -> dict[str, Any]:
+    """What is said of a quantizer beside its tensors, as `quantizer`, `levels` and `l2_norm`: by the caller, or by a file."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if (name := given.get("quantizer", form.quantizer)) not in QUANTIZERS:
+        raise ValueError(f"There is no quantizer {name!r}; {nearest(name, QUANTIZERS)}")
+    if "levels" in given:
+        given.setdefault("quantizer", "fsq")
+    return given if "quantizer" in given or not form.several else _said_beside(path) | given
+
+
+# Classes of visual-tokenizer-pytorch, an older one among them.
+_ITS_QUANTIZERS = {
+    "VectorQuantizer": "vq",
+    "VectorQuantizerEMA": "ema",
+    "SimVQQuantizer": "simvq",
+    "IndexBackpropagationQuantizer": "ibq",
+    "FiniteScalarQuantizer": "fsq",
+    "LookupFreeQuantizer": "lfq",
+}
+
+
+def _said_beside(path: Path) -> dict[str, Any]:
+    """What visual-tokenizer-pytorch's configuration says, in its checkpoint's folder or two above, where it writes it."""
+    found = []
+    for folder in (path.parent, *path.parents[2:3]):
+        for file in sorted(folder.glob("config*.yaml")):
+            try:
+                quantizer = yaml.safe_load(file.read_bytes())["quantizer"]
+                name = _ITS_QUANTIZERS[quantizer["target"].rpartition(".")[2]]
+                options = dict(quantizer.get("params") or {})
+            except (yaml.YAMLError, OSError, RecursionError, ValueError, TypeError, KeyError, AttributeError):
+                continue  # of another program
+            name = "ema" if options.get("use_ema_update") else name
+            found.append({"quantizer": name} | {key: options[key] for key in ("levels", "l2_norm") if options.get(key)})
+    if any(one != found[0] for one in found):
+        raise ValueError(
+            f"The configurations beside {path} differ in the quantizer: {' and '.join(map(shown, found))}. Say which it is: "
+            "quantizer, levels, l2_norm."
+        )
+    return found[0] if found else {}
+
+
+def _settings(form: Format, tensors: dict[str, LazyTensor], said: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The arguments of `VisualTokenizer`, read off the tensors' shapes, and what is said of the quantizer."""
 
     def shape(ours: str) -> tuple[int, ...]:
         # Of these names none depends on the number of levels.
@@ -338,31 +457,111 @@ def _settings(form: Format, tensors: dict[str, LazyTensor], l2_norm: bool | None
     if form.network == "vqgan":
         network["z_channels"] = shape("encoder.conv_out.weight")[0]
     num_channels = shape("encoder.to_codes.weight")[0]
-    num_codes = 2**num_channels if form.quantizer == "lfq" else shape("quantizer.weight")[0]
-    quantizer: dict[str, Any] = {"codebook_size": num_codes, "codebook_dim": num_channels}
-    if form.l2_norm if l2_norm is None else l2_norm:
+    name = _quantizer(form, tensors, said, num_channels, path)
+    quantizer: dict[str, Any] = {"codebook_dim": num_channels}
+    if name == "fsq":
+        quantizer["levels"] = _checked_levels(said.get("levels"), num_channels, path)
+    else:
+        quantizer["codebook_size"] = 2**num_channels if name == "lfq" else shape("quantizer.weight")[0]
+    if said.get("l2_norm", form.l2_norm):
         quantizer["l2_norm"] = True
     return {
         "network": form.network,
         "network_options": network,
-        "quantizer": form.quantizer,
+        "quantizer": name,
         "quantizer_options": quantizer,
         "image_size": form.image_size,
     }
 
 
-def _check_tensors(tensors: dict[str, LazyTensor], expected: dict[str, tuple[int, ...]], name: str, path: Path) -> None:
-    """Raise ValueError where the file has not exactly the tensors of the format; names them as the file does."""
-    wrong = [f"{n} is missing" for n in expected if n not in tensors]
-    wrong += [f"{n} is not expected" for n in tensors if n not in expected and not _NOT_OF_THE_TOKENIZER.search(n)]
-    wrong += [
+def _quantizer(
+    form: Format, tensors: dict[str, LazyTensor], said: dict[str, Any], num_channels: int, path: Path
+) -> str:
+    """The quantizer of a file: the only one that its tensors may be of, or which of these is said to be."""
+    own = [name for name in tensors if name.startswith("quantizer.")]
+    if not form.several:
+        possible, because = [form.quantizer], "as all files of its format"
+    elif not own:
+        possible, because = ["lfq", "fsq"], "for it has no codebook"
+    elif "quantizer.ema_sumz" in own:
+        possible, because = ["ema"], "for it has moving sums of codes"
+    elif any(name.startswith("quantizer.codebook_proj.") for name in own):
+        possible, because = ["simvq"], "for it has a projection of its codebook"
+    else:
+        possible, because = ["vq", "ibq"], "for it has a codebook and nothing else"
+    if possible == ["lfq", "fsq"] and "quantizer" not in said:
+        raise ValueError(
+            f"{path} has no codebook, so its quantizer is lfq or fsq, which store nothing. Say quantizer='lfq', for "
+            f"2^{num_channels} codes; or the levels of fsq, an integer for each of its {num_channels} channels, as "
+            "levels=[8, 5, 5, 5] is for four; or keep its training's config-<time>.yaml beside it."
+        )
+    name = said.get("quantizer", possible[0])
+    if name not in possible:
+        raise ValueError(f"The quantizer of {path} is {' or '.join(possible)}, {because}, but {name!r} is said to be.")
+    return name
+
+
+def _checked_levels(levels: Any, num_channels: int, path: Path) -> list[int]:
+    if not isinstance(levels, Sequence) or isinstance(levels, str) or len(levels) != num_channels:
+        raise ValueError(
+            f"levels is {shown(levels)}, but must be {num_channels} integers of 3 or more, one for each channel of {path}."
+        )
+    return list(levels)
+
+
+def _expected(form: Format, settings: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The name in the file, and the shape, of each of our tensors."""
+    num_levels = len(settings["network_options"].get("ch_mult", ()))
+    with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
+        own = VisualTokenizer(**settings).state_dict()
+    return {ours: (form.file_name(ours, num_levels), tuple(tensor.shape)) for ours, tensor in own.items()}
+
+
+def _misfits(tensors: dict[str, LazyTensor], expected: dict[str, tuple[int, ...]]) -> str:
+    """How a file's tensors differ from those of a format, named as the file does; empty where they do not."""
+    missing = [f"{n} is missing" for n in expected if n not in tensors]
+    others = [f"{n} is not expected" for n in tensors if n not in expected and not _NOT_OF_THE_TOKENIZER.search(n)]
+    shapes = [
         f"{n} is {list(tensors[n].shape)}, not {list(shape)}"
         for n, shape in expected.items()
         if n in tensors and tensors[n].shape != shape
     ]
-    if wrong:
-        more = f", and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise ValueError(f"The tensors of {path} are not those of the format {name!r}: {'; '.join(wrong[:8])}{more}.")
+    told = [*missing[:4], *others[:4], *shapes[:4]]
+    more = len(missing) + len(others) + len(shapes) - len(told)
+    return "; ".join(told) + (f", and {more} more" if more else "")
+
+
+def _of_no_format(tensors: dict[str, LazyTensor], path: Path) -> str:
+    """The sentence for a file of no known format: some of its names, the known formats, and what it lacks of the nearest."""
+    if any(f".{name}".endswith(_OF_THIS_PACKAGE) for name in tensors):
+        return (
+            f"The tensors of {path} are named as this package's own, but no config.json beside them says what they are of: "
+            "give the run's directory, or one that VisualTokenizer.save wrote; or make the VisualTokenizer and use its "
+            "load_state_dict."
+        )
+    likeness, reason = max((_compared(name, tensors, path) for name in FORMATS), key=lambda compared: compared[0])
+    return (
+        f"The tensors of {path} ({', '.join(list(tensors)[:3])}, ...) are named as in no known format. Known: "
+        f"{', '.join(FORMATS)}.{f' {reason}' if likeness else ''}"
+    )
+
+
+def _compared(name: str, tensors: dict[str, LazyTensor], path: Path) -> tuple[float, str]:
+    """How alike a file and a format are, in [0, 1], and a sentence on what differs."""
+    form = FORMATS[name]
+    try:
+        settings = _settings(form, tensors, {"quantizer": form.quantizer}, path)
+        expected = dict(_expected(form, settings).values())
+        differs = f"The nearest is {name!r}: {_misfits(tensors, expected)}."
+    except (ValueError, RuntimeError, OverflowError) as error:
+        small = {} if form.network == "simple_cnn" else {"ch_mult": [1, 2]}
+        codes = {"codebook_size": 2, "codebook_dim": 1}
+        settings = {"network": form.network, "network_options": small, "quantizer": form.quantizer}
+        expected = dict(
+            _expected(form, settings | {"quantizer_options": codes, "image_size": form.image_size}).values()
+        )
+        differs = f"The nearest is {name!r}. {first_line(error)}."
+    return len(expected.keys() & tensors.keys()) / len(expected.keys() | tensors.keys()), differs
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -314,14 +314,16 @@ def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
 def bits_in_use(planned: Sequence[PlannedRun]) -> dict[str, list[float]]:
     """Return for each row, over the seeds that are complete, which share of a token's bits the use of its codes amounts to.
 
-    It is the entropy of the codes over log2 K; of several codebooks, the sum of entropies over that of bits.
+    It is the entropy of the codes over log2 K; of several codebooks, the sum of entropies over that of bits; 1 where a token
+    has no bits, K being 1.
     """
     shares: dict[str, list[float]] = {}
     for run in planned:
         row = shares.setdefault(run.row.name, [])
         if (metrics := run.metrics) is not None:
             used = sum(codebook["entropy_bits"] for codebook in metrics["codebooks"])
-            row.append(used / sum(math.log2(codebook["codebook_size"]) for codebook in metrics["codebooks"]))
+            bits = sum(math.log2(codebook["codebook_size"]) for codebook in metrics["codebooks"])
+            row.append(used / bits if bits else 1.0)
     return shares
 
 
@@ -477,7 +479,8 @@ def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, 
     for name, record in records.items():
         sizes = [codebook["codebook_size"] for codebook in record["codebooks"]]
         bits = record["bits_per_pixel"] * record["dataset"]["image_size"] ** 2
-        tokens = f"{bits / sum(math.log2(size) for size in sizes):.0f}"
+        bits_a_token = sum(math.log2(size) for size in sizes)
+        tokens = f"{bits / bits_a_token:.0f}" if bits_a_token else "–"  # of K = 1, bits do not tell
         measured_on = f"here: {record['dataset']['name']}, {record['num_images']:,} images"
         cells = [name, measured_on, tokens, " + ".join(map(str, sizes)), f"{record['bits_per_pixel']:.3f}"]
         lines.append(cells + [_number(record, key) for key in COMPARED])
@@ -538,7 +541,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.readme:
         readme = repository_root() / "README.md"
-        replace_file(readme, with_tables(readme.read_text()).encode())
+        try:
+            replace_file(readme, with_tables(readme.read_text()).encode())
+        except OSError as error:
+            parser.error(f"{readme} cannot be written ({error.strerror or error}); it is as it was.")
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
     overrides |= {"data_root": given.data_root} if given.data_root else {}

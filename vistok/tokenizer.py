@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vistok import networks, quantizers
 from vistok.config import TrainConfig, call_with_options, resolve_path
 from vistok.files import replace_file, strict_json
-from vistok.weights import first_line
+from vistok.weights import first_line, unwrapped
 
 
 @dataclasses.dataclass
@@ -206,6 +206,7 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         if not isinstance(settings, dict):
             raise ValueError(f"The tokenizer in {directory} cannot be read: its config.json holds no settings.")
         try:
+            state = unwrapped(state, directory)
             with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
                 call_with_options("tokenizer", cls, settings).check_weights(state, directory)
         except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has

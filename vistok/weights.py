@@ -10,6 +10,7 @@ import tempfile
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,14 @@ from tqdm import tqdm
 from vistok.config import resolve_path
 
 DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
+# What wrappers put into the names of a module's tensors: DistributedDataParallel, DataParallel and AveragedModel,
+# torch.compile, FullyShardedDataParallel, and activation checkpointing. No network read here has a part of such a name.
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_COUNTER = "n_averaged"  # AveragedModel's own, beside the tensors that it averages
 MAX_REASON = 1000  # characters of an error's message, which may quote a damaged file
+
+
+Value = TypeVar("Value")
 
 
 class Unavailable(RuntimeError):
@@ -109,6 +117,28 @@ def load_state(path: Path) -> dict[str, Tensor]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises whatever PyTorch meets first
         raise ValueError(f"{path} is not a PyTorch weights file.") from error
+
+
+def unwrapped(state: Mapping[str, Value], source: object) -> dict[str, Value]:
+    """Return a state dict under the names that it has outside of all wrappers, whichever modules were wrapped, and how often.
+
+    Args:
+        state: name to tensor, or to what stands for one.
+        source: where it is from, for the message.
+
+    Raises:
+        ValueError: two names become one.
+    """
+    named: dict[str, str] = {}
+    for name in state:
+        *parts, last = name.split(".")
+        bare = ".".join([*(part for part in parts if part not in _WRAPPERS), last])
+        if last == _COUNTER:
+            continue
+        if bare in named:
+            raise ValueError(f"{source} has {named[bare]} and {name}, which name one tensor: save one of them.")
+        named[bare] = name
+    return {bare: state[name] for bare, name in named.items()}
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
