@@ -45,12 +45,25 @@ EXECUTION_FIELDS = frozenset(
 
 def repository_root() -> Path:
     """Return the checkout that holds `notebooks/` and `runs/`, or the working directory for an installed package."""
-    return PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else Path.cwd()
+    return PACKAGE.parent if in_repository() else Path.cwd()
+
+def in_repository() -> bool:
+    """Return whether this package lies in its checkout, and not where a package is installed without one."""
+    return (PACKAGE.parent / "pyproject.toml").is_file()
+
 
 
 def runs_root() -> Path:
     """Return the folder of all runs: `$VISTOK_RUNS`, or `runs/` of the repository."""
-    return Path(os.environ.get("VISTOK_RUNS") or repository_root() / "runs").absolute()
+    return path_from_environment("VISTOK_RUNS", "runs")
+
+
+def path_from_environment(variable: str, usual: str) -> Path:
+    """Return the path that an environment variable names, or the usual one where it is unset or empty: see `resolve_path`."""
+    try:
+        return resolve_path(os.environ.get(variable) or usual)
+    except ValueError as error:
+        raise ValueError(f"{error} Or set {variable} to another folder.") from error
 
 
 def resolve_path(path: str | Path) -> Path:

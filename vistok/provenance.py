@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vistok.config import repository_root
+from vistok.config import in_repository, repository_root
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -34,6 +34,8 @@ def _commit() -> tuple[str | None, bool | None]:
         return subprocess.run(
             ["git", "-C", str(repository_root()), *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
+    if not in_repository():  # of an installed package the working directory is somebody else's repository
+        return None, None
 
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
