@@ -31,6 +31,7 @@ from tqdm import tqdm
 from vistok.config import resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
+from vistok.files import say
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.processes import of_all_processes, process_state, rank_and_number
 from vistok.provenance import provenance
@@ -457,7 +458,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if processes.is_main_process:
         saved = run.save_metrics(record.to_dict(), own_folder=own_folder, overwrite=overwrite)
-        print(record.to_json())
+        say(record.to_json())
         print(
             f"written to {saved}" if saved else "an evaluation is already recorded, and stays; --overwrite replaces it",
             file=sys.stderr,

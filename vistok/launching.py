@@ -6,6 +6,7 @@ only. Here the processes are started as a shell would start them, and the notebo
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -61,14 +62,17 @@ class LaunchedTrainer(Trainer):
         if self.step >= self.config.steps:
             return
         bar = self._bar()
-        with bar, tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+") as output:
+        with bar, tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+b") as output:
             config = Path(folder) / "config.json"
-            config.write_text(self.config.to_json())
+            config.write_text(self.config.to_json(), encoding="utf-8")
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
             command += ["--nproc-per-node", str(self.num_processes), "-m", "vistok.training"]
             command += ["--config", str(config), "--run-dir", str(self.run.path)]
             self._asked = False
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            environment = os.environ | {"PYTHONIOENCODING": "utf-8"}  # whatever this process writes in
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
             try:
                 for report in self._reports(process):
                     self.step = report.step
@@ -82,7 +86,9 @@ class LaunchedTrainer(Trainer):
                 self._result_step = self.step
             if process.returncode and not self._stop_asked:  # asked while they start they end without a word
                 output.seek(0)
-                raise RuntimeError(f"Of {self.num_processes} processes one failed: {_reason(output.read())}")
+                raise RuntimeError(
+                    f"Of {self.num_processes} processes one failed: {_reason(output.read().decode(errors='replace'))}"
+                )
 
     def _reports(self, process: subprocess.Popen) -> Iterator[Report]:
         """Follow the log until the processes end; of the lines that are there only those to come are taken."""

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import PACKAGE, nearest, resolve_path
+from vistok.files import say
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import first_line
 
@@ -246,7 +247,7 @@ def load_pretrained(
         with _unreadable_as_value_error(path), torch.no_grad():
             for ours, target in own.items():
                 target.copy_(tensors[names[ours]].read())
-    print(
+    say(
         f"{path.name}: {name}, {chosen} weights, K = {tokenizer.quantizer.codebook_size}, "
         f"D = {tokenizer.quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}."
     )

@@ -31,9 +31,8 @@ def _commit() -> tuple[str | None, bool | None]:
     """Return the checkout's commit and whether tracked files were changed since; (None, None) outside of a checkout."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(repository_root()), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(repository_root()), *arguments]
+        return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace").strip()
     if not in_repository():  # of an installed package the working directory is somebody else's repository
         return None, None
 
@@ -45,6 +44,6 @@ def _commit() -> tuple[str | None, bool | None]:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -193,7 +193,7 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """Where the run was last started; empty before it was."""
         file = self.path / "config.json"
-        return json.loads(file.read_text()).get("provenance", {}) if file.is_file() else {}
+        return json.loads(file.read_bytes()).get("provenance", {}) if file.is_file() else {}
 
     # The log.
 
@@ -202,7 +202,7 @@ class Run:
         file = self.path / "log.jsonl"
         if not file.is_file():
             return []
-        complete = file.read_text().split("\n")[:-1]  # every whole line ends in a newline
+        complete = file.read_text(encoding="utf-8").split("\n")[:-1]  # every whole line ends in a newline
         return [json.loads(line) for line in complete if line]
 
     @property
@@ -213,7 +213,7 @@ class Run:
 
     def append_log(self, report: Report) -> None:
         """Append one line to the log."""
-        with (self.path / "log.jsonl").open("a") as file:
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(report)) + "\n")
 
     def sync_log(self) -> None:
@@ -272,4 +272,4 @@ class Run:
     def metrics(self) -> dict[str, Any] | None:
         """The evaluation on the run's own test split, or None before there is one."""
         file = self.path / "metrics.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return json.loads(file.read_bytes()) if file.is_file() else None

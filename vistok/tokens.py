@@ -39,7 +39,7 @@ from tqdm import tqdm
 from vistok.config import resolve_path
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import exact_float32, usable_device
-from vistok.files import replace_file, shown, strict_json
+from vistok.files import replace_file, say, shown, strict_json
 from vistok.locks import only_process
 from vistok.provenance import provenance
 from vistok.tokenizer import VisualTokenizer
@@ -483,7 +483,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     shape = "x".join(str(length) for length in file.tokens.shape)
-    print(f"{shape} tokens ({file.tokens.dtype}, {file.tokens.nbytes / 1e6:.1f} MB) in {file.path}")
+    say(f"{shape} tokens ({file.tokens.dtype}, {file.tokens.nbytes / 1e6:.1f} MB) in {file.path}")
     return 0
 
 

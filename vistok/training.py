@@ -34,7 +34,7 @@ from vistok.checkpoints import step_of
 from vistok.config import TrainConfig, resolve_path
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
 from vistok.devices import deterministic, get_rng_state, set_rng_state
-from vistok.files import strict_json
+from vistok.files import say, strict_json
 from vistok.metrics import CodebookUsage
 from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
@@ -244,7 +244,7 @@ class Trainer:
                     self.save()
         told = self.accelerator.is_main_process and threading.current_thread() is threading.main_thread()
         if self.step < self.config.steps and told:
-            tqdm.write(self.interruption)  # in another thread its owner says so, where the reader looks
+            say(self.interruption)  # in another thread its owner says so, where the reader looks
 
     def _bar(self) -> tqdm:
         return tqdm(
@@ -442,7 +442,7 @@ class Trainer:
             now = {"threads": torch.get_num_threads(), "precision": str(self.dtype).removeprefix("torch.")}
             for name, value in now.items():
                 if before.get(name, value) != value:
-                    tqdm.write(f"This run goes on with {name} {value}, after {before[name]}: sums round differently.")
+                    say(f"This run goes on with {name} {value}, after {before[name]}: sums round differently.")
             with self.run.writing():
                 self.run.begin()
                 self._write_config()
@@ -658,7 +658,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = [f"step {trainer.step} of {config.steps}"]
         for last in run.log()[-1:]:  # there is none where it was stopped before the first report
             said += [f"loss {last['losses']['total']:.4f}", f"usage {last['usage']:.1%}"]
-        print(f"{', '.join(said)}: {run.path}")
+        say(f"{', '.join(said)}: {run.path}")
     # Of several processes a launcher would call that a failure.
     return 0 if trainer.step == config.steps or process_state().num_processes > 1 else 130
 
