@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from vistok.config import resolve_path
+from vistok.config import checked, resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.files import say
@@ -153,11 +153,13 @@ def evaluate(
 
     Raises:
         ValueError: an argument is out of range, or what `open_dataset` raises; before any image is read.
+        TypeError: a number or `rfid` is of another type.
         FileNotFoundError: `rfid_weights` or the folder `lpips` does not exist.
     """
+    checked("rfid", bool, rfid)
     size = tokenizer.image_size if image_size is None else image_size
     for name, value in (("image_size", size), ("batch_size", batch_size), ("max_images", max_images)):
-        if value is not None and value < 1:
+        if checked(name, int | None, value) is not None and value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1.")
     if size % tokenizer.downsample_factor:
         nearest_size = max(1, round(size / tokenizer.downsample_factor)) * tokenizer.downsample_factor

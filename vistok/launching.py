@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from vistok.config import checked
 from vistok.data import check_batch_size
 from vistok.runs import Report, Run
 from vistok.training import Trainer
@@ -44,6 +45,7 @@ class LaunchedTrainer(Trainer):
         Raises:
             ValueError: there are fewer GPUs, or the batch cannot be shared evenly; or as of `Trainer`.
         """
+        checked("num_processes", int, num_processes)
         num_gpus = torch.cuda.device_count()
         if num_processes < 1 or (num_gpus and num_processes > num_gpus):
             most = f"at most {num_gpus}, one for each GPU" if num_gpus else "at least 1"

@@ -33,9 +33,9 @@ def _commit() -> tuple[str | None, bool | None]:
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(repository_root()), *arguments]
         return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace").strip()
+
     if not in_repository():  # of an installed package the working directory is somebody else's repository
         return None, None
-
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):  # no git, or not a checkout

@@ -22,7 +22,7 @@ from typing import Any, Self
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
-from vistok.config import TrainConfig, resolve_path
+from vistok.config import TrainConfig, checked, resolve_path
 from vistok.files import left_behind, replace_file, strict_json
 from vistok.locks import only_process
 from vistok.provenance import provenance
@@ -89,8 +89,10 @@ class Run:
             FileNotFoundError: there is no run in `path`, and no configuration to begin one with.
             ValueError: the run there has another configuration (the sentence lists the fields that differ), is a record
                 without weights, or the configuration describes no tokenizer; to start over, another process trains it.
+            TypeError: `start_over` is no bool: any other text, "false" too, is true.
             OSError: the directory cannot be written.
         """
+        checked("start_over", bool, start_over)
         if path is None and config is None:
             raise ValueError("Run.open needs a path, a configuration, or both.")
         path = resolve_path(path) if path is not None else config.run_dir
@@ -256,7 +258,12 @@ class Run:
             record: `Evaluation.to_dict()`.
             own_folder: whether the dataset was read from the folder that the run was trained on.
             overwrite: replace an evaluation that is there.
+
+        Raises:
+            TypeError: `overwrite` or `own_folder` is no bool: any other text, "false" too, is true.
         """
+        checked("overwrite", bool, overwrite)
+        checked("own_folder", bool, own_folder)
         dataset, split = record["dataset"]["name"], record["dataset"]["split"]
         whole = record["settings"]["max_images"] is None
         own = dataset == self.config.dataset and split == "test" and whole and own_folder

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from vistok.adversary import Adversary
 from vistok.checkpoints import step_of
-from vistok.config import TrainConfig, resolve_path
+from vistok.config import TrainConfig, resolve_path, settings_as_given
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
 from vistok.devices import deterministic, get_rng_state, set_rng_state
 from vistok.files import say, strict_json
@@ -42,7 +42,6 @@ from vistok.optimization import build_optimizer, lr_factor
 from vistok.pretrained import load_pretrained
 from vistok.processes import max_over_processes, mean_over_processes, of_all_processes, prepare, process_state
 from vistok.runs import Report, Run
-from vistok.tables import literal
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.weights import Unavailable
 
@@ -635,8 +634,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start-over", action="store_true", help="set the run that is there aside, and begin again")
     given = parser.parse_args(arguments)
     try:
-        overrides = {name: literal(value) for name, value in given.parameter}
+        overrides = settings_as_given(dict(given.parameter))
         if given.row is not None:
+            for name in overrides.keys() & {"row", "scale"}:
+                raise ValueError(f"{name} is given with -p, but is an argument of its own: --{name} {overrides[name]}.")
             config = TrainConfig.from_row(given.row, given.scale or "quick", **overrides)
         else:
             if given.scale is not None:
