@@ -17,6 +17,7 @@ ROWS = [  # from the top
     {"config"},
     {"files"},
 ]
+MODES = {f"{how}{plus}{kind}" for how in "rwax" for plus in ("", "+") for kind in ("", "b", "t")}  # of opening a file
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}
 
 
@@ -45,3 +46,29 @@ def test_every_module_has_its_row() -> None:
 def test_imports_point_downward(name: str, path: Path) -> None:
     for other in imported(path) - {name}:
         assert LEVEL[other] > LEVEL[name], f"{path.name} ({name}) imports {other}"
+
+
+def test_text_files_are_utf8_whatever_the_locale_says() -> None:
+    for _, path in modules():
+        for call in (
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            mode = next((a.value for a in call.args if isinstance(a, ast.Constant) and a.value in MODES), None)
+            opened = name == "open" and (isinstance(call.func, ast.Name) or mode is not None)
+            of_text = name in ("read_text", "write_text") or (opened and "b" not in (mode or "r"))
+            keywords = {keyword.arg for keyword in call.keywords}
+            assert not of_text or "encoding" in keywords, f"{path.name}:{call.lineno} has no encoding"
+            assert not keywords & {"text", "universal_newlines"} or "encoding" in keywords, f"{path.name}:{call.lineno}"
+
+
+def test_only_say_writes_to_standard_output() -> None:
+    for _, path in modules():
+        if path.name == "files.py":
+            continue
+        for call in (
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ):
+            to_output = getattr(call.func, "id", "") == "print" and "file" not in {k.arg for k in call.keywords}
+            around_bars = isinstance(call.func, ast.Attribute) and ast.unparse(call.func) == "tqdm.write"
+            assert not to_output and not around_bars, f"{path.name}:{call.lineno}: use vistok.files.say"

@@ -2,12 +2,29 @@
 
 import dataclasses
 import json
+import os
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from vistok.config import EXECUTION_FIELDS, TrainConfig, nearest, repository_root, resolve_path, runs_root
+from vistok import networks, quantizers
+from vistok.config import (
+    EXECUTION_FIELDS,
+    TrainConfig,
+    as_given,
+    checked,
+    literal,
+    nearest,
+    repository_root,
+    resolve_path,
+    runs_root,
+)
+from vistok.data.cache import cache_folder
+from vistok.networks import discriminators
 
 CHANGED: dict[str, Any] = {
     "row": "celeba64/vq-d4",
@@ -272,3 +289,190 @@ def test_relative_paths_count_from_the_repository(
     assert resolve_path(elsewhere) == elsewhere
     monkeypatch.delenv("VISTOK_RUNS")
     assert runs_root() == repository_root() / "runs"
+
+
+@pytest.mark.parametrize(("variable", "folder"), [("VISTOK_RUNS", runs_root), ("VISTOK_CACHE", cache_folder)])
+def test_a_folder_of_the_environment_is_one_place_wherever_one_stands(
+    variable: str,
+    folder: Callable[[], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for given, place in {
+        "~/some": tmp_path / "home" / "some",
+        "some/folder": repository_root() / "some" / "folder",
+        "some/folder/": repository_root() / "some" / "folder",
+        str(tmp_path / "some"): tmp_path / "some",
+    }.items():
+        monkeypatch.setenv(variable, given)
+        assert folder() == place
+    monkeypatch.delenv(variable)
+    usual = folder()
+    monkeypatch.setenv(variable, "")
+    assert folder() == usual
+    monkeypatch.setenv(variable, "~nobody-of-that-name/some")
+    with pytest.raises(ValueError) as error:
+        folder()
+    assert str(error.value) == (
+        "'~nobody-of-that-name/some' begins with a home folder that is not known here: give the whole path. "
+        f"Or set {variable} to another folder."
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "value"),
+    [
+        (bool, "false", False),
+        (bool, "False", False),
+        (bool, "no", False),
+        (bool, "true", True),
+        (bool | None, "null", None),
+        (int, "10", 10),
+        (int, np.int64(10), 10),
+        (int | None, "None", None),
+        (float, "1e-3", 1e-3),
+        (float, "2", 2.0),
+        (float, 2, 2.0),
+        (float | None, "0.1", 0.1),
+        (str, "2024", "2024"),
+        (str, "false", "false"),
+        (str | None, "None", None),
+        (str | None, Path("some") / "folder", os.path.join("some", "folder")),
+        (dict[str, Any], '{"l2_norm": true, "levels": [8, 5]}', {"l2_norm": True, "levels": [8, 5]}),
+        (dict[str, Any], "{init: kmeans}", {"init": "kmeans"}),
+        (list[str] | None, "vq-d4", ["vq-d4"]),
+        (list[str] | None, "2024", ["2024"]),
+        (list[str] | None, "[vq-d4, vq-d8]", ["vq-d4", "vq-d8"]),
+        (list[str] | None, ("vq-d4", "vq-d8"), ["vq-d4", "vq-d8"]),
+        (list[str] | None, Path("some"), ["some"]),
+        (list[str] | None, "null", None),
+        (list[int], 0, [0]),
+        (list[int], "0", [0]),
+        (list[int], "[0, 1]", [0, 1]),
+        (list[int], range(3), [0, 1, 2]),
+        (list[float], [1, 0.5], [1.0, 0.5]),
+    ],
+)
+def test_what_plainly_says_a_value_of_its_type_is_that_value(annotation: Any, given: object, value: object) -> None:
+    read = as_given("it", annotation, given)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "sentence"),
+    [
+        (bool, "maybe", "it is 'maybe' (str), but must be of type bool."),
+        (bool, "", "it is '' (str), but must be of type bool."),
+        (bool, 1, "it is 1 (int), but must be of type bool."),
+        (bool, "null", "it is 'null' (str), but must be of type bool."),
+        (int, "010", "it is '010' (str), but must be of type int."),
+        (int, "ten", "it is 'ten' (str), but must be of type int."),
+        (int | None, "", "it is '' (str), but must be of type int or None."),
+        (int, "false", "it is False (bool), but must be of type int."),
+        (float, "{" * 3000, "(str), but must be of type float."),
+        (str | None, 2024, "it is 2024 (int), but must be of type str or None."),
+        (dict[str, Any], "kmeans", "it is 'kmeans' (str), but must be of type dict."),
+        (list[str] | None, 2024, "it is 2024 (int), but must be of type str."),
+        (list[int], "[0, x]", "it[1] is 'x' (str), but must be of type int."),
+        (list[int], None, "it is None (NoneType), but must be of type list of int."),
+    ],
+)
+def test_what_says_none_of_its_type_is_refused(annotation: Any, given: object, sentence: str) -> None:
+    with pytest.raises(TypeError) as error:
+        as_given("it", annotation, given)
+    assert str(error.value).endswith(sentence)
+    assert one_sentence(str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8", 8),
+        ("None", None),
+        ("(1, 2)", (1, 2)),
+        ("off", False),
+        ("[a]", ["a"]),
+        ("{[]: 1}", "{[]: 1}"),
+        ("2024-01-01",) * 2,
+    ]
+    + [(text, text) for text in ("", "~", "vq-d4", "1:30", "a: [", "007", "nan")],
+)
+def test_a_text_is_a_literal_or_itself(text: str, value: object) -> None:
+    assert literal(text) == value
+
+
+def test_a_sequence_is_checked_one_by_one_and_other_annotations_are_not() -> None:
+    assert checked("it", Sequence[int], (1, 2)) == (1, 2)
+    assert checked("it", Sequence[int] | None, [1, 2]) == [1, 2]
+    with pytest.raises(TypeError, match=re.escape("it[1] is '2' (str), but must be of type int.")):
+        checked("it", Sequence[int], [1, "2"])
+    with pytest.raises(TypeError, match=re.escape("it is 2 (int), but must be of type list of int or None.")):
+        checked("it", Sequence[int] | None, 2)
+    assert checked("it", Path, 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "options", "sentence"),
+    [
+        (quantizers.build, "vq", {"codebook_dim": "8"}, "quantizer 'vq': codebook_dim is '8' (str), but must be"),
+        (quantizers.build, "vq", {"revive_after": "50"}, "is '50' (str), but must be of type int or None."),
+        (
+            quantizers.build,
+            "ema",
+            {"decay": "0.9"},
+            "quantizer 'ema': decay is '0.9' (str), but must be of type fl",
+        ),
+        (quantizers.build, "fsq", {"levels": "8,8,8"}, "is '8,8,8' (str), but must be of type list of int or None."),
+        (
+            quantizers.build,
+            "fsq",
+            {"levels": [8, "8", 8]},
+            "quantizer 'fsq': levels[1] is '8' (str), but must be",
+        ),
+        (
+            quantizers.build,
+            "residual",
+            {"num_levels": 2.0},
+            "quantizer 'residual': num_levels is 2.0 (float), but",
+        ),
+        (quantizers.build, "residual", {"shared": "false"}, "is 'false' (str), but must be of type bool."),
+        (quantizers.build, "residual", {"member_options": "vq"}, "is 'vq' (str), but must be of type dict or None."),
+        (
+            quantizers.build,
+            "grouped",
+            {"member_options": {"init": 3}},
+            "quantizer 'vq': init is 3 (int), but must",
+        ),
+        (
+            networks.build,
+            "vqgan",
+            {"ch_mult": 2},
+            "network 'vqgan': ch_mult is 2 (int), but must be of type list",
+        ),
+        (
+            networks.build,
+            "vit",
+            {"depth": None},
+            "network 'vit': depth is None (NoneType), but must be of type int.",
+        ),
+        (
+            discriminators.build,
+            "patchgan",
+            {"num_layers": "2"},
+            "discriminator 'patchgan': num_layers is '2' (str)",
+        ),
+    ],
+)
+def test_an_option_of_another_type_is_refused_in_one_sentence(
+    build: Callable[..., object], name: str, options: dict[str, Any], sentence: str
+) -> None:
+    sizes = {} if build is discriminators.build else {"codebook_dim": 4}
+    sizes |= {"codebook_size": 16} if build is quantizers.build and name != "fsq" else {}
+    sizes = {} if name == "fsq" else sizes
+    with pytest.raises(TypeError) as error:
+        build(name, **sizes | options)
+    assert sentence in str(error.value)
+    assert one_sentence(str(error.value))

@@ -3,6 +3,9 @@
 import ast
 import dataclasses
 import re
+import subprocess
+import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from vistok.config import TrainConfig, repository_root
 from vistok.notebooks import (
     SETTINGS,
+    TYPES,
     check_parameters,
     clean,
     config_from,
     execute,
     notebook_path,
     parameter_names,
+    read_parameters,
     without_paths,
 )
 
@@ -73,6 +78,41 @@ def test_04_evaluate_and_01_data_name_parameters_as_the_configuration_does() -> 
         assert all(other.startswith("figure_") for other in others), others
 
 
+def defaults(path: Path) -> dict[str, Any]:
+    namespace: dict[str, Any] = {}
+    exec("\n".join(parameters_cells(path)), namespace)
+    return {name: namespace[name] for name in parameter_names(path)}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_parameter_has_a_type_and_its_default_is_of_it(path: Path) -> None:
+    assert set(parameter_names(path)) <= TYPES.keys()
+    assert read_parameters(defaults(path), path) == defaults(path)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_are_checked_before_anything_is_done(path: Path) -> None:
+    second = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][1]
+    done = [node for node in ast.parse(second.source).body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    assert ast.unparse(done[0]) == "check_parameters(globals())"
+
+
+WRONG = {bool: "maybe", int: "many", float: "much", dict: "some", str: 2024}  # as papermill -p makes them of a text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_parameter_of_another_type_is_refused_by_name(path: Path) -> None:
+    for name in parameter_names(path):
+        kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(TYPES[name]) or (TYPES[name],))]
+        of_list = list in (typing.get_origin(TYPES[name]), *kinds)
+        for wrong in [[{}]] if of_list else [WRONG[kind] for kind in kinds if kind in WRONG] + [["a list"]]:
+            with pytest.raises(TypeError, match=rf"^{name}(\[0\])? is .* but must be of type [^\n]*\.") as error:
+                read_parameters({name: wrong}, path)
+            namespace = defaults(path) | {"In": ["", *parameters_cells(path), f"# Parameters\n{name} = {wrong!r}\n"]}
+            with pytest.raises(TypeError, match=re.escape(str(error.value))):
+                check_parameters(namespace | {name: wrong})
+
+
 def cells_run(*injected: str) -> dict[str, Any]:
     """The globals of 02_train after its parameters cell and what papermill injected."""
     (source,) = parameters_cells(notebook_path("02_train"))
@@ -110,9 +150,147 @@ def test_papermills_unknown_parameter_is_refused_inside_the_notebook() -> None:
         config_from(cells_run("# Parameters\ncodebok_dim = 8\n"))
 
 
+TEXTS = [  # notebook, what papermill's -p makes of the text, what it is
+    ("02_train", {"start_over": "false"}, {"start_over": False}),
+    ("02_train", {"flip": "no", "compile": "null"}, {"flip": False, "compile": None}),
+    ("02_train", {"quantizer_options": '{"init": "kmeans"}'}, {"quantizer_options": {"init": "kmeans"}}),
+    ("02_train", {"lr": "1e-3", "data_root": "null"}, {"lr": 1e-3, "data_root": None}),
+    ("04_evaluate", {"overwrite": "false", "rfid": "FALSE"}, {"overwrite": False, "rfid": False}),
+    ("04_evaluate", {"max_images": "10"}, {"max_images": 10}),
+    ("05_table", {"rows": "vq-d4", "seeds": 0}, {"rows": ["vq-d4"], "seeds": [0]}),
+    ("05_table", {"rows": "None", "seeds": "[0, 1]"}, {"rows": None, "seeds": [0, 1]}),
+    ("05_table", {"print_commands": "true", "show_seeds": "2"}, {"print_commands": True, "show_seeds": [2]}),
+    (
+        "06_pretrained",
+        {"checkpoints": "runs/x", "zoom": [0, 0, 1]},
+        {"checkpoints": ["runs/x"], "zoom": [0.0, 0.0, 1.0]},
+    ),
+    ("07_quantizers", {"seeds": 0}, {"seeds": [0]}),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "values"), TEXTS)
+def test_what_plainly_says_a_value_is_read(name: str, given: dict[str, Any], values: dict[str, Any]) -> None:
+    path = notebook_path(name)
+    assert read_parameters(given, path) == values
+    source = "\n".join(parameters_cells(path))
+    injected = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    edited = source + "\n" + injected.partition("\n")[2]  # by a person, in the cell
+    for cells in (["", source, injected], ["", edited]):
+        namespace: dict[str, Any] = {"In": cells}
+        exec("\n".join(cells), namespace)
+        check_parameters(namespace)
+        assert {name: namespace[name] for name in given} == values
+        unchanged = defaults(path).keys() - given.keys()
+        assert {name: namespace[name] for name in unchanged} == {name: defaults(path)[name] for name in unchanged}
+
+
+def test_a_number_where_papermill_was_given_a_text_is_refused_with_what_passes_it() -> None:
+    with pytest.raises(TypeError) as error:
+        config_from(cells_run("# Parameters\nrun_dir = 2024\n"))
+    assert str(error.value) == (
+        "run_dir is 2024 (int), but must be of type str or None. papermill's -r passes a text as it is: -r run_dir 2024."
+    )
+
+
+def test_a_notebook_of_ones_own_has_the_types_of_its_defaults() -> None:
+    source = "keep = True\nnames = ['a']\nnumber: int = 3\nfolder = None\nroot = str(5)\n"
+    injected = "# Parameters\nkeep = 'false'\nnames = 'b'\nnumber = '4'\nfolder = 5\nroot = '6'\n"
+    namespace: dict[str, Any] = {"In": ["", "import os", source, injected]}
+    exec(source + injected, namespace)
+    check_parameters(namespace)
+    assert [namespace[name] for name in ("keep", "names", "number", "folder", "root")] == [False, ["b"], 4, 5, "6"]
+    with pytest.raises(TypeError, match="keep is 'maybe'"):
+        check_parameters(namespace | {"keep": "maybe"})
+    with pytest.raises(ValueError, match="This notebook has no parameter 'kep'; did you mean 'keep'?"):
+        check_parameters({"In": ["", "import os", source, "# Parameters\nkep = False\n"]})
+
+
+def test_none_is_as_the_row_says_also_where_the_cell_was_edited() -> None:
+    (source,) = parameters_cells(notebook_path("02_train"))
+    edited = source.replace("codebook_dim = None", "codebook_dim = 8")
+    namespace: dict[str, Any] = {"In": ["", edited, "# Parameters\ncodebook_dim = None\n"]}
+    exec(edited + "\ncodebook_dim = None", namespace)
+    assert config_from(namespace).codebook_dim == TrainConfig.from_row("celeba64", "quick").codebook_dim
+
+
+INJECTED = '# Parameters\nsteps = 7\nPAPERMILL_INPUT_PATH = "in.ipynb"\nPAPERMILL_OUTPUT_PATH = "out.ipynb"\n'
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["parameters", "injected"],
+        ["import os", "parameters", "injected"],
+        ["%load_ext autoreload", "!nvidia-smi", "parameters", "injected"],
+        ["seed = 3\nnumber = 3", "parameters", "injected"],
+        ["parameters", "injected", "check_parameters(globals())", "tokens = images = None"],
+        ["check_parameters(globals())", "parameters", "injected"],  # run in another order in JupyterLab, and again
+        ["injected", "parameters", "check_parameters(globals())"],
+        ["parameters", "injected", "x = 1", "parameters", "injected", "x = 1"],
+    ],
+)
+def test_the_parameters_cell_is_found_wherever_it_stands(order: list[str]) -> None:
+    (source,) = parameters_cells(notebook_path("02_train"))
+    namespace = defaults(notebook_path("02_train")) | {"steps": 7}
+    for text, refused in ((INJECTED, None), (INJECTED + "stepps = 8\n", "did you mean 'steps'?")):
+        cells = [{"parameters": source, "injected": text}.get(cell, cell) for cell in order]
+        if refused:
+            with pytest.raises(ValueError, match=re.escape(f"This notebook has no parameter 'stepps'; {refused}")):
+                check_parameters({"In": ["", *cells]} | namespace)
+        else:
+            check_parameters({"In": ["", *cells]} | namespace)
+    with pytest.raises(TypeError, match="start_over is 'maybe'"):
+        check_parameters({"In": ["", *cells_of(order, source)]} | namespace | {"start_over": "maybe"})
+
+
+def cells_of(order: list[str], source: str) -> list[str]:
+    return [{"parameters": source, "injected": INJECTED}.get(cell, cell) for cell in order]
+
+
+def test_papermill_typed_by_hand_reads_refuses_and_may_tell_its_paths(tmp_path: Path) -> None:
+    """The real thing: papermill's own reading of -p, its injected cell, and the kernel's list of cells."""
+    cells = [
+        new_code_cell("import os\nfrom vistok.notebooks import check_parameters"),
+        new_code_cell("start_over = False\nseeds = [0]\nrows = None", metadata={"tags": ["parameters"]}),
+        new_code_cell("check_parameters(globals())\nprint(start_over, seeds, rows)"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "in.ipynb")
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "in.ipynb",
+        "out.ipynb",
+        "--inject-paths",
+        "-p",
+        "start_over",
+        "false",
+    ]
+    command += ["-p", "seeds", "3", "-p", "rows", "vq-d4"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert "PAPERMILL_INPUT_PATH" in executed[2].source
+    assert executed[-1].outputs[0].text == "False [3] ['vq-d4']\n"
+
+
 def test_cells_that_papermill_did_not_inject_may_assign_what_they_like() -> None:
     check_parameters(cells_run("# Parameters\nsteps = 3\n", "whatever = 3"))
     check_parameters({})
+
+
+def test_execute_reads_parameters_and_refuses_others_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, parameters, **__: given.append(parameters))
+    output = tmp_path / "04.ipynb"
+    execute(notebook_path("04_evaluate"), output, {"rfid": "false", "run_dir": Path("runs") / "x"})
+    assert given == [{"rfid": False, "run_dir": "runs/x"}]
+    with pytest.raises(TypeError, match="overwrite is 'maybe' .* but must be of type bool."):
+        execute(notebook_path("04_evaluate"), output, {"overwrite": "maybe"})
+    assert len(given) == 1
 
 
 @pytest.mark.parametrize("row", [None, 8])

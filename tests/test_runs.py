@@ -97,6 +97,20 @@ def test_starting_over_sets_everything_aside(toy: Toy) -> None:
             (run.path / name).write_bytes(content)
 
 
+@pytest.mark.parametrize("text", ["false", "no", "", 0, None])
+def test_what_is_no_bool_neither_sets_aside_nor_replaces(toy: Toy, text: object) -> None:
+    run = begun(toy(), 2, 4, 6, checkpoint=6)
+    record = {"psnr": 20.0, "dataset": {"name": "folder", "split": "test"}, "settings": {"max_images": None}}
+    run.save_metrics(record)
+    before = contents(run.path)
+    with pytest.raises(TypeError, match=re.escape(f"start_over is {text!r} (") + r"\w+\), but must be of type bool\."):
+        Run.open(run.path, toy(), start_over=text)
+    with pytest.raises(TypeError, match=re.escape(f"overwrite is {text!r} (") + r"\w+\), but must be of type bool\."):
+        run.save_metrics(record | {"psnr": 30.0}, overwrite=text)
+    assert contents(run.path) == before
+    assert list(run.path.parent.glob("*.before-*")) == []
+
+
 def test_starting_over_where_nothing_is_just_starts(toy: Toy) -> None:
     run = Run.open(None, toy(), start_over=True)
     assert [path.name for path in run.path.parent.iterdir()] == [run.path.name]
@@ -283,6 +297,14 @@ def test_provenance_names_versions_threads_and_commit() -> None:
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0] or record["versions"]["torch"]
     assert {"vistok", "accelerate", "torchmetrics"} < set(record["versions"])
     assert re.fullmatch(r"[0-9a-f]{40}", record["commit"]) if record["commit"] else record["dirty"] is None
+
+
+def test_an_installed_package_does_not_record_the_commit_of_somebody_elses_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository_root())  # a repository, whichever it is
+    monkeypatch.setattr("vistok.config.PACKAGE", tmp_path / "site-packages" / "vistok")
+    assert (provenance()["commit"], provenance()["dirty"]) == (None, None)
 
 
 def test_a_record_holds_configuration_and_provenance(toy: Toy) -> None:

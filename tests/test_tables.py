@@ -1,6 +1,7 @@
 """Results tables: planned whole, run one by one, shown beside what was published."""
 
 import errno
+import io
 import json
 import re
 import shlex
@@ -107,6 +108,14 @@ def test_no_seeds_is_the_scales_own_and_an_empty_list_is_none() -> None:
         ({"image_size": 30}, "image_size 30 is not divisible by the downsample factor 4"),
         ({"network": "simple_cn"}, "There is no network 'simple_cn'; did you mean 'simple_cnn'?"),
         ({"evaluation": {"rfid_weight": "x"}}, "04_evaluate has no parameter 'rfid_weight'; did you mean"),
+        ({"evaluation": {"rfid": "maybe"}}, "rfid is 'maybe' (str), but must be of type bool."),
+        ({"evaluation": {"batch_size": 2.5}}, "batch_size is 2.5 (float), but must be of type int."),
+        ({"rows": 4}, "rows is 4 (int), but must be of type str."),
+        ({"seeds": ["a"]}, "seeds[0] is 'a' (str), but must be of type int."),
+        (
+            {"rows": "ema-d4", "quantizer_options": {"decay": "0.9"}},
+            "quantizer 'ema': decay is '0.9' (str), but",
+        ),
         ({"evaluation": {"split": "train"}}, "evaluation holds 'split'"),
         ({"evaluation": {"run_dir": "x"}}, "evaluation holds 'run_dir'"),
     ],
@@ -119,6 +128,14 @@ def test_a_plan_is_refused_before_anything_starts(
     assert "\n" not in str(error.value)
     assert executed == []
     assert not runs_root().exists()
+
+
+def test_one_row_and_one_seed_are_lists_of_one_and_texts_are_read() -> None:
+    (run,) = plan("celeba64", "vq-d4", seeds=3, steps="7", flip="false", evaluation={"rfid": "no", "max_images": "10"})
+    assert (run.row.name, run.config.seed, run.config.steps, run.config.flip) == ("vq-d4", 3, 7, False)
+    assert run.train_parameters["flip"] is False
+    assert run.evaluate_parameters == {"rfid": False, "max_images": 10}
+    assert plan("celeba64", []) == []
 
 
 def test_complete_runs_are_skipped_and_a_failed_one_stops_no_other(
@@ -239,7 +256,18 @@ def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys
     assert "failed: 02_train: ValueError: an unlucky seed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [["--rows", "vq-d5"], ["--scale", "big"], ["--set", "stepps=1"], ["--set", "steps"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--rows", "vq-d5"],
+        ["--scale", "big"],
+        ["--set", "stepps=1"],
+        ["--set", "steps"],
+        ["--set", "flip=maybe"],
+        ["--set", "scale=quick"],
+        ["--set", "row=vq-d4"],
+    ],
+)
 def test_the_command_line_refuses_with_one_sentence(
     wrong: list[str], executed: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +276,56 @@ def test_the_command_line_refuses_with_one_sentence(
     assert stop.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
     assert executed == []
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_what_the_output_cannot_encode_ends_no_program(
+    encoding: str, executed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, encoding=encoding, write_through=True))
+    monkeypatch.setenv("VISTOK_RUNS", str(runs_root() / "Läufe 数"))
+    assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
+    text = output.getvalue().decode(encoding)
+    assert r"PSNR \u2191" in text
+    assert ": done in " in text
+    assert r" \u6570" in text
+    assert ("Läufe" if encoding == "cp1252" else r"L\xe4ufe") in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["celeba64", "--rows", "vq-d4"],
+            "which an installed package does not bring. Run this in a clone of it; or train",
+        ),
+        (["celeba64", "--rows", "vq-d4", "--print-commands"], "which an installed package does not bring."),
+        (["celeba64", "--rfid-weights", "x"], "04_evaluate.ipynb: rows run through the notebooks of the repository"),
+        (["celeba64", "--readme"], "--readme makes the tables in the repository's README.md anew: run it in a clone."),
+    ],
+)
+def test_an_installed_package_says_what_the_repository_has_and_makes_nothing(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("VISTOK_RUNS")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "README.md").write_text("somebody's own", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("vistok.config.PACKAGE", tmp_path / "site-packages" / "vistok")
+    with pytest.raises(SystemExit) as stop:
+        tables.main(arguments)
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert [path.name for path in Path.cwd().iterdir()] == ["README.md"]
+    assert Path("README.md").read_text(encoding="utf-8") == "somebody's own"
+    with pytest.raises(FileNotFoundError, match="does not bring"):
+        run_all(plan("celeba64", "vq-d4"))
+    assert not runs_root().exists()
 
 
 def test_the_table_shows_measured_beside_published_with_mean_and_range() -> None:

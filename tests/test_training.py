@@ -22,6 +22,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from vistok import training
 from vistok.checkpoints import Checkpoints
 from vistok.config import TrainConfig, repository_root
 from vistok.quantizers import VectorQuantizer
@@ -603,3 +604,41 @@ def test_a_busy_neighbour_is_told_of_and_trying_it_out_trains_nothing(
     said = capsys.readouterr().out
     assert said.count("busy") == 1
     assert "2 threads train 8 images a second now, one thread 16" in said and "OMP_NUM_THREADS=1" in said
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_the_command_line_ends_well_where_neither_output_nor_locale_is_utf8(
+    encoding: str, toy: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(toy(steps=2).to_json(), encoding="utf-8")
+    plain = {"PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "vistok.training", "--config", str(tmp_path / "config.json")]
+    command += ["--run-dir", f"{tmp_path}/Läufe 数"]
+    done = subprocess.run(command, env=os.environ | plain, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert done.stdout.startswith(b"step 2 of 2, loss ") and rb"L\udcc3\udca4ufe" in done.stdout
+    assert Run.open(tmp_path / "Läufe 数").steps_logged == 2
+
+
+def test_the_command_line_reads_settings_by_their_type(
+    toy: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(toy().to_json(), encoding="utf-8")
+    command = ["--config", str(tmp_path / "config.json"), "--run-dir"]
+    given = ["-p", "steps", "1", "-p", "flip", "false", "-p", "lr", "1e-3", "-p", "ema_decay", "null"]
+    assert training.main([*command, str(tmp_path / "run"), *given]) == 0
+    config = Run.open(tmp_path / "run").config
+    assert (config.steps, config.flip, config.lr, config.ema_decay) == (1, False, 1e-3, None)
+    capsys.readouterr()
+    for wrong, sentence in {
+        ("flip", "maybe"): "flip is 'maybe' (str), but must be of type bool.",
+        (
+            "quantizer_options",
+            "{revive_after: '50'}",
+        ): "quantizer 'vq': revive_after is '50' (str), but must be of type",
+    }.items():
+        assert training.main([*command, str(tmp_path / "none"), "-p", *wrong]) == 1
+        assert sentence in capsys.readouterr().err
+    assert training.main(["--row", "celeba64", "-p", "scale", "smoke"]) == 1
+    assert "scale is given with -p, but is an argument of its own: --scale smoke." in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -4,21 +4,25 @@ A run is fixed by its `TrainConfig`. A *row* of a results table (`tables/*.toml`
 how long it trains, and every field can be overridden one by one.
 """
 
+import ast
 import dataclasses
 import difflib
 import hashlib
 import inspect
 import json
 import math
+import numbers
 import os
 import re
 import tomllib
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import yaml
 
 from vistok.files import TOO_DEEP, check_nesting, shown, strict_json
 
@@ -43,24 +47,45 @@ EXECUTION_FIELDS = frozenset(
 )
 
 
+def in_repository() -> bool:
+    """Return whether this package lies in its checkout, and not where a package is installed without one."""
+    return (PACKAGE.parent / "pyproject.toml").is_file()
+
+
 def repository_root() -> Path:
     """Return the checkout that holds `notebooks/` and `runs/`, or the working directory for an installed package."""
-    return PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else Path.cwd()
+    return PACKAGE.parent if in_repository() else Path.cwd()
 
 
 def runs_root() -> Path:
     """Return the folder of all runs: `$VISTOK_RUNS`, or `runs/` of the repository."""
-    return Path(os.environ.get("VISTOK_RUNS") or repository_root() / "runs").absolute()
+    return path_from_environment("VISTOK_RUNS", "runs")
+
+
+def path_from_environment(variable: str, usual: str) -> Path:
+    """Return the path that an environment variable names, or the usual one where it is unset or empty: see `resolve_path`."""
+    try:
+        return resolve_path(os.environ.get(variable) or usual)
+    except ValueError as error:
+        raise ValueError(f"{error} Or set {variable} to another folder.") from error
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Return `path` absolute, a relative one counted from the repository.
+    """Return `path` absolute, `~` expanded and a relative one counted from the repository.
 
     Notebooks run with their own folder as working directory under JupyterLab and with the caller's under papermill; counted
     from the repository, one path means one place.
+
+    Raises:
+        ValueError: it begins with a home folder that is not known here.
     """
-    path = Path(path).expanduser()
-    return path if path.is_absolute() else repository_root() / path
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:  # no such user; or, in a container, a user without a home folder
+        raise ValueError(
+            f"{str(path)!r} begins with a home folder that is not known here: give the whole path."
+        ) from error
+    return expanded if expanded.is_absolute() else repository_root() / expanded
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -243,7 +268,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _checked(field.name, _TYPES[field.name], getattr(self, field.name)))
+            object.__setattr__(self, field.name, checked(field.name, _TYPES[field.name], getattr(self, field.name)))
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
@@ -323,7 +348,7 @@ class TrainConfig:
         Raises:
             ValueError: the table, row, scale or a field is unknown; the sentence names the nearest known one.
         """
-        table_name, _, row_name = _checked("row", str, row).partition("/")
+        table_name, _, row_name = checked("row", str, row).partition("/")
         table = read_table(table_name)
         if scale not in table["scales"]:
             raise ValueError(f"There is no scale {scale!r}; {nearest(scale, table['scales'])}")
@@ -435,16 +460,38 @@ _CHOICES = {
 }
 
 
-def _checked(name: str, annotation: Any, value: Any) -> Any:
-    """Return `value` as its field's type (an int is a float, a bool is not an int), or raise TypeError."""
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} is {shown(value)}, but must be within 64 bits, at most 2**63 - 1.")
-    if float in options and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+_SEQUENCES = (list, tuple, Sequence)
+_PLAIN = (bool, int, float, str, dict, types.NoneType, *_SEQUENCES)
+
+
+def checked(name: str, annotation: Any, value: Any) -> Any:
+    """Return a setting as the type of its annotation: an int is a float, NumPy's numbers are Python's, a bool is no int.
+
+    Args:
+        name: of the setting, for the error.
+        annotation: plain types, None, dicts, and sequences of one type, or a union of them; anything else is not checked.
+        value: of the setting.
+
+    Raises:
+        TypeError: it has another type.
+        ValueError: a number is not finite or beyond 64 bits, or a dict is not fit for JSON.
+    """
+    options = _options(annotation)
     plain = tuple(typing.get_origin(option) or option for option in options)
+    if not set(plain) <= set(_PLAIN):
+        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        value = int(value)
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name} is {shown(value)}, but must be within 64 bits, at most 2**63 - 1.")
+    if float in options and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        value = float(value)
+    of_sequence = [option for option, kind in zip(options, plain, strict=True) if kind in _SEQUENCES]
+    if of_sequence and isinstance(value, list | tuple):
+        (of_one, *_) = (*typing.get_args(of_sequence[0]), Any)
+        return type(value)(checked(f"{name}[{place}]", of_one, one) for place, one in enumerate(value))
     if type(value) not in plain:
-        wanted = " or ".join("None" if option is types.NoneType else option.__name__ for option in plain)
+        wanted = " or ".join(map(_type_name, options))
         raise TypeError(f"{name} is {shown(value)} ({type(value).__name__}), but must be of type {wanted}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}, but must be a finite number.")
@@ -455,6 +502,61 @@ def _checked(name: str, annotation: Any, value: Any) -> Any:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name} is {shown(value)}, but must be fit for JSON ({error}).") from error
     return value
+
+
+def as_given(name: str, annotation: Any, value: Any) -> Any:
+    """Return a setting as people and shells give it: like `checked`, but what plainly says a value of that type is that value.
+
+    A text where no text is expected is read (`literal`), "none" and "null" are None where that may be, a path is a text,
+    and one value where a list is expected is the list of that one.
+    """
+    options = _options(annotation)
+    if isinstance(value, os.PathLike) and str in options:
+        value = os.fspath(value)
+    if isinstance(value, str) and types.NoneType in options and value.lower() in ("none", "null"):
+        return None
+    of_list = [option for option in options if typing.get_origin(option) is list]
+    if of_list and value is not None:
+        read = literal(value) if isinstance(value, str) else value
+        several = isinstance(read, Iterable) and not isinstance(read, str | dict | os.PathLike)
+        (of_one,) = typing.get_args(of_list[0])
+        each = list(read) if several else [value]
+        value = [as_given(f"{name}[{place}]" if several else name, of_one, one) for place, one in enumerate(each)]
+    elif isinstance(value, str) and str not in options and Any not in options:
+        value = literal(value)
+    return checked(name, annotation, value)
+
+
+def literal(text: str) -> Any:
+    """Return what a text says: a Python literal, or YAML's words for truth, lists and tables; else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        read = _yaml(text)  # whose numbers are left: there 010 is 8, and 1:30 is 90
+        return read if isinstance(read, bool | list | dict) else text
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def settings_as_given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of `TrainConfig` `as_given`; names that it does not have are left for it to refuse."""
+    return {name: as_given(name, _TYPES.get(name, Any), value) for name, value in settings.items()}
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+
+
+def _type_name(option: Any) -> str:
+    kind = typing.get_origin(option) or option
+    if kind in _SEQUENCES:
+        return " of ".join(["list", *(_type_name(of_one) for of_one in typing.get_args(option)[:1])])
+    return "None" if kind is types.NoneType else kind.__name__
 
 
 def _check_folder_name(name: str, value: str | None) -> None:
@@ -471,7 +573,7 @@ def _check_folder_name(name: str, value: str | None) -> None:
 
 
 def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any], **known_anyway: Any) -> T:
-    """Return `build(**options)` once every option is known to be one that `build` takes.
+    """Return `build(**options)` once every option is known to be one that `build` takes, of the type that it names.
 
     Args:
         what: what is built, for the error.
@@ -481,9 +583,11 @@ def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any
 
     Raises:
         ValueError: an option is not in the signature; the sentence names `what` and the nearest option.
+        TypeError: an option has another type than its annotation.
     """
-    known = list(inspect.signature(build).parameters)
+    known = inspect.signature(build).parameters
     for key in options:
         if key not in known:
             raise ValueError(f"The {what} has no option {key!r}; {nearest(key, known)}")
-    return build(**{key: value for key, value in known_anyway.items() if key in known} | options)
+    given = {key: checked(f"{what}: {key}", known[key].annotation, value) for key, value in options.items()}
+    return build(**{key: value for key, value in known_anyway.items() if key in known} | given)

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vistok.codebook import to_uint8
+from vistok.config import checked
 from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.metrics import CodebookUsage
@@ -137,7 +138,7 @@ class EncodedImages:
             FileNotFoundError: there is no tokenizer, or there are no tokens.
             ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say.
         """
-        if max_images is not None and max_images < 1:
+        if checked("max_images", int | None, max_images) is not None and max_images < 1:
             raise ValueError(f"max_images is {max_images}, but must be at least 1.")
         name = "tokenizer"
         if not isinstance(tokenizer, VisualTokenizer):

@@ -35,6 +35,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flo
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from vistok.config import TrainConfig, nearest
+from vistok.files import say
 from vistok.losses import adaptive_weight, discriminator_loss, generator_loss, r1_penalty, reconstruction_loss
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations
@@ -544,7 +545,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = rows_markdown(given.rows, given.scale, given.batch_size)
     except (ValueError, TypeError) as error:
         parser.error(str(error))
-    print(table)
+    say(table)
     return 0
 
 

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from vistok.config import resolve_path
+from vistok.config import checked, resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
 from vistok.devices import exact_float32, usable_device
-from vistok.files import check_writable
+from vistok.files import check_writable, say
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.processes import of_all_processes, process_state, rank_and_number
 from vistok.provenance import provenance
@@ -153,11 +153,13 @@ def evaluate(
 
     Raises:
         ValueError: an argument is out of range, or what `open_dataset` raises; before any image is read.
+        TypeError: a number or `rfid` is of another type.
         FileNotFoundError: `rfid_weights` or the folder `lpips` does not exist.
     """
+    checked("rfid", bool, rfid)
     size = tokenizer.image_size if image_size is None else image_size
     for name, value in (("image_size", size), ("batch_size", batch_size), ("max_images", max_images)):
-        if value is not None and value < 1:
+        if checked(name, int | None, value) is not None and value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1.")
     if size % tokenizer.downsample_factor:
         nearest_size = max(1, round(size / tokenizer.downsample_factor)) * tokenizer.downsample_factor
@@ -447,7 +449,7 @@ def save_record(run: Run, record: Evaluation, *, own_folder: bool = True, overwr
     try:
         return run.save_metrics(record.to_dict(), own_folder=own_folder, overwrite=overwrite)
     except OSError as error:
-        print(record.to_json())
+        say(record.to_json())
         raise OSError(
             f"The record could not be written into {run.path} ({error.strerror or error}); it is printed instead, as the text "
             "of metrics.json."
@@ -498,7 +500,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             print(f"{parser.prog}: {error}", file=sys.stderr)
             return 1
-        print(record.to_json())
+        say(record.to_json())
         print(
             f"written to {saved}" if saved else "an evaluation is already recorded, and stays; --overwrite replaces it",
             file=sys.stderr,

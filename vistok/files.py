@@ -1,15 +1,17 @@
-"""Files: written whole or not at all, and read as what a stranger may have written."""
+"""Files: written whole or not at all, and read as what a stranger may have written; and what is said on standard output."""
 
 import contextlib
 import errno
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
+from tqdm import tqdm
 
 MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
 PROBE_BYTES = 2**16  # more than any record has
@@ -79,6 +81,15 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # an int of more digits than Python writes, or deeply nested lists
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def say(text: str) -> None:
+    """Print a text, around progress bars; what the output's encoding lacks (a table's arrows, a file's name) is escaped.
+
+    Under cp1252 or ASCII `print` raises instead, which would end a program after its work.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def strict_json(text: str | bytes) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vistok.config import TrainConfig
+from vistok.files import say
 from vistok.runs import Run
 from vistok.training import Trainer
 
@@ -37,10 +38,14 @@ def train_in_float32(folder: Path, cpu: bool, **settings: Any) -> list[float]:
     ).items():
         command += ["-p", name, str(value)]
     # Without TF32, which rounds the factors of a convolution to 10 bits.
-    environment = os.environ | {"NVIDIA_TF32_OVERRIDE": "0"} | ({"ACCELERATE_USE_CPU": "1"} if cpu else {})
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = (
+        os.environ
+        | {"NVIDIA_TF32_OVERRIDE": "0", "PYTHONIOENCODING": "utf-8"}
+        | ({"ACCELERATE_USE_CPU": "1"} if cpu else {})
+    )
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(f"Training in {folder.name} failed:\n{done.stdout}")
+        raise RuntimeError(f"Training in {folder.name} failed:\n{done.stdout.decode(errors='replace')}")
     run = Run.open(folder)
     if cpu and not run.provenance["device"].startswith("cpu"):
         raise RuntimeError(f"Training on the CPU was done on {run.provenance['device']}.")
@@ -67,12 +72,12 @@ def main() -> int:
         memory = torch.cuda.max_memory_allocated(device) / 2**20
         precision = Run.open(Path(folder) / "auto").provenance["precision"]
     good = difference <= LARGEST_DIFFERENCE
-    print(f"{torch.cuda.get_device_name(device)}, row {ROW} at scale {SCALE}")
-    print(
+    say(f"{torch.cuda.get_device_name(device)}, row {ROW} at scale {SCALE}")
+    say(
         f"throughput  {last.images_per_second:,.0f} images/s in {precision}, {last.data_share:.1%} of the time waiting for data"
     )
-    print(f"memory      {memory:,.0f} MiB at the most")
-    print(
+    say(f"memory      {memory:,.0f} MiB at the most")
+    say(
         f"losses      of {COMPARED} steps in float32 differ from the CPU's by at most {difference:.1e}, relative: "
         f"{'the same' if good else f'more than {LARGEST_DIFFERENCE:g}, so something is wrong'}"
     )

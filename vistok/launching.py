@@ -6,6 +6,7 @@ only. Here the processes are started as a shell would start them, and the notebo
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from vistok.config import checked
 from vistok.data import check_batch_size
 from vistok.runs import Report, Run
 from vistok.training import Trainer
@@ -43,6 +45,7 @@ class LaunchedTrainer(Trainer):
         Raises:
             ValueError: there are fewer GPUs, or the batch cannot be shared evenly; or as of `Trainer`.
         """
+        checked("num_processes", int, num_processes)
         num_gpus = torch.cuda.device_count()
         if num_processes < 1 or (num_gpus and num_processes > num_gpus):
             most = f"at most {num_gpus}, one for each GPU" if num_gpus else "at least 1"
@@ -61,14 +64,17 @@ class LaunchedTrainer(Trainer):
         if self.step >= self.config.steps:
             return
         bar = self._bar()
-        with bar, tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+") as output:
+        with bar, tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+b") as output:
             config = Path(folder) / "config.json"
-            config.write_text(self.config.to_json())
+            config.write_text(self.config.to_json(), encoding="utf-8")
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
             command += ["--nproc-per-node", str(self.num_processes), "-m", "vistok.training"]
             command += ["--config", str(config), "--run-dir", str(self.run.path)]
             self._asked = False
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            environment = os.environ | {"PYTHONIOENCODING": "utf-8"}  # whatever this process writes in
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
             try:
                 for report in self._reports(process):
                     self.step = report.step
@@ -82,7 +88,9 @@ class LaunchedTrainer(Trainer):
                 self._result_step = self.step
             if process.returncode and not self._stop_asked:  # asked while they start they end without a word
                 output.seek(0)
-                raise RuntimeError(f"Of {self.num_processes} processes one failed: {_reason(output.read())}")
+                raise RuntimeError(
+                    f"Of {self.num_processes} processes one failed: {_reason(output.read().decode(errors='replace'))}"
+                )
 
     def _reports(self, process: subprocess.Popen) -> Iterator[Report]:
         """Follow the log until the processes end; of the lines that are there only those to come are taken."""

@@ -50,7 +50,7 @@ def only_process(path: Path, busy: str, way_out: str) -> Iterator[None]:
 
 def _read(holder_file: Path) -> dict[str, Any] | None:
     try:
-        holder = json.loads(holder_file.read_text())
+        holder = json.loads(holder_file.read_bytes())
         return {"process": int(holder["process"]), "host": holder["host"], "since": holder["since"]}
     except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is no holder's
         return None

@@ -1,35 +1,135 @@
 """Running notebooks through papermill: parameters that are known, copies that are fit to commit.
 
 papermill only warns of a parameter that a notebook does not have, so that a misspelt one trains something else than was
-asked for; here it is refused, both by `execute` and, for `papermill` typed by hand, inside the notebook by `config_from`.
+asked for; and its `-p` makes a text of `false`, which is true. So names and types are checked, both by `execute` and, for
+`papermill` typed by hand and for values that a person writes into the cell, inside the notebook by `check_parameters`.
 """
 
 import ast
 import dataclasses
 import re
 import sys
-from collections.abc import Iterable
+import typing
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
 
-from vistok.config import TrainConfig, nearest, repository_root, runs_root
+from vistok.config import TrainConfig, as_given, in_repository, nearest, repository_root, runs_root
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
+# What each parameter of a notebook may be; one whose default is None may be None too.
+TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
+    "checkpoints": list[str] | None,
+    "compare_with": str | None,
+    "device": str | None,
+    "evaluation": dict[str, Any],
+    "figure_data_root": str | None,
+    "figure_dataset": str,
+    "figure_index": int,
+    "image": int,
+    "lpips": str,
+    "max_images": int | None,
+    "method": str,
+    "num_processes": int,
+    "num_steps": int,
+    "num_tokens": int,
+    "num_turns": int,
+    "other_image": int,
+    "overrides": dict[str, Any],
+    "overwrite": bool,
+    "print_commands": bool,
+    "rfid": bool,
+    "rfid_weights": str | None,
+    "rows": list[str] | None,
+    "run_dir": str | None,
+    "seeds": list[int] | None,
+    "show_dataset": str,
+    "show_scale": str,
+    "show_seeds": list[int],
+    "split": str,
+    "start_over": bool,
+    "table": str,
+    "tokens": str | None,
+    "zoom": list[float],
+}
+NOT_LITERAL = object()  # a default that is computed, as people write one into the cell
 
 
 def notebook_path(name: str) -> Path:
-    """Return the file of a notebook of this repository, for instance of "02_train"."""
-    return repository_root() / "notebooks" / f"{name}.ipynb"
+    """Return the file of a notebook of this repository, for instance of "02_train".
+
+    Raises:
+        FileNotFoundError: it is not there, as beside an installed package.
+    """
+    path = repository_root() / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}: rows run through the notebooks of the repository, "
+            + ("which this checkout lacks." if in_repository() else "which an installed package does not bring.")
+            + " Run this in a clone of it; or train with python -m vistok.training and measure with python -m "
+            "vistok.evaluation, which need no notebook."
+        )
+    return path
 
 
 def parameter_names(notebook: Path) -> list[str]:
     """Return the parameters that a notebook takes: what the cell tagged `parameters` assigns."""
+    return list(_assigned(_parameters_source(notebook)))
+
+
+def read_parameters(parameters: Mapping[str, Any], notebook: Path) -> dict[str, Any]:
+    """Return parameters for a notebook in the types that they have there, read as people and shells give them.
+
+    Args:
+        parameters: name to value.
+        notebook: its file.
+
+    Raises:
+        ValueError: the notebook has no such parameter; the sentence names the nearest one.
+        TypeError: a value is of another type than its parameter.
+    """
+    source = _parameters_source(notebook)
+    check_names(parameters, _assigned(source), what=notebook.stem)
+    types = _parameter_types(source)
+    return {name: _read_parameter(name, types[name], value) for name, value in parameters.items()}
+
+
+def _parameters_source(notebook: Path) -> str:
     cells = nbformat.read(notebook, as_version=4).cells
-    sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    return [name for source in sources for name in _assigned(source)]
+    return "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+
+
+def _parameter_types(source: str) -> dict[str, Any]:
+    """Return the type of each parameter of a cell: that of its name, or, where a notebook has its own, of its default."""
+    defaults, types = _assigned(source), {}
+    for name, default in defaults.items():
+        annotation = TYPES.get(name, _type_of(default))
+        # Beside a row None means "as the row and the scale say", also where the cell has a value of somebody's own.
+        optional = default is None or ("row" in defaults and name in SETTINGS)
+        types[name] = annotation | None if optional else annotation
+    return types
+
+
+def _type_of(default: Any) -> Any:
+    if default is None or default is NOT_LITERAL:
+        return Any
+    if isinstance(default, list):
+        kinds = {type(one) for one in default}
+        return list[kinds.pop() if len(kinds) == 1 else Any]
+    return type(default)
+
+
+def _read_parameter(name: str, annotation: Any, value: Any) -> Any:
+    try:
+        return as_given(name, annotation, value)
+    except TypeError as error:
+        # papermill's -p has made a number of a text, and 007 is 7: what was typed is not known any more.
+        number = type(value) in (int, float) and "of type str" in str(error)
+        hint = f" papermill's -r passes a text as it is: -r {name} {value}." if number else ""
+        raise TypeError(f"{error}{hint}") from None
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_bars: bool = False) -> None:
@@ -43,9 +143,10 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
 
     Raises:
         ValueError: the notebook has no such parameter; the sentence names the nearest one.
+        TypeError: a value is of another type than its parameter.
         papermill.PapermillExecutionError: a cell failed.
     """
-    check_names(parameters, parameter_names(notebook), what=notebook.stem)
+    parameters = read_parameters(parameters, notebook)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -58,7 +159,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
             extra_arguments=["--log-level=ERROR"],  # the kernel's own notices would end up between the bars
         )
     finally:
-        if output.is_file():
+        if output.is_file() and output.stat().st_size:  # empty: papermill could not write it, and says why
             clean(output)
 
 
@@ -94,11 +195,41 @@ def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) 
 
 
 def check_parameters(namespace: dict[str, Any]) -> None:
-    """Raise ValueError where papermill injected a parameter that the notebook, by its `globals()`, does not have."""
+    """Refuse parameters that a notebook does not have or that are of another type; others are read as `as_given` has it.
+
+    Args:
+        namespace: the notebook's `globals()`, in which a parameter that was given as a text, say, gets its value.
+
+    Raises:
+        ValueError: papermill injected a parameter that the notebook does not have; the sentence names the nearest one.
+        TypeError: a value is of another type than its parameter.
+    """
     cells = [cell for cell in namespace.get("In", []) if cell]
+    source = _parameters_cell(cells)
     for cell in cells:
-        if cell.startswith("# Parameters\n"):  # papermill's own first line
-            check_names(_assigned(cell), _assigned(cells[0]), what="This notebook")
+        if _is_injected(cell) and source:
+            injected = [name for name in _assigned(cell) if not name.startswith("PAPERMILL_")]  # its --inject-paths
+            check_names(injected, _assigned(source), what="This notebook")
+    for name, annotation in _parameter_types(source).items():
+        if name in namespace:
+            namespace[name] = _read_parameter(name, annotation, namespace[name])
+
+
+def _parameters_cell(cells: list[str]) -> str:
+    """Return which of the cells that were run holds the parameters: it assigns most names that parameters have.
+
+    Tags are not known in the kernel, and neither its place nor its number says which it is: cells are added before it, and
+    run again. In a notebook whose names are its own, it is the cell before what papermill injected.
+    """
+    injected = [place for place, cell in enumerate(cells) if _is_injected(cell)]
+    before = cells[: injected[0]] if injected else cells
+    others = before or [cell for cell in cells if not _is_injected(cell) and _assigned(cell).keys() & TYPES.keys()]
+    # The last of the best: of a cell that was edited and run again, what it says now.
+    return max(reversed(others), key=lambda cell: len(_assigned(cell).keys() & TYPES.keys()), default="")
+
+
+def _is_injected(cell: str) -> bool:
+    return cell.startswith("# Parameters\n")  # papermill's own first line
 
 
 def clean(path: Path) -> None:
@@ -167,6 +298,20 @@ def _last_states(text: str) -> str:
     return "\n".join(kept) + "\n"
 
 
-def _assigned(source: str) -> list[str]:
-    targets = [node.targets for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    return [target.id for group in targets for target in group if isinstance(target, ast.Name)]
+def _assigned(source: str) -> dict[str, Any]:
+    """Return the names that a cell assigns, each with its literal; a cell that is no Python (a magic) assigns none."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return {}
+    assigned = {}
+    for node in body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for name in (target.id for target in targets if isinstance(target, ast.Name)):
+            try:
+                assigned[name] = ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                assigned[name] = NOT_LITERAL
+    return assigned

@@ -46,7 +46,7 @@ import yaml
 from torch import Tensor
 
 from vistok.config import PACKAGE, nearest, resolve_path
-from vistok.files import shown
+from vistok.files import say, shown
 from vistok.quantizers import QUANTIZERS
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import first_line, unwrapped
@@ -274,13 +274,13 @@ def load_pretrained(
         with _unreadable_as_value_error(path), torch.no_grad():
             for ours, target in own.items():
                 target.copy_(tensors[expected[ours][0]].read())
-    print(
+    say(
         f"{path.name}: {name}, {chosen} weights, K = {tokenizer.quantizer.codebook_size}, "
         f"D = {tokenizer.quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}, quantizer "
         f"{settings['quantizer']}."
     )
     if FORMATS[name].several and settings["quantizer"] == "vq" and not said:
-        print(
+        say(
             "Nothing says how this codebook is searched: it is read as vq, by distance. Give l2_norm=True where its codes are "
             "l2-normalised, quantizer='ibq' where the largest dot product counts, or keep its config-<time>.yaml beside it."
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vistok.config import repository_root
+from vistok.config import in_repository, repository_root
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -31,10 +31,11 @@ def _commit() -> tuple[str | None, bool | None]:
     """Return the checkout's commit and whether tracked files were changed since; (None, None) outside of a checkout."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(repository_root()), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(repository_root()), *arguments]
+        return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace").strip()
 
+    if not in_repository():  # of an installed package the working directory is somebody else's repository
+        return None, None
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):  # no git, or not a checkout
@@ -43,6 +44,6 @@ def _commit() -> tuple[str | None, bool | None]:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -22,7 +22,7 @@ from typing import Any, Self
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
-from vistok.config import TrainConfig, resolve_path
+from vistok.config import TrainConfig, checked, resolve_path
 from vistok.files import left_behind, replace_file, strict_json
 from vistok.locks import only_process
 from vistok.provenance import provenance
@@ -89,8 +89,10 @@ class Run:
             FileNotFoundError: there is no run in `path`, and no configuration to begin one with.
             ValueError: the run there has another configuration (the sentence lists the fields that differ), is a record
                 without weights, or the configuration describes no tokenizer; to start over, another process trains it.
+            TypeError: `start_over` is no bool: any other text, "false" too, is true.
             OSError: the directory cannot be written.
         """
+        checked("start_over", bool, start_over)
         if path is None and config is None:
             raise ValueError("Run.open needs a path, a configuration, or both.")
         path = resolve_path(path) if path is not None else config.run_dir
@@ -193,7 +195,7 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """Where the run was last started; empty before it was."""
         file = self.path / "config.json"
-        return json.loads(file.read_text()).get("provenance", {}) if file.is_file() else {}
+        return json.loads(file.read_bytes()).get("provenance", {}) if file.is_file() else {}
 
     # The log.
 
@@ -202,7 +204,7 @@ class Run:
         file = self.path / "log.jsonl"
         if not file.is_file():
             return []
-        complete = file.read_text().split("\n")[:-1]  # every whole line ends in a newline
+        complete = file.read_text(encoding="utf-8").split("\n")[:-1]  # every whole line ends in a newline
         return [json.loads(line) for line in complete if line]
 
     @property
@@ -213,7 +215,7 @@ class Run:
 
     def append_log(self, report: Report) -> None:
         """Append one line to the log."""
-        with (self.path / "log.jsonl").open("a") as file:
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(report)) + "\n")
 
     def sync_log(self) -> None:
@@ -256,7 +258,12 @@ class Run:
             record: `Evaluation.to_dict()`.
             own_folder: whether the dataset was read from the folder that the run was trained on.
             overwrite: replace an evaluation that is there.
+
+        Raises:
+            TypeError: `overwrite` or `own_folder` is no bool: any other text, "false" too, is true.
         """
+        checked("overwrite", bool, overwrite)
+        checked("own_folder", bool, own_folder)
         dataset, split = record["dataset"]["name"], record["dataset"]["split"]
         whole = record["settings"]["max_images"] is None
         own = dataset == self.config.dataset and split == "test" and whole and own_folder
@@ -272,4 +279,4 @@ class Run:
     def metrics(self) -> dict[str, Any] | None:
         """The evaluation on the run's own test split, or None before there is one."""
         file = self.path / "metrics.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return json.loads(file.read_bytes()) if file.is_file() else None

@@ -7,7 +7,6 @@ it is complete when that directory has its `metrics.json`. Everything shown is r
 """
 
 import argparse
-import ast
 import dataclasses
 import json
 import math
@@ -24,10 +23,19 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from vistok.config import TrainConfig, nearest, read_table, repository_root
+from vistok.config import (
+    TrainConfig,
+    as_given,
+    in_repository,
+    literal,
+    nearest,
+    read_table,
+    repository_root,
+    settings_as_given,
+)
 from vistok.data import DATASETS
-from vistok.files import replace_file
-from vistok.notebooks import check_names, execute, notebook_path, parameter_names
+from vistok.files import replace_file, say
+from vistok.notebooks import execute, notebook_path, read_parameters
 from vistok.quantizers import Quantizer
 from vistok.tokenizer import VisualTokenizer
 
@@ -171,7 +179,7 @@ class PlannedRun:
     def metrics(self) -> dict[str, Any] | None:
         """What was measured, or None while the run is not complete."""
         file = self.run_dir / "metrics.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return json.loads(file.read_bytes()) if file.is_file() else None
 
     @property
     def command(self) -> str:
@@ -204,9 +212,9 @@ def _argument(name: str, value: Any) -> str:
 
 def plan(
     table: str,
-    rows: Sequence[str] | None = None,
+    rows: Sequence[str] | str | None = None,
     scale: str = "smoke",
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     *,
     evaluation: dict[str, Any] | None = None,
     **overrides: Any,
@@ -215,26 +223,29 @@ def plan(
 
     Args:
         table: name of the table.
-        rows: names of rows; None: all.
+        rows: names of rows, or one name; None: all.
         scale: one of the table's scales.
-        seeds: one run each; None: the scale's own seed.
+        seeds: one run each, or one seed; None: the scale's own seed.
         evaluation: further parameters of 04_evaluate, for instance `rfid_weights`.
         **overrides: fields of `TrainConfig`, the same for every row.
 
     Raises:
         ValueError: a row, scale, setting or parameter is unknown or out of range.
+        TypeError: one has another type.
+        FileNotFoundError: there is `evaluation`, but no 04_evaluate.
     """
     known = load_table(table)
+    rows, seeds = as_given("rows", list[str] | None, rows), as_given("seeds", list[int] | None, seeds)
+    overrides = settings_as_given(overrides)
     for name in rows or ():
         if name not in known.rows:
             raise ValueError(f"Table {table!r} has no row {name!r}; {nearest(name, known.rows)}")
-    evaluation = evaluation or {}
-    check_names(evaluation, parameter_names(notebook_path("04_evaluate")), what="04_evaluate")
+    evaluation = read_parameters(evaluation, notebook_path("04_evaluate")) if evaluation else {}
     for name in ("run_dir", "dataset", "split"):
         if name in evaluation:
             raise ValueError(f"evaluation holds {name!r}, but a row is measured on the test split of its own dataset.")
     planned = []
-    for name in rows or known.rows:
+    for name in known.rows if rows is None else rows:
         for seed in seeds if seeds is not None else [None]:
             settings = overrides | ({} if seed is None else {"seed": seed})
             config = TrainConfig.from_row(f"{table}/{name}", scale, **settings)
@@ -263,7 +274,11 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_bars: bool = False) -> lis
     Args:
         planned: the runs; complete ones are skipped.
         pass_on_bars: show the bars of the notebooks, as they move, instead of one over the runs.
+
+    Raises:
+        FileNotFoundError: the notebooks are not there, as beside an installed package.
     """
+    notebooks = {name: notebook_path(name) for name in ("02_train", "04_evaluate")}  # are there, before anything runs
     outcomes = []
     bar = tqdm(planned, unit="run", disable=pass_on_bars)
     for run in bar:
@@ -279,14 +294,12 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_bars: bool = False) -> lis
         status, reason = "done", ""
         try:
             for notebook, parameters in steps:
-                execute(
-                    notebook_path(notebook), run.run_dir / f"{notebook}.ipynb", parameters, pass_on_bars=pass_on_bars
-                )
+                execute(notebooks[notebook], run.run_dir / f"{notebook}.ipynb", parameters, pass_on_bars=pass_on_bars)
         except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
             status, reason = "failed", f"{notebook}: {_last_line(error)}"
         outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
         if not pass_on_bars:
-            tqdm.write(outcome_line(outcomes[-1]))
+            say(outcome_line(outcomes[-1]))
     return outcomes
 
 
@@ -515,14 +528,6 @@ def with_tables(text: str) -> str:
     return MARK.sub(render, text)
 
 
-def literal(text: str) -> Any:
-    """Return the Python literal that a text is, or the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run rows of a table from the command line; returns 1 where one failed."""
     parser = argparse.ArgumentParser(
@@ -541,24 +546,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.readme:
         readme = repository_root() / "README.md"
+        if not in_repository():
+            parser.error("--readme makes the tables in the repository's README.md anew: run it in a clone.")
         try:
-            replace_file(readme, with_tables(readme.read_text()).encode())
+            replace_file(readme, with_tables(readme.read_text(encoding="utf-8")).encode())
         except OSError as error:
             parser.error(f"{readme} cannot be written ({error.strerror or error}); it is as it was.")
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
     overrides |= {"data_root": given.data_root} if given.data_root else {}
-    overrides |= {name: literal(value) for name, _, value in (item.partition("=") for item in given.set)}
+    overrides |= {name: value for name, _, value in (item.partition("=") for item in given.set)}
+    for name in overrides.keys() & {"table", "row", "rows", "scale", "seeds", "evaluation"}:
+        parser.error(f"--set has {name!r}, which is an argument of its own or no field of TrainConfig.")
     evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights else {}
     try:
         planned = plan(given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides)
-    except (ValueError, TypeError) as error:
+        notebook_path("02_train")  # a command to print names it too
+    except (ValueError, TypeError, FileNotFoundError) as error:
         parser.error(str(error))
     if given.print_commands:
-        print("\n".join(run.command for run in planned))
+        say("\n".join(run.command for run in planned))
         return 0
     outcomes = run_all(planned, pass_on_bars=True)
-    print(f"\n{markdown(planned).replace('<br>', ' ')}\n")
+    say(f"\n{markdown(planned).replace('<br>', ' ')}\n")
     reasons = {
         (name, reason)
         for run in planned
@@ -566,10 +576,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name in load_table(given.table).columns
     }
     for name, reason in sorted(reasons):
-        print(f"{name} was not measured: {reason}\n")
+        say(f"{name} was not measured: {reason}\n")
     for outcome in outcomes:
-        print(outcome_line(outcome))
-        print(f"  pictures and executed notebooks: {outcome.run.run_dir}")
+        say(outcome_line(outcome))
+        say(f"  pictures and executed notebooks: {outcome.run.run_dir}")
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 

@@ -36,10 +36,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from vistok.config import resolve_path
+from vistok.config import checked, resolve_path
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import exact_float32, usable_device
-from vistok.files import replace_file, shown, strict_json
+from vistok.files import replace_file, say, shown, strict_json
 from vistok.locks import only_process
 from vistok.provenance import provenance
 from vistok.tokenizer import VisualTokenizer
@@ -184,11 +184,13 @@ def encode_dataset(
     Raises:
         ValueError: an argument is out of range, or what `open_dataset` raises; `path` holds tokens of another tokenizer,
             dataset or setting (the sentence lists what differs), a damaged file, or another process writes there.
+        TypeError: a number or `flips` is of another type.
     """
     size = tokenizer.image_size if image_size is None else image_size
     for name, value, least in (("image_size", size, 1), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-        if value < least:
+        if checked(name, int, value) < least:
             raise ValueError(f"{name} is {value}, but must be at least {least}.")
+    checked("flips", bool, flips)
     path = resolve_path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, but tokens go into a folder.")
@@ -483,7 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     shape = "x".join(str(length) for length in file.tokens.shape)
-    print(f"{shape} tokens ({file.tokens.dtype}, {file.tokens.nbytes / 1e6:.1f} MB) in {file.path}")
+    say(f"{shape} tokens ({file.tokens.dtype}, {file.tokens.nbytes / 1e6:.1f} MB) in {file.path}")
     return 0
 
 

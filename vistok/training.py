@@ -32,10 +32,10 @@ from tqdm import tqdm
 
 from vistok.adversary import Adversary
 from vistok.checkpoints import step_of
-from vistok.config import TrainConfig, resolve_path
+from vistok.config import TrainConfig, resolve_path, settings_as_given
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
 from vistok.devices import deterministic, get_rng_state, set_rng_state
-from vistok.files import strict_json
+from vistok.files import say, strict_json
 from vistok.metrics import CodebookUsage
 from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
@@ -43,7 +43,6 @@ from vistok.optimization import build_optimizer, lr_factor
 from vistok.pretrained import load_pretrained
 from vistok.processes import max_over_processes, mean_over_processes, of_all_processes, prepare, process_state
 from vistok.runs import Report, Run
-from vistok.tables import literal
 from vistok.threads import slower_than_one
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.weights import Unavailable
@@ -247,7 +246,7 @@ class Trainer:
                     self.save()
         told = self.accelerator.is_main_process and threading.current_thread() is threading.main_thread()
         if self.step < self.config.steps and told:
-            tqdm.write(self.interruption)  # in another thread its owner says so, where the reader looks
+            say(self.interruption)  # in another thread its owner says so, where the reader looks
 
     def _bar(self) -> tqdm:
         return tqdm(
@@ -445,7 +444,7 @@ class Trainer:
             now = {"threads": torch.get_num_threads(), "precision": str(self.dtype).removeprefix("torch.")}
             for name, value in now.items():
                 if before.get(name, value) != value:
-                    tqdm.write(f"This run goes on with {name} {value}, after {before[name]}: sums round differently.")
+                    say(f"This run goes on with {name} {value}, after {before[name]}: sums round differently.")
             with self.run.writing():
                 self.run.begin()
                 self._write_config()
@@ -471,7 +470,7 @@ class Trainer:
             found = slower_than_one(step, self.config.steps - self.step)
         if found is not None:
             several, alone = (len(images) / seconds for seconds in found)
-            tqdm.write(
+            say(
                 f"Something else keeps this machine busy: {torch.get_num_threads()} threads train {several:.3g} images a "
                 f"second now, one thread {alone:.3g}. While that lasts one is better: set OMP_NUM_THREADS=1 before Python "
                 "starts, or torch.set_num_threads(1) in a notebook before it trains. (It changes how sums round.)"
@@ -662,8 +661,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start-over", action="store_true", help="set the run that is there aside, and begin again")
     given = parser.parse_args(arguments)
     try:
-        overrides = {name: literal(value) for name, value in given.parameter}
+        overrides = settings_as_given(dict(given.parameter))
         if given.row is not None:
+            for name in overrides.keys() & {"row", "scale"}:
+                raise ValueError(f"{name} is given with -p, but is an argument of its own: --{name} {overrides[name]}.")
             config = TrainConfig.from_row(given.row, given.scale or "quick", **overrides)
         else:
             if given.scale is not None:
@@ -685,7 +686,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = [f"step {trainer.step} of {config.steps}"]
         for last in run.log()[-1:]:  # there is none where it was stopped before the first report
             said += [f"loss {last['losses']['total']:.4f}", f"usage {last['usage']:.1%}"]
-        print(f"{', '.join(said)}: {run.path}")
+        say(f"{', '.join(said)}: {run.path}")
     # Of several processes a launcher would call that a failure.
     return 0 if trainer.step == config.steps or process_state().num_processes > 1 else 130
 

@@ -25,6 +25,7 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
+from vistok.config import path_from_environment
 from vistok.files import strict_json
 
 CODE_VERSION = 2  # goes up when the same files and settings give other pixels
@@ -38,7 +39,7 @@ _CHECKED_ROWS = 16  # rows whose checksums the description holds: a full one wou
 
 def cache_folder() -> Path:
     """Return where pixel caches lie: `$VISTOK_CACHE`, or `~/.cache/vistok`."""
-    return Path(os.environ.get("VISTOK_CACHE") or "~/.cache/vistok").expanduser()
+    return path_from_environment("VISTOK_CACHE", "~/.cache/vistok")
 
 
 def make_cache_folder() -> None:

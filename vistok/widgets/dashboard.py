@@ -24,6 +24,7 @@ from tqdm import tqdm
 from vistok import plots
 from vistok.codebook import to_uint8
 from vistok.devices import release_idle_threads
+from vistok.files import say
 from vistok.runs import Report
 from vistok.training import Trainer, deferred_interrupt
 from vistok.widgets.view import View, script, strip_png
@@ -164,7 +165,7 @@ class TrainingDashboard(View):
         if self._error is not None:
             raise self._error
         if self.trainer.step < self.steps:
-            tqdm.write(self.trainer.interruption)
+            say(self.trainer.interruption)
 
     def figure(self) -> Figure | None:
         """Return the training so far as a picture; None before the first report."""

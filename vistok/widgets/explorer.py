@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from vistok import plots
 from vistok.codebook import decode_alone, nearest_codes, poster, similarity_order
 from vistok.encoded import QUEUE_SIZE, EncodedImages
+from vistok.files import say
 from vistok.weights import first_line
 from vistok.widgets.view import Refusal, View, answering, image_png, script, strip_png
 
@@ -248,7 +249,7 @@ class CodebookExplorer(View):
     def show_poster(self, order: str = "similarity") -> None:
         """Show the atlas in the notebook, each code as one square of the same size; where there is nothing to show, say why."""
         if self.encoded is None:
-            print(self.message)
+            say(self.message)
             return
         picture = self.poster(order)
         figure = plt.figure(figsize=(8, 8 * picture.shape[0] / picture.shape[1]), dpi=plots.DPI)
