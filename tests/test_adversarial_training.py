@@ -191,6 +191,10 @@ def test_learning_rates() -> None:
     assert factors[85] == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
     assert 0 < factors[109] < 1e-3
     assert [lr_factor(TrainConfig(), step) for step in (0, 10**5)] == [1, 1]
+    floored = TrainConfig(steps=110, warmup_steps=10, lr_schedule="cosine", lr=1e-4, min_lr=5e-5)
+    assert [lr_factor(floored, step) for step in (0, 9, 10)] == pytest.approx([0.1, 1, 1])
+    assert [lr_factor(floored, step) for step in (60, 110)] == pytest.approx([0.75, 0.5])
+    assert all(0.5 < lr_factor(floored, step) <= 1 for step in range(10, 110))
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
@@ -249,6 +253,11 @@ def test_fine_tuning_another_architecture_is_refused(toy: Toy, tmp_path: Path) -
         ({"ema_decay": 1.0}, r"ema_decay is 1.0, but must be in \[0, 1\)"),
         ({"gradient_clip": 0.0}, "gradient_clip is 0.0, but must be above 0"),
         ({"warmup_steps": 6, "lr_schedule": "cosine"}, "warmup_steps is 6"),
+        ({"min_lr": 1e-5}, "min_lr is 1e-05, but only lr_schedule 'cosine' falls to it"),
+        ({"min_lr": 1e-3, "lr_schedule": "cosine"}, "min_lr is 0.001, but must be below lr 0.001"),
+        (GAN | {"lecam_logits": "mean"}, "lecam_logits is 'mean', but lecam_weight is 0"),
+        ({"lecam_logits": "mean"}, "lecam_logits is 'mean', but there is no discriminator"),
+        (GAN | {"lecam_weight": 0.1, "lecam_logits": "means"}, "did you mean 'mean'"),
         ({"network_options": {"hidden_dim": 3}}, "which is a setting of its own"),
         ({"checkpoint_activations": True}, "no blocks whose activations could be recomputed"),
         ({"network": "vit", "num_res_blocks": 5}, "has no option 'num_res_blocks'"),

@@ -391,6 +391,10 @@ def test_a_row_at_paper_scale_is_its_recipe() -> None:
     base = TrainConfig.from_row("imagenet256/vit-base", "paper")
     assert (base.hidden_dim, base.network_options["depth"], base.network_options["patch_size"]) == (768, 12, 8)
     assert (base.warmup_steps, base.lr_schedule, base.discriminator) == (50_000, "cosine", "stylegan2")
+    assert (base.optimizer, base.weight_decay, base.min_lr) == ("adamw", 1e-4, 5e-5)
+    for name in ("taming", "taming-corrected", "llamagen", "llamagen-corrected"):  # as their runs started it
+        row = TrainConfig.from_row(f"imagenet256/{name}", "paper")
+        assert row.discriminator_options == {"init": "default"} and row.commitment_weight == 0.25
 
 
 def test_a_comparison_puts_reports_under_what_was_measured() -> None:

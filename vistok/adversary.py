@@ -41,7 +41,7 @@ class Adversary:
         lr = config.discriminator_lr or config.lr
         self.optimizer = build_optimizer(config, self.discriminator.parameters(), lr)
         self._model = share_model(self.discriminator, device)
-        self.lecam = LeCam().to(device) if config.lecam_weight else None
+        self.lecam = LeCam(logits=config.lecam_logits).to(device) if config.lecam_weight else None
         self._mean_logits: list[Tensor] = []  # of the parts of a batch
 
     def tokenizer_losses(
