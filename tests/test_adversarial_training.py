@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,53 @@ def test_accumulated_gradients_are_the_whole_batchs(toy: Toy, tmp_path: Path) ->
         assert torch.allclose(moments[0][index]["exp_avg"], moments[1][index]["exp_avg"], rtol=1e-3, atol=1e-9)
     norm = sum(state["exp_avg"].div(0.1).square().sum() for state in moments[0].values()).sqrt()
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+BATCH_NORM = GAN | {"discriminator_options": {"hidden_dim": 4, "num_layers": 1}}
+STYLEGAN2 = GAN | {"discriminator": "stylegan2", "discriminator_options": {"channel_multiplier": 1 / 64}}
+ENTROPY = {"quantizer_options": {"entropy_temperature": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"quantizer": "lfq", "codebook_size": 16}, "the entropy loss"),
+        ({"quantizer": "ibq"}, "the entropy loss"),
+        (ENTROPY, "the entropy loss"),
+        ({"quantizer": "residual", "quantizer_options": {"member": "bsq", "num_levels": 2}}, "the entropy loss"),
+        (
+            {"quantizer": "ema", "quantizer_options": {"init": "kmeans"}},
+            "the moving average of codes, the start by k-means",
+        ),
+        (BATCH_NORM | {"adversarial_adaptive": True}, "batch norm, the adaptive weight"),
+        (STYLEGAN2, "the minibatch standard deviation"),
+        (GAN | {"lecam_weight": 0.1, "lecam_logits": "mean"}, "LeCam's mean logits"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_of_a_batch_in_parts_is_another_is_said_before_training(
+    toy: Toy, settings: dict[str, Any], seen: str
+) -> None:
+    said = f"accumulate is 2: {seen} will see 2 images at a time, not the batch of 4, which changes what is trained"
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        opened(toy(accumulate=2, **settings))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "settings", [{}, GAN, {"entropy_weight": 0.0, **ENTROPY}, {"quantizer": "lfq", "accumulate": 1}]
+)
+def test_nothing_is_said_where_parts_are_the_whole_batch(toy: Toy, settings: dict[str, Any]) -> None:
+    opened(toy(**{"accumulate": 2, **settings}))
+
+
+def test_annealing_counts_the_steps_of_a_batch_in_parts(toy: Toy, tmp_path: Path) -> None:
+    options = {"final_temperature": 0.5, "anneal_steps": 100}
+    gumbel = {"quantizer": "gumbel", "quantizer_options": options}
+    inside = {"quantizer": "grouped", "quantizer_options": {"member": "gumbel", "member_options": options}}
+    for number, settings in enumerate((gumbel, inside)):
+        state = trained(toy(accumulate=4, **settings), tmp_path / str(number)).tokenizer.quantizer.state_dict()
+        assert {int(value) for name, value in state.items() if name.endswith("step")} == {6}
 
 
 def test_the_saved_tokenizer_is_the_moving_average(toy: Toy) -> None:

@@ -77,6 +77,13 @@ def test_only_batch_norm_makes_the_logits_of_an_image_depend_on_the_batch(norm: 
     discriminator = discriminators.build("patchgan", image_size=32, hidden_dim=4, norm=norm).train()
     images = images_of(32)
     assert torch.allclose(discriminator(images)[:1], discriminator(images[:1]), atol=1e-6) is independent
+    assert (discriminator.of_batch == ()) is independent
+
+
+def test_stylegan2s_logits_depend_on_the_batch_and_say_so() -> None:
+    discriminator, images = build("stylegan2").train(), images_of(32)
+    assert not torch.allclose(discriminator(images)[:1], discriminator(images[:1]), atol=1e-6)
+    assert discriminator.of_batch == ("the minibatch standard deviation",)
 
 
 @pytest.mark.parametrize(("num_layers", "smallest"), [(1, 6), (2, 12), (3, 24)])

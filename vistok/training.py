@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -139,6 +140,24 @@ class Trainer:
         self._agree_at, self._agreed = 0, (0, 0.0)  # the next such step; the last one, and when that was
         self._failed = False  # amid a step: then only the checkpoint is in a known state
         self._resume()
+        if self.config.accumulate > 1 and self.accelerator.is_main_process and (seen := self._seen_by_part()):
+            size = self.config.batch_size // self.config.accumulate
+            warnings.warn(
+                f"accumulate is {self.config.accumulate}: {', '.join(seen)} will see {size} images at a time, not the batch "
+                f"of {self.config.batch_size}, which changes what is trained. The rest is as of the whole batch.",
+                stacklevel=2,
+            )
+
+    def _seen_by_part(self) -> list[str]:
+        """Return what of a training is another for a batch that comes in several parts, in words."""
+        quantizer = self.tokenizer.quantizer.of_batch if self.config.train_parts == "all" else ()
+        seen = [name for name in quantizer if name not in self.objective.weights or self.objective.weights[name]]
+        seen = [f"the {name} loss" if name in self.objective.weights else name for name in seen]
+        if self.adversary:
+            seen += self.adversary.discriminator.of_batch
+            seen += ["the adaptive weight"] if self.config.adversarial_adaptive else []
+            seen += ["LeCam's mean logits"] if self.config.lecam_weight and self.config.lecam_logits == "mean" else []
+        return seen
 
     @property
     def result(self) -> VisualTokenizer:
@@ -272,7 +291,11 @@ class Trainer:
             self.tokenizer.quantizer.eval()  # a codebook that learns inside `forward` stays as well
         self._set_lr()
         parts = images.chunk(self.config.accumulate)
-        losses = [self._backward(part, 1 / len(parts), last=part is parts[-1]) for part in parts]
+        losses = []
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            self.tokenizer.quantizer.set_part(first=number == 0, last=last)
+            losses.append(self._backward(part, 1 / len(parts), last))
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
         self.optimizer.step()

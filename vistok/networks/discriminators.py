@@ -30,7 +30,11 @@ INIT_STD = 0.02  # of pix2pix's first weights
 
 
 class PatchGAN(nn.Module):
-    """Images [B, 3, H, W] to one logit for each of many overlapping patches, [B, 1, h, w]."""
+    """Images [B, 3, H, W] to one logit for each of many overlapping patches, [B, 1, h, w].
+
+    Attributes:
+        of_batch: what makes an image's logits depend on the others, in words.
+    """
 
     norms: ClassVar[tuple[str, ...]] = ("batch", "group", "none")
     inits: ClassVar[tuple[str, ...]] = ("normal", "default")
@@ -79,6 +83,7 @@ class PatchGAN(nn.Module):
             ]
         layers.append(nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.main = nn.Sequential(*layers)
+        self.of_batch = ("batch norm",) if norm == "batch" else ()
         if init == "normal":
             self._initialise()
 
@@ -200,7 +205,13 @@ class DownBlock(nn.Module):
 
 
 class StyleGAN2Discriminator(nn.Module):
-    """Images [B, 3, image_size, image_size] to one logit each, [B, 1]."""
+    """Images [B, 3, image_size, image_size] to one logit each, [B, 1].
+
+    Attributes:
+        of_batch: what makes an image's logit depend on the others, in words.
+    """
+
+    of_batch = ("the minibatch standard deviation",)
 
     def __init__(self, image_size: int = 256, channel_multiplier: float = 1.0) -> None:
         """Make the discriminator.
