@@ -26,6 +26,7 @@ T = typing.TypeVar("T")
 
 PACKAGE = Path(__file__).resolve().parent
 TABLES = PACKAGE / "tables"
+TRAIN_PARTS = ("all", "decoder")
 MAX_NAME = 64  # characters of a setting that is part of a run's folder name, which may have 255
 
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
@@ -431,7 +432,7 @@ _ADVERSARIAL = (
     *("adversarial_adaptive", "adversarial_start", "lecam_weight", "lecam_logits", "r1_weight"),
 )
 _CHOICES = {
-    "train_parts": ("all", "decoder"),
+    "train_parts": TRAIN_PARTS,
     "reconstruction_error": ("l2", "l1"),
     "adversarial_loss": ("hinge", "vanilla", "non-saturating"),
     "optimizer": ("adam", "adamw"),
