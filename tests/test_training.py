@@ -638,10 +638,8 @@ def test_what_accelerates_environment_cannot_mean_here_is_refused(
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
-def test_a_machine_that_accelerate_would_train_on_by_torch_xla_is_refused(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(PartialState().__dict__, "distributed_type", DistributedType.XLA)
+def test_a_machine_that_accelerate_would_train_on_by_torch_xla_is_refused(toy: Toy) -> None:
+    PartialState().distributed_type = DistributedType.XLA  # which all of them share, until the fixture forgets it
     with pytest.raises(ValueError, match="set USE_TORCH_XLA=0"):
         opened(toy())
 
