@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "adversarial_adaptive": True,
         "adversarial_start": 5,
         "lecam_weight": 0.01,
+        "lecam_logits": "mean",
         "r1_weight": 0.1,
         "r1_every": 4,
         "ema_decay": 0.9,

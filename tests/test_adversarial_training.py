@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,6 +169,53 @@ def test_accumulated_gradients_are_the_whole_batchs(toy: Toy, tmp_path: Path) ->
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
 
 
+BATCH_NORM = GAN | {"discriminator_options": {"hidden_dim": 4, "num_layers": 1}}
+STYLEGAN2 = GAN | {"discriminator": "stylegan2", "discriminator_options": {"channel_multiplier": 1 / 64}}
+ENTROPY = {"quantizer_options": {"entropy_temperature": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"quantizer": "lfq", "codebook_size": 16}, "the entropy loss"),
+        ({"quantizer": "ibq"}, "the entropy loss"),
+        (ENTROPY, "the entropy loss"),
+        ({"quantizer": "residual", "quantizer_options": {"member": "bsq", "num_levels": 2}}, "the entropy loss"),
+        (
+            {"quantizer": "ema", "quantizer_options": {"init": "kmeans"}},
+            "the moving average of codes, the start by k-means",
+        ),
+        (BATCH_NORM | {"adversarial_adaptive": True}, "batch norm, the adaptive weight"),
+        (STYLEGAN2, "the minibatch standard deviation"),
+        (GAN | {"lecam_weight": 0.1, "lecam_logits": "mean"}, "LeCam's mean logits"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_of_a_batch_in_parts_is_another_is_said_before_training(
+    toy: Toy, settings: dict[str, Any], seen: str
+) -> None:
+    said = f"accumulate is 2: {seen} will see 2 images at a time, not the batch of 4, which changes what is trained"
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        opened(toy(accumulate=2, **settings))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "settings", [{}, GAN, {"entropy_weight": 0.0, **ENTROPY}, {"quantizer": "lfq", "accumulate": 1}]
+)
+def test_nothing_is_said_where_parts_are_the_whole_batch(toy: Toy, settings: dict[str, Any]) -> None:
+    opened(toy(**{"accumulate": 2, **settings}))
+
+
+def test_annealing_counts_the_steps_of_a_batch_in_parts(toy: Toy, tmp_path: Path) -> None:
+    options = {"final_temperature": 0.5, "anneal_steps": 100}
+    gumbel = {"quantizer": "gumbel", "quantizer_options": options}
+    inside = {"quantizer": "grouped", "quantizer_options": {"member": "gumbel", "member_options": options}}
+    for number, settings in enumerate((gumbel, inside)):
+        state = trained(toy(accumulate=4, **settings), tmp_path / str(number)).tokenizer.quantizer.state_dict()
+        assert {int(value) for name, value in state.items() if name.endswith("step")} == {6}
+
+
 def test_the_saved_tokenizer_is_the_moving_average(toy: Toy) -> None:
     trainer = opened(toy(steps=5, report_every=1, ema_decay=0.5))
     history = []
@@ -191,6 +239,10 @@ def test_learning_rates() -> None:
     assert factors[85] == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
     assert 0 < factors[109] < 1e-3
     assert [lr_factor(TrainConfig(), step) for step in (0, 10**5)] == [1, 1]
+    floored = TrainConfig(steps=110, warmup_steps=10, lr_schedule="cosine", lr=1e-4, min_lr=5e-5)
+    assert [lr_factor(floored, step) for step in (0, 9, 10)] == pytest.approx([0.1, 1, 1])
+    assert [lr_factor(floored, step) for step in (60, 110)] == pytest.approx([0.75, 0.5])
+    assert all(0.5 < lr_factor(floored, step) <= 1 for step in range(10, 110))
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
@@ -249,6 +301,11 @@ def test_fine_tuning_another_architecture_is_refused(toy: Toy, tmp_path: Path) -
         ({"ema_decay": 1.0}, r"ema_decay is 1.0, but must be in \[0, 1\)"),
         ({"gradient_clip": 0.0}, "gradient_clip is 0.0, but must be above 0"),
         ({"warmup_steps": 6, "lr_schedule": "cosine"}, "warmup_steps is 6"),
+        ({"min_lr": 1e-5}, "min_lr is 1e-05, but only lr_schedule 'cosine' falls to it"),
+        ({"min_lr": 1e-3, "lr_schedule": "cosine"}, "min_lr is 0.001, but must be below lr 0.001"),
+        (GAN | {"lecam_logits": "mean"}, "lecam_logits is 'mean', but lecam_weight is 0"),
+        ({"lecam_logits": "mean"}, "lecam_logits is 'mean', but there is no discriminator"),
+        (GAN | {"lecam_weight": 0.1, "lecam_logits": "means"}, "did you mean 'mean'"),
         ({"network_options": {"hidden_dim": 3}}, "which is a setting of its own"),
         ({"checkpoint_activations": True}, "no blocks whose activations could be recomputed"),
         ({"network": "vit", "num_res_blocks": 5}, "has no option 'num_res_blocks'"),

@@ -58,12 +58,14 @@ CHANGED: dict[str, Any] = {
     "adversarial_adaptive": True,
     "adversarial_start": 2,
     "lecam_weight": 0.1,
+    "lecam_logits": "mean",
     "r1_weight": 10.0,
     "r1_every": 4,
     "accumulate": 2,
     "optimizer": "adamw",
     "weight_decay": 0.05,
     "lr_schedule": "cosine",
+    "min_lr": 1e-5,
     "warmup_steps": 1,
     "gradient_clip": 1.0,
     "ema_decay": 0.999,
@@ -249,10 +251,9 @@ def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
     }
     assert set(EXECUTION_FIELDS) == execution
     # One in which every setting alone may change: none of them is refused as having no effect.
-    base = TrainConfig(
-        discriminator="stylegan2", adversarial_weight=0.5, adversarial_start=3, optimizer="adamw", init_from="elsewhere"
-    )
-    for name, value in (CHANGED | {"optimizer": "adam"}).items():
+    adversarial = {"discriminator": "stylegan2", "adversarial_weight": 0.5, "adversarial_start": 3, "lecam_weight": 0.2}
+    base = TrainConfig(**adversarial, optimizer="adamw", init_from="elsewhere", lr_schedule="cosine")
+    for name, value in (CHANGED | {"optimizer": "adam", "lr_schedule": "constant"}).items():
         config = dataclasses.replace(base, **{name: value})
         same = name in EXECUTION_FIELDS
         assert (config.fingerprint == base.fingerprint) == same, name

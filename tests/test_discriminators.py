@@ -57,7 +57,7 @@ def test_patchgan_starts_as_pix2pix_does_or_as_pytorch_does() -> None:
             assert module.weight.mean().item() == pytest.approx(1, abs=0.01)
             assert 0.01 < module.weight.std().item() < 0.03
             assert module.bias.abs().max() == 0
-    plain = discriminators.build("patchgan", hidden_dim=32, init_std=None)
+    plain = discriminators.build("patchgan", hidden_dim=32, init="default")
     bound = 1 / math.sqrt(128 * 16)  # PyTorch: uniform in +-1/sqrt(fan in)
     assert plain.main[8].weight.abs().max().item() == pytest.approx(bound, rel=0.01)
 
@@ -77,6 +77,13 @@ def test_only_batch_norm_makes_the_logits_of_an_image_depend_on_the_batch(norm: 
     discriminator = discriminators.build("patchgan", image_size=32, hidden_dim=4, norm=norm).train()
     images = images_of(32)
     assert torch.allclose(discriminator(images)[:1], discriminator(images[:1]), atol=1e-6) is independent
+    assert (discriminator.of_batch == ()) is independent
+
+
+def test_stylegan2s_logits_depend_on_the_batch_and_say_so() -> None:
+    discriminator, images = build("stylegan2").train(), images_of(32)
+    assert not torch.allclose(discriminator(images)[:1], discriminator(images[:1]), atol=1e-6)
+    assert discriminator.of_batch == ("the minibatch standard deviation",)
 
 
 @pytest.mark.parametrize(("num_layers", "smallest"), [(1, 6), (2, 12), (3, 24)])
@@ -200,6 +207,7 @@ def test_every_discriminator_is_tested() -> None:
         ("patchgn", {}, "did you mean 'patchgan'"),
         ("patchgan", {"hiden_dim": 8}, "did you mean 'hidden_dim'"),
         ("patchgan", {"norm": "bath"}, "did you mean 'batch'"),
+        ("patchgan", {"init": "defalt"}, "did you mean 'default'"),
         ("patchgan", {"num_layers": 0}, "num_layers is 0"),
         ("stylegan2", {"image_size": 100}, "image_size is 100.*nearest is 128"),
         ("stylegan2", {"image_size": 4}, "image_size is 4.*nearest is 8"),

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from vistok.estimate import (
     Parts,
     SavedTensors,
     StepEstimate,
+    StepMeter,
     estimate_config,
     estimate_step,
     lpips_vgg,
@@ -34,7 +36,9 @@ from vistok.losses import reconstruction_loss
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations
 from vistok.quantizers import QUANTIZERS
+from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
+from vistok.training import Trainer
 
 VIT = {"hidden_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 48, "patch_size": 4}
 
@@ -144,6 +148,66 @@ def test_everything_counted_is_what_a_real_step_counts(name: str, dtype: torch.d
     assert estimate.gradient_bytes == sum(
         p.grad.nbytes for module in parts.trained() for p in module.parameters() if p.grad is not None
     )
+
+
+GAN = {
+    "discriminator": "patchgan",
+    "discriminator_options": {"hidden_dim": 16, "num_layers": 2},
+    "adversarial_weight": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"train_parts": "decoder"},
+        {"quantizer": "ema", "train_parts": "decoder"},
+        {"accumulate": 4},
+        {"accumulate": 2, "train_parts": "decoder", **GAN},
+        {"logit_laplace_weight": 0.1},
+        {"reconstruction_error": "l1", "gradient_clip": 1.0, "ema_decay": 0.9, "optimizer": "adamw"},
+        {**GAN, "adversarial_adaptive": True, "r1_weight": 1.0, "r1_every": 1, "lecam_weight": 0.1},
+        {**GAN, "train_parts": "decoder", "adversarial_loss": "non-saturating"},
+        {"checkpoint_activations": True, "network": "vqgan", "network_options": {"ch_mult": [1, 2], "z_channels": 32}},
+    ],
+    ids=lambda settings: "-".join(settings) or "plain",
+)
+def test_a_configuration_is_estimated_as_the_trainer_takes_its_step(
+    settings: dict[str, Any], toy: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    model = {"image_size": 32, "hidden_dim": 32, "batch_size": 16}
+    model |= {key: settings[key] for key in ("quantizer", "network", "network_options") if key in settings}
+    if "train_parts" in settings:
+        VisualTokenizer.from_config(toy(**model)).save(tmp_path / "start")
+        settings = settings | {"init_from": str(tmp_path / "start")}
+    config = toy(**model | settings)
+    trainer = Trainer(Run.open(config=config), progress=False)
+    images = torch.rand(16, 3, 32, 32) * 2 - 1
+    trainer.train_step(images)  # Adam's moments are there, and nothing is made for the first time
+    trainer.step = 1
+    modules = [trainer.tokenizer] + ([trainer.adversary.discriminator] if trainer.adversary else [])
+    tensors = [tensor for module in modules for tensor in [*module.parameters(), *module.buffers()]]
+    with StepMeter([images, *tensors]) as meter:
+        trainer.train_step(images)
+    estimate = estimate_config(config)
+    moments = [state for optimizer in optimizers(trainer) for state in optimizer.state.values()]
+    assert estimate.optimizer_bytes == sum(
+        state[name].nbytes for state in moments for name in ("exp_avg", "exp_avg_sq")
+    )
+    assert estimate.flops * config.accumulate == meter.flops
+    # The buffer behind the mean squared error, as above, and what the quantizer's search holds on a CPU.
+    assert estimate.step_bytes == pytest.approx(meter.live.peak, rel=0.05, abs=1.25 * images.nbytes)
+    with SavedTensors(tensors) as saved:
+        losses, _ = trainer.objective(trainer.tokenizer, images[: 16 // config.accumulate])
+        total = trainer.objective.total(losses)
+        if not trainer.adversary:
+            assert estimate.saved_bytes == pytest.approx(saved.bytes, rel=0.001)  # weights, which the estimate has at 1
+    del total
+
+
+def optimizers(trainer: Trainer) -> list[torch.optim.Optimizer]:
+    return [trainer.optimizer] + ([trainer.adversary.optimizer] if trainer.adversary else [])
 
 
 def test_operations_are_those_of_the_flop_counter() -> None:
@@ -349,6 +413,8 @@ def test_the_table_and_the_gpus() -> None:
         ({"device": "cudo"}, "did you mean 'cuda'"),
         ({"adaptive": True}, "there is none"),
         ({"recompute": True}, "no blocks"),
+        ({"train_parts": "decode"}, "did you mean 'decoder'"),
+        ({"accumulate": 0}, "accumulate is 0"),
         ({"image_size": 30}, "image_size 30 is not divisible"),
     ],
 )
@@ -367,6 +433,8 @@ def test_a_row_is_estimated_as_its_configuration_says() -> None:
         discriminator=lambda: discriminators.build("patchgan", **config.discriminator_options),
         perceptual=lpips_vgg,
         adaptive=True,
+        reconstruction_error="l1",
+        accumulate=2,
     )
     assert estimate == by_hand
 

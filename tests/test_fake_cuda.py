@@ -460,12 +460,12 @@ def test_whole_training_steps_stay_on_the_device(
             assert_on(device, losses)
     assert_waits(waits, STEP_WAITS.get(name, []))
     assert losses.keys() > {"reconstruction", "total"}
-    assert_on(device, trainer.tokenizer, trainer.optimizer.optimizer)
-    assert trainer.optimizer.optimizer.defaults["fused"]
+    assert_on(device, trainer.tokenizer, trainer.optimizer)
+    assert trainer.optimizer.defaults["fused"]
     for usage in trainer._usage:
         assert_on(device, usage.counts, usage.last, usage.num_outside)
     if trainer.adversary:
-        assert_on(device, trainer.adversary.discriminator, trainer.adversary.optimizer.optimizer)
+        assert_on(device, trainer.adversary.discriminator, trainer.adversary.optimizer)
     if trainer._average:
         assert_on(device, trainer._average.module)
 

@@ -74,6 +74,19 @@ def test_lecam_pulls_towards_the_other_sides_average() -> None:
     assert lecam(real, fake).item() == pytest.approx(penalty.item())
 
 
+def test_lecam_of_mean_logits_is_that_of_the_batchs_mean() -> None:
+    """As 1d-tokenizer has it: patches that differ around a mean of about the average cost next to nothing."""
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (2 * torch.randn(4, 1, 14, 14, generator=generator) + shift for shift in (0.3, -0.3))
+    each, mean = losses.LeCam(), losses.LeCam(logits="mean")
+    expected = real.mean().clamp(min=0) ** 2 + (-fake.mean()).clamp(min=0) ** 2  # averages are 0
+    assert mean(real, fake).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert each(real, fake) > 10 * mean(real, fake)
+    real.requires_grad_()
+    (gradient,) = torch.autograd.grad(mean(real, fake), real)
+    assert torch.allclose(gradient, torch.full_like(real, 2 * real.mean().item() / real.numel()))
+
+
 def test_r1_of_a_linear_discriminator_is_half_its_squared_norm() -> None:
     weight = torch.randn(3 * 4 * 4, generator=torch.Generator().manual_seed(0))
     discriminator = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))

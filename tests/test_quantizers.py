@@ -69,6 +69,34 @@ def same(indices: Tensor | tuple[Tensor, ...], others: Tensor | tuple[Tensor, ..
     return all(torch.equal(a, b) for a, b in zip(levels_of(indices), levels_of(others), strict=True))
 
 
+@every_variant
+def test_what_is_no_mean_over_tokens_is_said_to_be_of_the_batch(variant: str) -> None:
+    """Losses of a batch that comes in four parts are means over the parts, but for those that are named."""
+    quantizer = build(variant).eval()
+    z = 0.1 * z_of((8, 4, 4), quantizer)  # of a size at which the entropies are not at their limits
+    whole = quantizer(z).losses
+    parts = [quantizer(part).losses for part in z.chunk(4)]
+    for name, loss in whole.items():
+        mean = torch.stack([part[name] for part in parts]).mean()
+        assert torch.allclose(mean, loss, rtol=1e-4, atol=1e-6) == (name not in quantizer.of_batch), name
+
+
+@every_variant
+def test_what_is_counted_in_steps_is_counted_once_a_step(variant: str) -> None:
+    whole, parted = build(variant).train(), build(variant).train()
+    z = z_of((8, 4, 4), whole)
+    for _ in range(3):
+        whole(z)
+        for number, part in enumerate(z.chunk(4)):
+            parted.set_part(first=number == 0, last=number == 3)
+            parted(part)
+    counters = [name for name in whole.state_dict() if name.rpartition(".")[2] in ("step", "unused_steps")]
+    assert bool(counters) == (variant == "gumbel-annealed" or "remedies" in variant)
+    if not variant.startswith("ema"):  # a moving codebook moves with every part, and so what is chosen
+        for name in counters:
+            assert torch.equal(parted.state_dict()[name], whole.state_dict()[name]), name
+
+
 def test_every_registered_quantizer_is_under_the_laws() -> None:
     assert {variant.partition("-")[0] for variant in VARIANTS} == set(QUANTIZERS)
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from vistok import tables
 from vistok.config import TrainConfig, repository_root, runs_root
 from vistok.notebooks import notebook_path, parameter_names
+from vistok.pretrained import reference_checkpoints
 from vistok.runs import Run
 from vistok.tables import (
     PlannedRun,
@@ -62,9 +63,35 @@ def test_the_table_has_its_rows_with_all_published_numbers() -> None:
     table = load_table("celeba64")
     assert list(table.rows) == ROWS
     for row in table.rows.values():
-        assert row.published.keys() == {"usage_queue", "psnr", "ssim", "rfid"}
-        assert 0 < row.published["usage_queue"] <= 1
+        assert row.published.keys() == {"usage", "usage_queue", "psnr", "ssim", "rfid"}
     assert {name for c in table.conclusions for name in (c.better, c.worse)} <= set(ROWS)
+
+
+def test_usage_stands_under_the_convention_that_it_was_counted_by() -> None:
+    used = {
+        table: {
+            name: {key: value for key, value in (row.paper | row.published).items() if key.startswith("usage")}
+            for name, row in load_table(table).rows.items()
+        }
+        for table in ("celeba64", "quantizers64", "imagenet256")
+    }
+    assert used["imagenet256"] == {
+        "taming": {"usage_queue": 0.999},
+        "taming-corrected": {"usage": 0.375},
+        "llamagen": {"usage_queue": 0.941, "usage": 1.0},  # counted again later, over all images
+        "llamagen-corrected": {"usage_queue": 0.97, "usage": 1.0},  # the former is the paper's
+        "vit-small": {},
+        "vit-base": {},
+    }
+    for table, rows in used.items():
+        for numbers in rows.values():  # the queue holds some of the tokens: never more codes than all of them
+            assert 0 < numbers.get("usage_queue", 1e-9) <= numbers.get("usage", 1) <= 1
+            assert not numbers or numbers.keys() & set(load_table(table).columns)
+    later = {name: numbers for name, numbers in used["quantizers64"].items() if name not in ROWS and numbers}
+    assert later == dict.fromkeys(["vq-d64-entropy", "simvq-d64", "fsq-888", "fsq-8555", "lfq-9"], {"usage": 1.0})
+    assert len({heading for heading, _ in tables.COLUMNS.values()}) == len(tables.COLUMNS)
+    reported = [entry for known in reference_checkpoints().values() for entry in known["reported"]]
+    assert [entry["usage_queue"] for entry in reported if "usage_queue" in entry] == [0.97]  # LlamaGen's paper
 
 
 @pytest.mark.parametrize("scale", load_table("celeba64").scales)
@@ -342,8 +369,8 @@ def test_the_table_shows_measured_beside_published_with_mean_and_range() -> None
     assert (named["quantizer"], named["dim"], named["size"], named["l2"]) == ("vq", "4", "512", "no")
     assert named["PSNR ↑"] == "21.50<br>(20.00 to 23.50)"
     assert named["PSNR ↑<br>published"] == "32.21"
-    assert named["codebook usage ↑"] == "50.0%<br>(50.0% to 50.0%)"
-    assert named["codebook usage ↑<br>published"] == "100.0%"
+    assert named["usage, last 65,536 ↑"] == "50.0%<br>(50.0% to 50.0%)"
+    assert named["usage, last 65,536 ↑<br>published"] == "100.0%"
     assert named["rFID ↓<br>published"] == "16.32" and "rFID ↓" not in named  # measured for none of them
     one_seed = dict(zip(cells[0], cells[2], strict=True))
     assert (one_seed["PSNR ↑"], one_seed["SSIM ↑"], one_seed["l2"]) == ("19.25", "–", "yes")
@@ -458,6 +485,10 @@ def test_a_row_at_paper_scale_is_its_recipe() -> None:
     base = TrainConfig.from_row("imagenet256/vit-base", "paper")
     assert (base.hidden_dim, base.network_options["depth"], base.network_options["patch_size"]) == (768, 12, 8)
     assert (base.warmup_steps, base.lr_schedule, base.discriminator) == (50_000, "cosine", "stylegan2")
+    assert (base.optimizer, base.weight_decay, base.min_lr) == ("adamw", 1e-4, 5e-5)
+    for name in ("taming", "taming-corrected", "llamagen", "llamagen-corrected"):  # as their runs started it
+        row = TrainConfig.from_row(f"imagenet256/{name}", "paper")
+        assert row.discriminator_options == {"init": "default"} and row.commitment_weight == 0.25
 
 
 def test_a_comparison_puts_reports_under_what_was_measured() -> None:
@@ -497,7 +528,7 @@ def test_remedies_are_told_by_how_much_and_whether_every_seed_agrees() -> None:
     for run in planned:
         usage, psnr = values.get(run.row.name, ([], []))
         if run.config.seed < len(usage):
-            complete(run, usage_queue=usage[run.config.seed], psnr=psnr[run.config.seed], perplexity=9.0)
+            complete(run, usage=usage[run.config.seed], psnr=psnr[run.config.seed], perplexity=9.0)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in remedies_markdown(planned).splitlines()]
     header, _, baseline, *others = lines
     assert header == [

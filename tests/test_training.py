@@ -19,10 +19,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from torch import Tensor
 
-from vistok import training
+from vistok import evaluation, training
 from vistok.checkpoints import Checkpoints
 from vistok.config import TrainConfig, repository_root
 from vistok.quantizers import VectorQuantizer
@@ -554,6 +556,91 @@ def test_precision_is_not_that_of_accelerates_own_configuration(toy: Toy, monkey
     trainer.tokenizer.decoder.from_codes.register_forward_hook(lambda _module, _inputs, out: seen.add(out.dtype))
     list(trainer)
     assert seen == {torch.float32}
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_GRADIENT_CLIPPING": "1e-6"},
+        {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+        {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_DOWNCAST_BF16": "true"},
+        {"ACCELERATE_MIXED_PRECISION": "fp8", "ACCELERATE_FP8_BACKEND": "TE", "ACCELERATE_FP8_FORMAT": "E4M3"},
+        {"ACCELERATE_FP8_BACKEND": "MSAMP", "ACCELERATE_FP8_OPT_LEVEL": "O2"},
+        {"ACCELERATE_FP8_BACKEND": "AO"},
+        {"ACCELERATE_DYNAMO_BACKEND": "AOT_EAGER", "ACCELERATE_DYNAMO_USE_DYNAMIC": "true"},
+        {"ACCELERATE_USE_FSDP": "false", "FSDP_VERSION": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"},
+    ],
+    ids=lambda left: next(iter(left)),
+)
+def test_what_accelerate_config_of_another_project_left_changes_no_number(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: dict[str, str]
+) -> None:
+    adversarial = {"discriminator": "patchgan", "discriminator_options": {"hidden_dim": 4, "num_layers": 1}}
+    config = toy(**adversarial, adversarial_weight=0.5, gradient_clip=10.0, accumulate=2, steps=4)
+    plain = trained(config, tmp_path / "plain")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    compiled: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compiled.append(type(model).__name__) or model)
+    other = trained(config, tmp_path / "other")
+    assert_same_weights(other.tokenizer.state_dict(), plain.tokenizer.state_dict())
+    assert_same_weights(other.adversary.discriminator.state_dict(), plain.adversary.discriminator.state_dict())
+    assert log_without_rates(other.run) == log_without_rates(plain.run)
+    assert compiled == []
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_another_accelerator_of_the_same_kernel_changes_no_number(toy: Toy, tmp_path: Path) -> None:
+    plain, beside = trained(toy(), tmp_path / "plain"), opened(toy(), tmp_path / "beside")
+    Accelerator(gradient_accumulation_steps=4).gradient_state._set_sync_gradients(False)  # all of them share this state
+    try:
+        list(beside)
+    finally:
+        beside.accelerator.gradient_state._set_sync_gradients(True)
+    assert_same_weights(beside.tokenizer.state_dict(), plain.tokenizer.state_dict())
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "true", "without DeepSpeed: unset it"),
+        ("ACCELERATE_USE_FSDP", "True", "without FSDP: unset it"),
+        ("ACCELERATE_USE_MEGATRON_LM", "1", "without Megatron-LM: unset it"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "without tensor or context parallelism: unset it"),
+        ("ACCELERATE_USE_CPU", "maybe", "must be true or false"),
+        ("ACCELERATE_DEBUG_MODE", "2", "must be true or false"),
+        ("ACCELERATE_CPU_AFFINITY", "all", "must be true or false"),
+        ("ACCELERATE_TORCH_DEVICE", "gpu", "is no device here"),
+        ("ACCELERATE_TORCH_DEVICE", "meta", "is no device here"),
+    ],
+)
+def test_what_accelerates_environment_cannot_mean_here_is_refused(
+    toy: Toy,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    says: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}, but .*{says}"):
+        opened(toy())
+    file = tmp_path / "config.json"
+    file.write_text(toy().to_json())
+    assert training.main(["--config", str(file)]) == 1
+    assert evaluation.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count(f"{name} is {value!r}, but ") == 2
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_machine_that_accelerate_would_train_on_by_torch_xla_is_refused(toy: Toy) -> None:
+    PartialState().distributed_type = DistributedType.XLA  # which all of them share, until the fixture forgets it
+    with pytest.raises(ValueError, match="set USE_TORCH_XLA=0"):
+        opened(toy())
 
 
 def test_another_thread_count_is_said_on_resuming(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

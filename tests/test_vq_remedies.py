@@ -176,6 +176,23 @@ def test_dead_codes_become_tokens_of_the_batch_after_so_many_steps(name: str) ->
     assert (quantizer.unused_steps == 0).all()
 
 
+def test_a_dead_code_revives_at_the_same_step_however_many_parts_a_batch_has() -> None:
+    revived = []
+    for num_parts in (1, 4):
+        quantizer = VectorQuantizer(4, 2, revive_after=3)
+        with torch.no_grad():
+            quantizer.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [90.0, 90.0]]))
+        steps = [0]
+        while quantizer.weight[3, 0] == 90:
+            z = torch.rand(8, 2, 2, 2)
+            for number, part in enumerate(z.chunk(num_parts)):
+                quantizer.set_part(first=number == 0, last=number == num_parts - 1)
+                quantizer(part)
+            steps[0] += 1
+        revived.append(steps[0])
+    assert revived == [4, 4]
+
+
 def test_a_revived_code_has_all_its_steps_before_it_dies_again() -> None:
     quantizer = VectorQuantizer(4, 2, revive_after=2)
     found = []

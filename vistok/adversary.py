@@ -5,14 +5,13 @@ discriminator learns from, before the tokenizer's step. (taming-transformers mak
 """
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.config import TrainConfig
 from vistok.losses import LeCam, adaptive_weight, discriminator_loss, generator_loss, r1_penalty
 from vistok.networks import discriminators
 from vistok.optimization import build_optimizer
-from vistok.processes import prepare
+from vistok.processes import share_model
 
 
 class Adversary:
@@ -24,24 +23,25 @@ class Adversary:
         lecam: the regulariser with its moving averages, or None.
     """
 
-    def __init__(self, config: TrainConfig, accelerator: Accelerator, dtype: torch.dtype) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
         """Build the discriminator and its optimiser.
 
         Args:
             config: with `discriminator` set.
-            accelerator: of the training.
+            device: of the training.
             dtype: of the convolutions; losses are float32 whatever it is.
 
         Raises:
             ValueError: the discriminator or an option of it is unknown.
         """
-        self.config, self.accelerator, self.dtype = config, accelerator, dtype
+        self.config, self.device, self.dtype = config, device, dtype
         self.discriminator = discriminators.build(
             config.discriminator, image_size=config.image_size, **config.discriminator_options
-        ).to(accelerator.device)
-        optimizer = build_optimizer(config, self.discriminator.parameters(), config.discriminator_lr or config.lr)
-        self._model, self.optimizer = prepare(accelerator, self.discriminator, optimizer)
-        self.lecam = LeCam().to(accelerator.device) if config.lecam_weight else None
+        ).to(device)
+        lr = config.discriminator_lr or config.lr
+        self.optimizer = build_optimizer(config, self.discriminator.parameters(), lr)
+        self._model = share_model(self.discriminator, device)
+        self.lecam = LeCam(logits=config.lecam_logits).to(device) if config.lecam_weight else None
         self._mean_logits: list[Tensor] = []  # of the parts of a batch
 
     def tokenizer_losses(
@@ -89,14 +89,14 @@ class Adversary:
             with torch.autocast(images.device.type, enabled=False):  # gradients of gradients, in float32
                 losses["r1"] = r1_penalty(self._model, images)
             total = total + self.config.r1_weight * self.config.r1_every * losses["r1"]
-        self.accelerator.backward(share * total)
+        (share * total).backward()
         losses |= {"logits_real": real.mean(), "logits_fake": fake.mean()}
         return {name: loss.detach() for name, loss in losses.items()}
 
     def step(self) -> None:
         """Take the optimiser step that the gradients ask for."""
         if self.config.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
+            nn.utils.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.lecam:
@@ -121,4 +121,4 @@ class Adversary:
             self.lecam.load_state_dict(state["lecam"])
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.accelerator.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)

@@ -30,6 +30,7 @@ T = typing.TypeVar("T")
 
 PACKAGE = Path(__file__).resolve().parent
 TABLES = PACKAGE / "tables"
+TRAIN_PARTS = ("all", "decoder")
 MAX_NAME = 64  # characters of a setting that is part of a run's folder name, which may have 255
 
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
@@ -237,6 +238,7 @@ class TrainConfig:
     adversarial_adaptive: bool = False  # times the ratio of gradients at the decoder's last layer
     adversarial_start: int = 0  # steps before the tokenizer hears of the discriminator
     lecam_weight: float = 0.0
+    lecam_logits: str = "each"  # penalised: "each", or the "mean" of the batch (1d-tokenizer)
     r1_weight: float = 0.0  # gamma
     r1_every: int = 16  # steps from one gradient penalty to the next
 
@@ -249,7 +251,8 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0  # of adamw
-    lr_schedule: str = "constant"  # "constant" or "cosine" (to 0 at the last step)
+    lr_schedule: str = "constant"  # "constant" or "cosine" (to min_lr at the last step)
+    min_lr: float = 0.0  # where the cosine ends; the discriminator's falls in the same proportion
     warmup_steps: int = 0  # steps of linear rise to lr
     gradient_clip: float | None = None  # largest norm of all gradients together
     ema_decay: float | None = None  # of the moving average of the weights, which is then saved and measured
@@ -308,6 +311,10 @@ class TrainConfig:
             raise ValueError(f"train_parts is {self.train_parts!r}, but without init_from the other parts are random.")
         if self.lr_schedule == "cosine" and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps is {self.warmup_steps}, but the run has only {self.steps} steps.")
+        if self.min_lr and self.lr_schedule != "cosine":
+            raise ValueError(f"min_lr is {self.min_lr}, but only lr_schedule 'cosine' falls to it; leave it 0.")
+        if self.min_lr >= self.lr:
+            raise ValueError(f"min_lr is {self.min_lr}, but must be below lr {self.lr}, from which the cosine falls.")
         if self.discriminator is None:
             default = {field.name: field.default for field in dataclasses.fields(self)}
             made = [n for n in _ADVERSARIAL if getattr(self, n) and getattr(self, n) != default[n]]
@@ -321,6 +328,8 @@ class TrainConfig:
                 f"discriminator is {self.discriminator!r}, but adversarial_weight is 0: the tokenizer would never hear "
                 "of it. Usual are 0.5 and 0.8."
             )
+        if self.lecam_logits != "each" and not self.lecam_weight:
+            raise ValueError(f"lecam_logits is {self.lecam_logits!r}, but lecam_weight is 0; 0.001 is usual.")
         if self.adversarial_start < self.discriminator_start:
             raise ValueError(
                 f"adversarial_start is {self.adversarial_start}, before discriminator_start "
@@ -438,21 +447,22 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = (
     *("seed", "num_workers", "warmup_steps", "discriminator_start", "adversarial_start", "weight_decay"),
     *("reconstruction_weight", "logit_laplace_weight", "lpips_weight", "codebook_weight", "commitment_weight"),
-    *("entropy_weight", "kl_weight", "adversarial_weight", "lecam_weight", "r1_weight"),
+    *("entropy_weight", "kl_weight", "adversarial_weight", "lecam_weight", "r1_weight", "min_lr"),
 )
 _IN_FOLDER_NAMES = ("row", "scale", "dataset", "quantizer")  # see TrainConfig.run_name
 _FOLDER_NAME = re.compile(rf"[A-Za-z0-9_.+-]{{1,{MAX_NAME}}}")
 _ABOVE_ZERO = {"lr": 0.0004, "discriminator_lr": 0.0001, "gradient_clip": 1.0}  # name to what is usual
 _ADVERSARIAL = (
     *("discriminator_options", "discriminator_lr", "discriminator_start", "adversarial_weight"),
-    *("adversarial_adaptive", "adversarial_start", "lecam_weight", "r1_weight"),
+    *("adversarial_adaptive", "adversarial_start", "lecam_weight", "lecam_logits", "r1_weight"),
 )
 _CHOICES = {
-    "train_parts": ("all", "decoder"),
+    "train_parts": TRAIN_PARTS,
     "reconstruction_error": ("l2", "l1"),
     "adversarial_loss": ("hinge", "vanilla", "non-saturating"),
     "optimizer": ("adam", "adamw"),
     "lr_schedule": ("constant", "cosine"),
+    "lecam_logits": ("each", "mean"),
     "precision": ("auto", "float32", "bfloat16"),
     "on_bad_image": ("raise", "skip"),
     "crop": (None, "cached", "adm"),

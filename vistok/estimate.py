@@ -5,9 +5,10 @@ counted are the bytes that autograd saves and the operations of matrix products,
 those of a real step, and the most bytes of tensors alive at once, which are within a few percent: a real kernel of the mean
 squared error keeps a buffer behind its scalar, and one of batch norm keeps its statistics in float32 beside bfloat16.
 
-The step is the trainer's: one forward pass of the tokenizer under autocast; mean squared error, perceptual distance, the
-quantizer's losses and the hinge generator's loss; backward; then the discriminator on images and on the same
-reconstructions, and backward, with the tokenizer's gradients still there; then both optimisers. Deviations from a GPU:
+The step is the trainer's: one forward pass of the tokenizer under autocast; the error of the image, logit-Laplace, perceptual
+distance, the quantizer's losses and the hinge generator's loss; backward; then the discriminator on images and on the same
+reconstructions, and backward, with the tokenizer's gradients still there; then both optimisers. Of a batch in several parts it
+is the second one, which finds the gradients of the first. What `compile` saves is not in it. Deviations from a GPU:
 
 - The fake tensors are a CPU's, so kernels are chosen as on a CPU: attention that never builds tokens x tokens, and a
   nearest-code search in smaller tiles. Under autocast a GPU computes norms, powers, sums and losses in float32 where a
@@ -34,9 +35,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
-from vistok.config import TrainConfig, nearest
+from vistok.config import TRAIN_PARTS, TrainConfig, nearest
 from vistok.files import say
-from vistok.losses import adaptive_weight, discriminator_loss, generator_loss, r1_penalty, reconstruction_loss
+from vistok.losses import (
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    logit_laplace_loss,
+    r1_penalty,
+    reconstruction_loss,
+)
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations
 from vistok.tokenizer import VisualTokenizer
@@ -79,7 +87,7 @@ class StepEstimate:
 
     Attributes:
         image_size: pixels.
-        batch_size: images a step on one GPU.
+        batch_size: images a step on one GPU, or a part of it that is computed at once.
         dtype: "bfloat16" (autocast) or "float32".
         recompute: whether activations of blocks are computed again in the backward pass.
         parameters: trained ones of the tokenizer.
@@ -180,6 +188,10 @@ def estimate_step(
     perceptual: Callable[[], nn.Module] | None = None,
     adaptive: bool = False,
     r1: bool = False,
+    reconstruction_error: str = "l2",
+    logit_laplace: bool = False,
+    train_parts: str = "all",
+    accumulate: int = 1,
     ema: bool = False,
     dtype: torch.dtype = torch.bfloat16,
     recompute: bool = False,
@@ -190,12 +202,16 @@ def estimate_step(
     Args:
         tokenizer: makes the tokenizer; called where tensors have no values.
         image_size: pixels, height and width.
-        batch_size: images.
+        batch_size: images, of a part where there are several.
         discriminator: makes the discriminator; None: no adversarial training.
         perceptual: makes the network of the perceptual loss, (reconstruction, images) to distances, for instance
             `lpips_vgg`; None: without.
         adaptive: the adversarial weight is adaptive, which costs two more backward passes through what follows the tokenizer.
         r1: it is a step in which the discriminator is regularised by R1, which needs the most memory.
+        reconstruction_error: "l2" or "l1".
+        logit_laplace: there is a logit-Laplace loss.
+        train_parts: "all", or "decoder": encoder and codebook are as they are.
+        accumulate: parts of a step, one after the other, each of `batch_size` images.
         ema: a moving average of the tokenizer's weights is kept.
         dtype: torch.bfloat16 (autocast) or torch.float32.
         recompute: activations of blocks are computed again in the backward pass.
@@ -212,12 +228,25 @@ def estimate_step(
         raise ValueError(f"device is {device!r}; {nearest(device, ('cpu', 'cuda'))}")
     if discriminator is None and (adaptive or r1):
         raise ValueError("adaptive and r1 are about a discriminator, but there is none.")
+    if train_parts not in TRAIN_PARTS:
+        raise ValueError(f"train_parts is {train_parts!r}; {nearest(train_parts, TRAIN_PARTS)}")
+    if accumulate < 1:
+        raise ValueError(f"accumulate is {accumulate}, but must be at least 1.")
     with FakeTensorMode():
         parts = Parts(
-            tokenizer(), discriminator() if discriminator else None, perceptual() if perceptual else None, adaptive, r1
+            tokenizer(),
+            discriminator() if discriminator else None,
+            perceptual() if perceptual else None,
+            adaptive,
+            r1,
+            reconstruction_error,
+            logit_laplace,
+            train_parts,
+            accumulate,
         )
         recompute_activations(parts.tokenizer, recompute)
-        images = torch.rand(batch_size, 3, image_size, image_size)
+        _keep_channels_last(parts.tokenizer)
+        images = torch.rand(accumulate * batch_size, 3, image_size, image_size)
         with CudaAutocast() if device == "cuda" else contextlib.nullcontext():
             usage = measure_step(parts, images, dtype)
     return StepEstimate(
@@ -236,7 +265,7 @@ def estimate_step(
 
 
 def estimate_config(config: TrainConfig) -> StepEstimate:
-    """Return what one step of a configuration needs on one GPU: a part of the batch, where gradients are accumulated."""
+    """Return what one step of a configuration needs on one GPU; operations are those of a part, where there are several."""
 
     def discriminator() -> nn.Module:
         return discriminators.build(config.discriminator, image_size=config.image_size, **config.discriminator_options)
@@ -249,6 +278,10 @@ def estimate_config(config: TrainConfig) -> StepEstimate:
         perceptual=lpips_vgg if config.lpips_weight else None,
         adaptive=config.adversarial_adaptive,
         r1=config.r1_weight > 0,
+        reconstruction_error=config.reconstruction_error,
+        logit_laplace=config.logit_laplace_weight > 0,
+        train_parts=config.train_parts,
+        accumulate=config.accumulate,
         ema=config.ema_decay is not None,
         dtype=torch.float32 if config.precision == "float32" else torch.bfloat16,
         recompute=config.checkpoint_activations,
@@ -301,6 +334,10 @@ class Parts:
     perceptual: nn.Module | None = None
     adaptive: bool = False
     r1: bool = False
+    reconstruction_error: str = "l2"
+    logit_laplace: bool = False
+    train_parts: str = "all"
+    accumulate: int = 1
 
     def modules(self) -> list[nn.Module]:
         """Return all networks."""
@@ -309,6 +346,16 @@ class Parts:
     def trained(self) -> list[nn.Module]:
         """Return the networks that learn."""
         return [module for module in (self.tokenizer, self.discriminator) if module is not None]
+
+    def set_modes(self) -> None:
+        """Make every network learn, or not, as the trainer does."""
+        for module in self.trained():
+            module.train()
+        still = [] if self.perceptual is None else [self.perceptual]
+        if self.train_parts == "decoder":
+            still += [self.tokenizer.encoder, self.tokenizer.quantizer]
+        for module in still:
+            module.eval().requires_grad_(False)
 
     def tensors(self) -> Iterator[Tensor]:
         """Return all parameters and buffers."""
@@ -332,14 +379,18 @@ def measure_step(parts: Parts, images: Tensor, dtype: torch.dtype) -> StepUsage:
 
     Args:
         parts: the networks, without gradients.
-        images: float32 [B, 3, H, W] in [-1, 1].
+        images: float32 [accumulate x B, 3, H, W] in [-1, 1]: the step's, of which B are a part.
         dtype: torch.bfloat16 (autocast) or torch.float32.
     """
-    for module in parts.trained():
-        module.train()
-    if parts.perceptual is not None:
-        parts.perceptual.eval().requires_grad_(False)
-    meter = StepMeter([images, *parts.tensors()])
+    parts.set_modes()
+    images = images.contiguous(memory_format=torch.channels_last)  # as the trainer's
+    learned = [p for module in parts.trained() for p in module.parameters() if p.requires_grad]
+    if parts.accumulate > 1:  # the parts before have left theirs
+        for parameter in learned:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in learned if parameter.grad is not None]
+    meter = StepMeter([images, *parts.tensors(), *gradients])
+    images = images[: len(images) // parts.accumulate]
     with meter:
         with SavedTensors(parts.tensors()) as saved:
             loss, reconstruction = _tokenizer_loss(parts, images, dtype)
@@ -359,7 +410,9 @@ def _tokenizer_loss(parts: Parts, images: Tensor, dtype: torch.dtype) -> tuple[T
     with _autocast(images, dtype):
         output = parts.tokenizer(images)
         distances = parts.perceptual(output.reconstruction, images) if parts.perceptual is not None else None
-    image_terms = reconstruction_loss(output.reconstruction, images)
+    image_terms = reconstruction_loss(output.reconstruction, images, parts.reconstruction_error)
+    if parts.logit_laplace:
+        image_terms = image_terms + logit_laplace_loss(output.reconstruction, images)
     if distances is not None:
         image_terms = image_terms + distances.float().mean()
     total = image_terms + sum(output.losses.values())
@@ -513,6 +566,13 @@ class CudaAutocast(TorchFunctionMode):
         wide = [a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args]
         with torch.autocast("cpu", enabled=False):
             return func(*wide, **kwargs)
+
+
+def _keep_channels_last(module: nn.Module) -> None:
+    """Give group norms the layout that they keep on real tensors: attention after them has a kernel for that one only."""
+    for norm in module.modules():
+        if isinstance(norm, nn.GroupNorm):
+            norm.register_forward_hook(lambda _norm, _inputs, x: x.contiguous(memory_format=torch.channels_last))
 
 
 def _numel(module: nn.Module | None, trained: bool = False) -> int:

@@ -484,8 +484,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is there")
     given = vars(parser.parse_args(arguments))
     path, overwrite = given.pop("run"), given.pop("overwrite")
-    processes = process_state()
     try:
+        processes = process_state()
         run = Run.open(path)
         check_results(run)
         record, own_folder = evaluate_run(

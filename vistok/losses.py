@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.processes import mean_over_processes
+from vistok.processes import batch_mean, mean_over_processes
 
 LOGIT_LAPLACE_MARGIN = 0.1  # images are mapped to [0.1, 0.9], where the logit is finite
 
@@ -108,25 +108,34 @@ class LeCam(nn.Module):
     """Regularises a discriminator towards its own moving averages: what it says of images stays near what it said of
     reconstructions, and the other way round (LeCam, equation 8).
 
-    Deviation: the squares are one-sided, as in the authors' code and all that followed it.
+    Deviation: the squares are one-sided, as in the authors' code and all that followed it. That code penalises every logit;
+    1d-tokenizer, and visual-tokenizer-pytorch after it, only the batch's mean logit, which is far less where patches differ.
 
     Attributes:
         real, fake: moving averages of the discriminator's mean logits.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float = 0.999, logits: str = "each") -> None:
         """Make the regulariser.
 
         Args:
             decay: of the moving averages, in [0, 1).
+            logits: that are penalised: "each", or "mean" for the mean of the batch.
         """
         super().__init__()
-        self.decay = decay
+        self.decay, self.logits = decay, logits
         self.register_buffer("real", torch.zeros(()))
         self.register_buffer("fake", torch.zeros(()))
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-        """Return the penalty, unweighted, against the averages as they are."""
+        """Return the penalty, unweighted, against the averages as they are.
+
+        Args:
+            logits_real: float, this process's, of images.
+            logits_fake: float, of reconstructions.
+        """
+        if self.logits == "mean":
+            logits_real, logits_fake = batch_mean(logits_real.mean()), batch_mean(logits_fake.mean())
         return F.relu(logits_real - self.fake).square().mean() + F.relu(self.real - logits_fake).square().mean()
 
     @torch.no_grad()

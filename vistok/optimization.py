@@ -22,7 +22,8 @@ def lr_factor(config: TrainConfig, step: int) -> float:
     """Return what the learning rate is multiplied by: a linear rise over `warmup_steps`, then the schedule.
 
     Args:
-        config: its `lr_schedule` is "constant", or "cosine", to 0 at the end of the run.
+        config: its `lr_schedule` is "constant", or "cosine", from `lr` to `min_lr` at the end of the run; another side's
+            learning rate falls in the same proportion.
         step: steps taken before this one.
     """
     if step < config.warmup_steps:
@@ -30,4 +31,5 @@ def lr_factor(config: TrainConfig, step: int) -> float:
     if config.lr_schedule == "constant":
         return 1.0
     progress = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    floor = config.min_lr / config.lr
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))

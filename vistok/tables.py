@@ -41,7 +41,8 @@ from vistok.tokenizer import VisualTokenizer
 
 # What a table can show: key of metrics.json to heading, and how a value is written.
 COLUMNS = {
-    "usage_queue": ("codebook usage ↑", "{:.1%}"),
+    "usage": ("codebook usage ↑", "{:.1%}"),
+    "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
     "psnr": ("PSNR ↑", "{:.2f}"),
     "ssim": ("SSIM ↑", "{:.4f}"),
     "ssim_uniform7": ("SSIM 7x7 ↑", "{:.4f}"),

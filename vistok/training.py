@@ -1,7 +1,7 @@
 """One training loop, adversarial or not: an iterator that trains between two reports, so that a notebook draws,
 interrupts and goes on.
 
-The loop runs on Hugging Face Accelerate; one process or many is the launcher's business. What a step computes is fixed by
+Hugging Face Accelerate says where it runs; one process or many is the launcher's business. What a step computes is fixed by
 the configuration alone: batch k of the data is a function of (seed, k), whatever was interrupted before it, and however many
 processes share it.
 
@@ -18,15 +18,15 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
-from torch import Tensor
+from accelerate.utils import set_seed
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -41,7 +41,15 @@ from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
 from vistok.optimization import build_optimizer, lr_factor
 from vistok.pretrained import load_pretrained
-from vistok.processes import max_over_processes, mean_over_processes, of_all_processes, prepare, process_state
+from vistok.processes import (
+    is_distributed,
+    make_accelerator,
+    max_over_processes,
+    mean_over_processes,
+    of_all_processes,
+    process_state,
+    share_model,
+)
 from vistok.runs import Report, Run
 from vistok.threads import slower_than_one
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
@@ -92,14 +100,7 @@ class Trainer:
             test_fraction=self.config.test_fraction,
             on_bad_image=self.config.on_bad_image,
         )
-        process_state()
-        # Precision is the configuration's, whatever `accelerate config` says of mixed precision on this machine.
-        self.accelerator = Accelerator(
-            mixed_precision="no",
-            log_with=self.config.log_with,
-            project_dir=str(run.path),
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
+        self.accelerator = make_accelerator(log_with=self.config.log_with, project_dir=str(run.path))
         if self.config.log_with and not self.accelerator.log_with:  # Accelerate only drops it
             raise ValueError(
                 f"log_with is {self.config.log_with!r}, but that package is not installed: pip install "
@@ -122,11 +123,11 @@ class Trainer:
         if self.device.type != "mps":  # channels_last: convolutions without reordering, on CPUs and GPUs
             self.tokenizer.to(memory_format=torch.channels_last)
         parameters = [p for p in self.tokenizer.to(self.device).parameters() if p.requires_grad]
-        optimizer = build_optimizer(self.config, parameters, self.config.lr)
+        self.optimizer = build_optimizer(self.config, parameters, self.config.lr)
         self._compile_settings()
         model = torch.compile(self.tokenizer) if self.config.compile else self.tokenizer
-        self._model, self.optimizer = prepare(self.accelerator, model, optimizer)
-        self.adversary = Adversary(self.config, self.accelerator, self.dtype) if self.config.discriminator else None
+        self._model = share_model(model, self.device)
+        self.adversary = Adversary(self.config, self.device, self.dtype) if self.config.discriminator else None
         self._average = None
         if self.config.ema_decay is not None:
             self._average = AveragedModel(self.tokenizer, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
@@ -141,6 +142,24 @@ class Trainer:
         self._agree_at, self._agreed = 0, (0, 0.0)  # the next such step; the last one, and when that was
         self._failed = False  # amid a step: then only the checkpoint is in a known state
         self._resume()
+        if self.config.accumulate > 1 and self.accelerator.is_main_process and (seen := self._seen_by_part()):
+            size = self.config.batch_size // self.config.accumulate
+            warnings.warn(
+                f"accumulate is {self.config.accumulate}: {', '.join(seen)} will see {size} images at a time, not the batch "
+                f"of {self.config.batch_size}, which changes what is trained. The rest is as of the whole batch.",
+                stacklevel=2,
+            )
+
+    def _seen_by_part(self) -> list[str]:
+        """Return what of a training is another for a batch that comes in several parts, in words."""
+        quantizer = self.tokenizer.quantizer.of_batch if self.config.train_parts == "all" else ()
+        seen = [name for name in quantizer if name not in self.objective.weights or self.objective.weights[name]]
+        seen = [f"the {name} loss" if name in self.objective.weights else name for name in seen]
+        if self.adversary:
+            seen += self.adversary.discriminator.of_batch
+            seen += ["the adaptive weight"] if self.config.adversarial_adaptive else []
+            seen += ["LeCam's mean logits"] if self.config.lecam_weight and self.config.lecam_logits == "mean" else []
+        return seen
 
     @property
     def result(self) -> VisualTokenizer:
@@ -274,9 +293,13 @@ class Trainer:
             self.tokenizer.quantizer.eval()  # a codebook that learns inside `forward` stays as well
         self._set_lr()
         parts = images.chunk(self.config.accumulate)
-        losses = [self._backward(part, 1 / len(parts), last=part is parts[-1]) for part in parts]
+        losses = []
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            self.tokenizer.quantizer.set_part(first=number == 0, last=last)
+            losses.append(self._backward(part, 1 / len(parts), last))
         if self.config.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
+            nn.utils.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
@@ -287,8 +310,8 @@ class Trainer:
 
     def _backward(self, images: Tensor, share: float, last: bool) -> dict[str, Tensor]:
         """Add the gradients of a part of a batch, `share` of it, and return its losses, detached."""
-        wait = [] if last else [self._model]  # over several processes gradients are summed once
-        with self.accelerator.no_sync(*wait) if wait else contextlib.nullcontext():
+        waits = is_distributed() and not last  # over several processes gradients are averaged once
+        with self._model.no_sync() if waits else contextlib.nullcontext():
             losses, output = self.objective(self._model, images)
             total = self.objective.total(losses)
             if self.adversary and self.step >= self.config.adversarial_start:
@@ -302,7 +325,7 @@ class Trainer:
                     else torch.full((), weight, device=self.device)
                 )
             losses["total"] = total
-            self.accelerator.backward(total * share)
+            (total * share).backward()
             losses = {name: loss.detach() for name, loss in losses.items()}
             if self._discriminator_learns:
                 losses |= self.adversary.backward(images, output.reconstruction, self.step, share)
@@ -500,7 +523,7 @@ class Trainer:
         # Each over the steps that have it: the adversarial ones begin amid a run.
         names = list(dict.fromkeys(name for losses in self._window for name in losses))
         means = [torch.stack([losses[name] for losses in self._window if name in losses]).mean() for name in names]
-        means = self.accelerator.reduce(torch.stack(means), reduction="mean").tolist()
+        means = mean_over_processes(torch.stack(means)).tolist()
         self._window = []
         usages = [usage.compute() for usage in self._usage]
         self.counts = [self._summed_state(usage)["counts"] for usage in self._usage]

@@ -132,7 +132,7 @@ def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook:
     assert len(ran) == 2
     shown = dict(zip([cell.replace("\n", " ") for cell in ran[0]], ran[1], strict=True))
     assert shown["row"] == "vq-d4"
-    assert shown["codebook usage ↑"] == f"{measured['usage_queue']:.1%}"
+    assert shown["usage, last 65,536 ↑"] == f"{measured['usage_queue']:.1%}"
     assert shown["PSNR ↑"] == f"{measured['psnr']:.2f}"
     assert shown["SSIM ↑"] == f"{measured['ssim']:.4f}"
     assert shown["rFID ↓ published"] == "16.32" and "rFID ↓" not in shown

@@ -5,8 +5,8 @@ Sources and deviations:
 - PatchGAN: pix2pix (Isola et al. 2017, arXiv:1611.07004, section 3.2.2 and appendix 6.1.2), in the form of
   taming-transformers' `NLayerDiscriminator`: 64 channels, 3 strided layers, batch norm (with the 70x70 receptive field of
   pix2pix). Parameter names are taming's, so that its weights load unchanged. Convolutions start at N(0, 0.02) and norm
-  weights at N(1, 0.02), as in pix2pix, taming and LlamaGen; `init_std=None` keeps PyTorch's initialisation, which the code
-  behind the first published VQGAN rows used. Deviation: the norm is an option, since batch statistics make the logit of one
+  weights at N(1, 0.02), as in pix2pix, taming and LlamaGen; `init="default"` keeps PyTorch's initialisation, which the code
+  behind the published VQGAN rows has. Deviation: the norm is an option, since batch statistics make the logit of one
   image depend on its neighbours: R1 is then not a gradient per image, and several processes are not one large batch.
 - StyleGAN2: Karras et al. 2020, arXiv:1912.04958, figure 7 and appendix B (residual discriminator, configuration F's
   channels), with equalised learning rate and minibatch standard deviation from Progressive GAN (arXiv:1710.10196, sections
@@ -26,12 +26,18 @@ from torch import Tensor, nn
 from vistok.config import call_with_options, nearest
 
 LEAK = 0.2  # slope of every leaky ReLU here
+INIT_STD = 0.02  # of pix2pix's first weights
 
 
 class PatchGAN(nn.Module):
-    """Images [B, 3, H, W] to one logit for each of many overlapping patches, [B, 1, h, w]."""
+    """Images [B, 3, H, W] to one logit for each of many overlapping patches, [B, 1, h, w].
+
+    Attributes:
+        of_batch: what makes an image's logits depend on the others, in words.
+    """
 
     norms: ClassVar[tuple[str, ...]] = ("batch", "group", "none")
+    inits: ClassVar[tuple[str, ...]] = ("normal", "default")
 
     def __init__(
         self,
@@ -39,7 +45,7 @@ class PatchGAN(nn.Module):
         hidden_dim: int = 64,
         num_layers: int = 3,
         norm: str = "batch",
-        init_std: float | None = 0.02,
+        init: str = "normal",
     ) -> None:
         """Make the discriminator.
 
@@ -48,14 +54,15 @@ class PatchGAN(nn.Module):
             hidden_dim: channels after the first convolution; they double with each layer, up to eight times as many.
             num_layers: convolutions of stride 2, at least 1; 3 give patches of 70x70 pixels.
             norm: "batch", "group" (32 groups where they divide the channels) or "none".
-            init_std: standard deviation of the initial convolutions, and of norm weights around 1; None: PyTorch's own.
+            init: "normal", convolutions from N(0, 0.02) and norm weights from N(1, 0.02), or "default", PyTorch's own.
 
         Raises:
             ValueError: an option is out of range.
         """
         super().__init__()
-        if norm not in self.norms:
-            raise ValueError(f"norm is {norm!r}; {nearest(norm, self.norms)}")
+        for name, value, choices in (("norm", norm, self.norms), ("init", init, self.inits)):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}; {nearest(value, choices)}")
         for name, value in (("hidden_dim", hidden_dim), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, but must be at least 1.")
@@ -76,8 +83,9 @@ class PatchGAN(nn.Module):
             ]
         layers.append(nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.main = nn.Sequential(*layers)
-        if init_std is not None:
-            self._initialise(init_std)
+        self.of_batch = ("batch norm",) if norm == "batch" else ()
+        if init == "normal":
+            self._initialise()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of patches, positive where they look real.
@@ -87,12 +95,12 @@ class PatchGAN(nn.Module):
         """
         return self.main(images)  # [B, 1, H/2^n - 2, W/2^n - 2] for n = num_layers
 
-    def _initialise(self, std: float) -> None:
+    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0.0, std)
+                nn.init.normal_(module.weight, 0.0, INIT_STD)
             elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
-                nn.init.normal_(module.weight, 1.0, std)
+                nn.init.normal_(module.weight, 1.0, INIT_STD)
 
 
 def _norm_layer(norm: str, channels: int) -> nn.Module:
@@ -197,7 +205,13 @@ class DownBlock(nn.Module):
 
 
 class StyleGAN2Discriminator(nn.Module):
-    """Images [B, 3, image_size, image_size] to one logit each, [B, 1]."""
+    """Images [B, 3, image_size, image_size] to one logit each, [B, 1].
+
+    Attributes:
+        of_batch: what makes an image's logit depend on the others, in words.
+    """
+
+    of_batch = ("the minibatch standard deviation",)
 
     def __init__(self, image_size: int = 256, channel_multiplier: float = 1.0) -> None:
         """Make the discriminator.

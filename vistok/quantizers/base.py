@@ -38,9 +38,15 @@ class Quantizer(nn.Module, abc.ABC):
         codebook_sizes: (K,), or one K for each level or group.
         codebook_dim: D, channels of z.
         loss_names: keys of `Quantized.losses`, so that a weight without a loss can be refused before training.
+        of_batch: what is not a mean over tokens, so that of a batch in several parts it is another: losses by their names, and
+            what else `forward` does while training, in words.
+        first_part, last_part: whether what comes next begins, or ends, the batch of a training step. What is counted in
+            steps is counted once a step, whatever the parts.
     """
 
     loss_names: tuple[str, ...] = ()
+    of_batch: tuple[str, ...] = ()
+    first_part = last_part = True
 
     def __init__(self, codebook_sizes: tuple[int, ...], codebook_dim: int) -> None:
         super().__init__()
@@ -56,6 +62,12 @@ class Quantizer(nn.Module, abc.ABC):
             raise ValueError(f"codebook_dim is {codebook_dim}, but must be at least 1.")
         self.codebook_sizes = codebook_sizes
         self.codebook_dim = codebook_dim
+
+    def set_part(self, first: bool, last: bool) -> None:
+        """Tell it and the quantizers inside whether the part that comes next is the first, or the last, of a step's batch."""
+        for module in self.modules():
+            if isinstance(module, Quantizer):
+                module.first_part, module.last_part = first, last
 
     @property
     def codebook_size(self) -> int:

@@ -45,6 +45,7 @@ class BSQQuantizer(Quantizer):
     """The signs of z on the unit sphere, as many bits as z has channels; nothing is learned."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("commitment", "entropy")
+    of_batch = ("entropy",)
 
     def __init__(
         self,

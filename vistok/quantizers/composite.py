@@ -52,7 +52,7 @@ class Composite(Quantizer):
     def __init__(self, members: Sequence[Quantizer], codebook_sizes: tuple[int, ...], codebook_dim: int) -> None:
         super().__init__(codebook_sizes, codebook_dim)
         self.members = nn.ModuleList(members)
-        self.loss_names = members[0].loss_names
+        self.loss_names, self.of_batch = members[0].loss_names, members[0].of_batch
 
     @property
     def codebook(self) -> Tensor:

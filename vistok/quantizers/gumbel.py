@@ -7,8 +7,8 @@ Sources: Gumbel-softmax (Jang et al. 2016, arXiv:1611.01144), sections 2.1 and 2
 - Training draws one code a token and passes the relaxation's gradient (straight-through, section 2.2 of Jang et al.); dVAE
   decodes the relaxed mixture, which has no index. Evaluation takes the arg-max of the logits, without noise.
 - `kl` is the divergence of softmax(logits) from the uniform distribution, in nats a token. taming's weight is 5e-4.
-- Annealing is dVAE's: a cosine from the first temperature to the last, in forward passes while training; its own goes from
-  1 to 1/16 in 150,000.
+- Annealing is dVAE's: a cosine from the first temperature to the last, in training steps; its own goes from 1 to 1/16 in
+  150,000.
 - Memory grows with tokens x K, alone among the quantizers: every token has a gradient to every logit.
 """
 
@@ -42,7 +42,7 @@ class GumbelQuantizer(Quantizer):
             codebook_dim: D, at least 1.
             temperature: tau, above 0.
             final_temperature: tau after `anneal_steps`, above 0 and at most `temperature`; None: it stays.
-            anneal_steps: forward passes in training, at least 1; None: no annealing.
+            anneal_steps: training steps, at least 1; None: no annealing.
 
         Raises:
             ValueError: an option is out of range, or only one of the last two is set.
@@ -73,7 +73,7 @@ class GumbelQuantizer(Quantizer):
         return self.weight
 
     def current_temperature(self) -> Tensor | float:
-        """Return tau, a scalar, after the forward passes in training so far (dVAE, appendix A.2)."""
+        """Return tau, a scalar, after the training steps so far (dVAE, appendix A.2)."""
         if self.anneal_steps is None:
             return self.temperature
         progress = (self.step / self.anneal_steps).clamp(max=1)
@@ -90,7 +90,7 @@ class GumbelQuantizer(Quantizer):
         indices = logits.argmax(1)  # [B*h*w]
         soft = (logits / self.current_temperature()).softmax(1) @ self.weight.detach()  # [B*h*w, D]
         codes = F.embedding(indices, self.weight) + (soft - soft.detach())  # exactly those chosen, with both gradients
-        if self.training and self.anneal_steps is not None:
+        if self.training and self.anneal_steps is not None and self.last_part:
             self.step += 1
         return Quantized(to_grid(codes, like=z), indices.view(z.shape[0], *z.shape[2:]), losses)
 

@@ -75,6 +75,7 @@ class IBQQuantizer(Quantizer):
     """A codebook all of whose codes learn from every token."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("codebook", "commitment", "entropy")
+    of_batch = ("entropy",)
 
     def __init__(
         self,

@@ -72,6 +72,7 @@ class LFQQuantizer(Quantizer):
     """The signs of z, as many bits as z has channels; nothing is learned."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("commitment", "entropy")
+    of_batch = ("entropy",)
 
     def __init__(
         self,

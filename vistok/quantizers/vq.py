@@ -53,6 +53,7 @@ class _VectorCodebook(Quantizer):
         self.init, self.revive_after, self.gradient = init, revive_after, gradient
         self._may_start = init == "kmeans"  # to ask `initialized` is to wait for a GPU: not at every step
         if init == "kmeans":
+            self.of_batch = (*self.of_batch, "the start by k-means")
             self.register_buffer("initialized", torch.tensor(False))
         if revive_after is not None:
             self.register_buffer("unused_steps", torch.zeros(codebook_size, dtype=torch.int64))  # since last chosen
@@ -63,14 +64,14 @@ class _VectorCodebook(Quantizer):
 
     @torch.no_grad()
     def _renew(self, tokens: Tensor) -> None:
-        """Start the codebook on the first batch, and revive dead codes; before the search."""
+        """Start the codebook on the first batch, and revive dead codes, at most once a step; before the search."""
         if self._may_start:
             if not self.initialized:
                 codes = kmeans(tokens, self.codebook_size, self.l2_norm)
                 self._place(codes, torch.ones(len(codes), dtype=torch.bool, device=codes.device))
                 self.initialized.fill_(True)
             self._may_start = False
-        if self.revive_after is not None:
+        if self.revive_after is not None and self.first_part:
             dead = self.unused_steps >= self.revive_after
             if dead.any():
                 self._place(draw_tokens(tokens, int(dead.sum())), dead)
@@ -85,7 +86,7 @@ class _VectorCodebook(Quantizer):
         """Count the steps since each code was chosen, in whatever process; after the search."""
         if self.revive_after is not None:
             chosen = torch.zeros_like(self.unused_steps).index_fill_(0, indices, 1)
-            self.unused_steps.add_(1).masked_fill_(sum_over_processes(chosen) > 0, 0)
+            self.unused_steps.add_(int(self.first_part)).masked_fill_(sum_over_processes(chosen) > 0, 0)
 
     def _with_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
         """Return codes, which are straight-through, as they are, or with the gradient of a rotation instead."""
@@ -118,7 +119,7 @@ class VectorQuantizer(_VectorCodebook):
             codebook_dim: D, at least 1.
             l2_norm: put z and the codes on the unit sphere.
             init: "uniform", codes in (-1/K, 1/K), or "kmeans" of the first training batch, of K tokens or more.
-            revive_after: training batches without a token after which a code becomes a random one, at least 1; None: never.
+            revive_after: training steps without a token after which a code becomes a random one, at least 1; None: never.
             gradient: "straight-through", or "rotation" for the rotation trick.
             entropy_temperature: of the entropy loss, above 0, 0.01 in the original; None: there is no such loss.
 
@@ -130,7 +131,7 @@ class VectorQuantizer(_VectorCodebook):
         if entropy_temperature is not None:
             if not 0 < entropy_temperature < math.inf:
                 raise ValueError(f"entropy_temperature is {entropy_temperature}, but must be above 0; 0.01 is usual.")
-            self.loss_names = (*self.loss_names, "entropy")
+            self.loss_names, self.of_batch = (*self.loss_names, "entropy"), (*self.of_batch, "entropy")
         self.entropy_temperature = entropy_temperature
         self.weight = nn.Parameter(_uniform_codebook(codebook_size, codebook_dim))
 
@@ -164,6 +165,7 @@ class EMAQuantizer(_VectorCodebook):
     """A codebook that follows the mean of the tokens that chose each code (VQ-VAE, appendix A.1)."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("commitment",)
+    of_batch = ("the moving average of codes",)
 
     def __init__(
         self,
@@ -185,7 +187,7 @@ class EMAQuantizer(_VectorCodebook):
             codebook_dim: D, at least 1.
             decay: gamma of equation 7, in [0, 1).
             init: "uniform", codes in (-1/K, 1/K), or "kmeans" of the first training batch, of K tokens or more.
-            revive_after: training batches without a token after which a code becomes a random one, at least 1; None: never.
+            revive_after: training steps without a token after which a code becomes a random one, at least 1; None: never.
             gradient: "straight-through", or "rotation" for the rotation trick.
 
         Raises:
