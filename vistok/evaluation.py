@@ -29,7 +29,7 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from vistok.config import resolve_path
-from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
+from vistok.data import DATASETS, eval_batches, open_dataset, same_images, share, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.processes import of_all_processes, process_state, rank_and_number
@@ -393,8 +393,8 @@ def evaluate_run(
         **options: of `evaluate`.
 
     Returns:
-        the record, and whether it is of the folder that the run was trained on, or of another dataset: what
-        `Run.save_metrics` is told as `own_folder`.
+        the record, and whether it is of the images that the run was trained on, wherever they lie, or of another dataset:
+        what `Run.save_metrics` is told as `own_folder`.
 
     Raises:
         ValueError: the run is not finished; or what `evaluate` raises.
@@ -403,11 +403,18 @@ def evaluate_run(
     run.check_finished()
     tokenizer = VisualTokenizer.load(run.path)
     config = run.config
-    own = dataset in (None, config.dataset) and data_root in (None, config.data_root)
+    of_dataset = dataset in (None, config.dataset)
+    here = config if data_root is None else dataclasses.replace(config, data_root=str(data_root))
+    same_place = here.run_name == config.run_name
+    same = same_images(run.provenance.get("data"), here) if of_dataset else None
+    own_folder = (
+        same_place if same is None else same
+    )  # the data decides, not its place, where it is there to be compared
+    own = of_dataset and (same_place or own_folder)
     record = evaluate(
         tokenizer,
         config.dataset if dataset is None else dataset,
-        data_root=config.data_root if own else data_root,
+        data_root=here.data_root if of_dataset else data_root,
         split=split,
         crop=config.crop if own and split == "train" else None,
         test_fraction=config.test_fraction if own else None,
@@ -415,7 +422,7 @@ def evaluate_run(
         **options,
     )
     record = dataclasses.replace(record, provenance=record.provenance | {"seed": config.seed})
-    return record, own or dataset not in (None, config.dataset)
+    return record, own_folder or not of_dataset
 
 
 # The command line.

@@ -9,6 +9,7 @@ it is complete when that directory has its `metrics.json`. Everything shown is r
 import argparse
 import ast
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -25,7 +26,7 @@ import yaml
 from tqdm import tqdm
 
 from vistok.config import TrainConfig, nearest, read_table, repository_root
-from vistok.data import DATASETS
+from vistok.data import DATASETS, find_run_dir
 from vistok.files import replace_file
 from vistok.notebooks import check_names, execute, notebook_path, parameter_names
 from vistok.quantizers import Quantizer
@@ -162,10 +163,10 @@ class PlannedRun:
     train_parameters: dict[str, Any]
     evaluate_parameters: dict[str, Any]
 
-    @property
+    @functools.cached_property
     def run_dir(self) -> Path:
         """Where it runs."""
-        return self.config.run_dir
+        return find_run_dir(self.config)
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -541,7 +542,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         replace_file(readme, with_tables(readme.read_text()).encode())
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
-    overrides |= {"data_root": given.data_root} if given.data_root else {}
+    overrides |= {"data_root": given.data_root} if given.data_root is not None else {}
     overrides |= {name: literal(value) for name, _, value in (item.partition("=") for item in given.set)}
     evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights else {}
     try:
