@@ -200,6 +200,7 @@ def test_one_image_of_each_sample_of_a_shard(tmp_path):
 
 def test_names_with_dots_are_no_samples(tmp_path):
     names = [f"ILSVRC2012.val.{number}.JPEG" for number in range(6)]
+    names += [f"{kind}.{number}.jpg" for kind in ("cat", "dog") for number in range(3)]  # as Kaggle has them
     write_tar(tmp_path / "0.tar", *names)
     with warnings.catch_warnings(action="error"):
         assert sorted([*opened(tmp_path).names, *opened(tmp_path, "test").names]) == names
@@ -208,6 +209,9 @@ def test_names_with_dots_are_no_samples(tmp_path):
 def test_two_images_of_a_sample_that_cannot_be_told_apart_are_refused(tmp_path):
     write_tar(tmp_path / "0.tar", "a/0.jpg", "a/1.jpg", "a/0.png")
     with pytest.raises(ValueError, match=r"0.tar holds 'a/0.jpg' and 'a/0.png' for one sample, .* like '0.seg.png'"):
+        opened(tmp_path)
+    write_tar(tmp_path / "0.tar", "0.in.png", "0.out.png", "1.in.png", "1.out.png")
+    with pytest.raises(ValueError, match=r"0.tar holds '0.in.png' and '0.out.png' for one sample"):
         opened(tmp_path)
 
 

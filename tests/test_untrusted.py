@@ -677,6 +677,10 @@ FILES: list[tuple[str, str, dict[str, Any]]] = [  # mode, format, options of sav
     ("L", "TIFF", {"exif": turned(5), "compression": "tiff_lzw"}),
     *[(mode, "BMP", {}) for mode in ("1", "L", "P", "RGB", "RGBA")],
     *[(mode, "PPM", {}) for mode in ("1", "L", "RGB", "I")],
+    *[(mode, "JPEG2000", {}) for mode in ("L", "LA", "RGB", "RGBA")],
+    *[(mode, "PCX", {}) for mode in ("1", "L", "P", "RGB")],
+    *[(mode, "SGI", {}) for mode in ("L", "RGB", "RGBA")],
+    *[("RGB", file_format, {}) for file_format in ("DIB", "QOI", *(("AVIF",) if "AVIF" in transforms.FORMATS else ()))],
 ]
 WIDEST = {"WEBP": 16383}
 

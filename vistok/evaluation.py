@@ -405,12 +405,8 @@ def evaluate_run(
     config = run.config
     of_dataset = dataset in (None, config.dataset)
     here = config if data_root is None else dataclasses.replace(config, data_root=str(data_root))
-    same_place = here.run_name == config.run_name
-    same = same_images(run.provenance.get("data"), here) if of_dataset else None
-    own_folder = (
-        same_place if same is None else same
-    )  # the data decides, not its place, where it is there to be compared
-    own = of_dataset and (same_place or own_folder)
+    # The place alone decides where it is the run's own: ImageNet's shards need not be indexed or copied to tell it.
+    own = of_dataset and (here.run_name == config.run_name or same_images(run.provenance.get("data"), here))
     record = evaluate(
         tokenizer,
         config.dataset if dataset is None else dataset,
@@ -422,7 +418,7 @@ def evaluate_run(
         **options,
     )
     record = dataclasses.replace(record, provenance=record.provenance | {"seed": config.seed})
-    return record, own_folder or not of_dataset
+    return record, own or not of_dataset
 
 
 # The command line.

@@ -275,7 +275,7 @@ def _scan(folder: bytes, prefix: bytes, seen: set[bytes], left_out: LeftOut) -> 
     with entries:
         for entry in entries:
             name = entry.name
-            if _is_folder(entry):
+            if is_folder(entry):
                 # It sorts with the slash that its paths have: they come sorted, and never in one list.
                 if not is_system_folder(name):
                     names.append(name + b"/")
@@ -296,9 +296,9 @@ def _scan(folder: bytes, prefix: bytes, seen: set[bytes], left_out: LeftOut) -> 
         left_out.add(MASKS, prefix + name)
     size_of, stamp_of = np.array(sizes, np.int64), np.array(stamps, np.int64)
     order = sorted((n for n in range(len(names)) if names[n] not in masks), key=names.__getitem__)
-    for is_folder, run in itertools.groupby(order, lambda place: sizes[place] == _FOLDER):
+    for are_folders, run in itertools.groupby(order, lambda place: sizes[place] == _FOLDER):
         places = list(run)
-        if not is_folder:
+        if not are_folders:
             yield FoundImages([prefix + names[place] for place in places], size_of[places], stamp_of[places])
             continue
         for place in places:
@@ -306,7 +306,8 @@ def _scan(folder: bytes, prefix: bytes, seen: set[bytes], left_out: LeftOut) -> 
             yield from _scan(os.path.join(folder, name[:-1]), prefix + name, seen, left_out)
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself, or through a folder that may not be read

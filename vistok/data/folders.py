@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vistok.data.files import FolderFiles, ImageFiles, scan_images, suffixes_in
+from vistok.data.files import FolderFiles, ImageFiles, is_folder, scan_images, suffixes_in
 from vistok.data.naming import LeftOut, is_image_name, is_system_folder, split_of_file, split_of_folder, tells_split
 from vistok.data.parquet import ParquetFiles
 from vistok.data.shards import open_shards
@@ -144,7 +144,7 @@ def _folder_names(root: Path) -> list[str]:
     if not root.is_dir():
         return []
     with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if not is_system_folder(os.fsencode(e.name)) and os.path.isdir(e.path))
+        return sorted(e.name for e in entries if is_folder(e) and not is_system_folder(os.fsencode(e.name)))
 
 
 def _subfolders(root: Path) -> dict[str, str]:

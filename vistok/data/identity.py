@@ -35,7 +35,7 @@ def find_run_dir(config: TrainConfig) -> Path:
     return own
 
 
-def same_images(data: dict[str, Any] | None, config: TrainConfig) -> bool | None:
+def same_images(data: dict[str, Any] | None, config: TrainConfig) -> bool:
     """Return whether the training images of a configuration are those that a run's record speaks of.
 
     Args:
@@ -43,10 +43,10 @@ def same_images(data: dict[str, Any] | None, config: TrainConfig) -> bool | None
         config: names the images.
 
     Returns:
-        None: it cannot be told, since there is no record, or the images are not there.
+        False also where it cannot be told, since there is no record, or the images are not there.
     """
     files = _training_files(config) if data else None
-    return None if files is None else _are_of(files, data, config)
+    return files is not None and _are_of(files, data, config)
 
 
 def _training_files(config: TrainConfig) -> ImageFiles | None:

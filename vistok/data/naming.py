@@ -4,6 +4,7 @@ Everybody's folders are read, so nothing here is guessed in silence: what is pla
 what is left out is counted.
 """
 
+import functools
 import importlib.util
 import re
 import warnings
@@ -126,8 +127,13 @@ def is_system_folder(name: bytes) -> bool:
 
 def is_system_path(path: bytes) -> bool:
     """Return whether a path leads through such a folder, or to a hidden file."""
-    *folders, name = path.split(b"/")
-    return name.startswith(b".") or any(is_system_folder(each) for each in folders if each not in (b".", b".."))
+    folders, _, name = path.rpartition(b"/")
+    return name.startswith(b".") or _through_system(folders)
+
+
+@functools.lru_cache(maxsize=1024)
+def _through_system(folders: bytes) -> bool:
+    return any(is_system_folder(each) for each in folders.split(b"/") if each not in (b"", b".", b".."))
 
 
 class LeftOut:
@@ -179,7 +185,7 @@ def first_of_samples(names: list[bytes], shard: object) -> tuple[list[int], Left
     """Return which members of a shard are the image of their sample, in order, and what is left out.
 
     To WebDataset a member is a key and what it is, parted by the first dot of its last name: `0.jpg` and `0.seg.png` are one
-    sample. Of several images of a sample that whose suffix has no second dot is the image.
+    sample. Of several images of a sample that whose suffix has no second dot is the image, or else what is no mask.
 
     Raises:
         ValueError: two members have as good a claim.
@@ -187,22 +193,24 @@ def first_of_samples(names: list[bytes], shard: object) -> tuple[list[int], Left
     left_out = LeftOut()
     samples: dict[bytes, list[int]] = defaultdict(list)
     for number, name in enumerate(names):
-        place = name.find(b".", name.rfind(b"/") + 1)
-        samples[name[:place]].append(number)
+        samples[name[: name.find(b".", name.rfind(b"/") + 1)]].append(number)
     if len(samples) == len(names):
         return list(range(len(names))), left_out
+    frequent = Counter(names[n][len(key) :] for key, members in samples.items() for n in members)
     dropped: set[int] = set()
     for key, members in samples.items():
-        if len(members) == 1:
-            continue
-        plain = [n for n in members if names[n].find(b".", len(key) + 1) < 0]
-        if len({names[n] for n in plain}) > 1:
+        plain = [n for n in members if b"." not in names[n][len(key) + 1 :]]
+        images = plain or [n for n in members if not _MASK.fullmatch(names[n])] or members
+        parts = {names[n][len(key) :] for n in images}
+        # The same words in every sample, `0.left.png` and `0.right.png`; else they are names with dots, like `cat.0.jpg`.
+        of_samples = all(frequent[part] > 1 and not re.search(rb"\.\d+\.", part) for part in parts)
+        if len(parts) > 1 and (plain or of_samples):
+            first, second = (shown(readable(key + part)) for part in sorted(parts)[:2])
             raise ValueError(
-                f"The shard {shard} holds {shown(readable(names[plain[0]]))} and {shown(readable(names[plain[1]]))} for one "
-                "sample, and one of them may be a mask: pack one image a sample, or call the other like '0.seg.png'."
+                f"The shard {shard} holds {first} and {second} for one sample, and one of them may be a mask: pack one image a "
+                "sample, or call the others like '0.seg.png' beside '0.png'."
             )
-        images = plain or [n for n in members if not _MASK.fullmatch(names[n])]
-        dropped.update(set(members).difference(images) if images else ())
+        dropped.update(set(members).difference(images))
     for number in sorted(dropped):
         left_out.add("that are further images of a sample", names[number])
     return [number for number in range(len(names)) if number not in dropped], left_out

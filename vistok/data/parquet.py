@@ -55,18 +55,18 @@ class ParquetFiles(ImageFiles):
 
     def _leave_out(self) -> None:
         """Leave out rows whose paths are those of hidden files or of folders of the system, and say so."""
-        left_out, folders, kept = LeftOut(), set(), []
+        left_out, folders, dropped = LeftOut(), set(), []
         for number, name in enumerate(self.names.encoded(0, len(self.names))):
             path = bytes(name)
             if is_system_path(path):
                 left_out.add(IN_SYSTEM_FOLDERS, path)
+                dropped.append(number)
             else:
-                kept.append(number)
                 folders.add(path.rpartition(b"/")[0])
         check_one_pool(folders, self.location)
         left_out.warn(self.location)
-        if left_out:
-            self.__dict__.update(self.select(kept).__dict__)
+        if dropped:
+            self.__dict__.update(self.select(np.delete(np.arange(len(self)), dropped)).__dict__)
 
     def _open(self) -> None:
         self._column = self._table.data.column(_COLUMN)  # pickled, it would travel as its whole content
