@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from vistok import tables
 from vistok.config import TrainConfig, repository_root, runs_root
+from vistok.data import open_dataset
 from vistok.notebooks import notebook_path, parameter_names
 from vistok.runs import Run
 from vistok.tables import (
@@ -229,6 +231,20 @@ def test_the_command_line_prints_commands_and_runs_nothing(
     assert executed == []
 
 
+def test_rows_trained_on_the_same_images_are_found_wherever_they_lie(images_root: Path, tmp_path: Path) -> None:
+    def planned(root: object) -> PlannedRun:
+        return plan("celeba64", ["vq-d4"], "smoke", dataset="folder", data_root=str(root), image_size=16)[0]
+
+    first = planned(images_root)
+    images = open_dataset("folder", "train", 16, data_root=images_root)
+    Run.open(None, first.config).write_config("cpu", data=images.record())
+    shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
+    for root in (f"{images_root}/", tmp_path / "copy"):
+        assert planned(root).run_dir == first.run_dir and str(first.run_dir) in planned(root).command
+    (tmp_path / "copy" / "00.png").unlink()
+    assert planned(tmp_path / "copy").run_dir != first.run_dir
+
+
 def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
     output = capsys.readouterr().out
@@ -238,7 +254,13 @@ def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys
     assert "failed: 02_train: ValueError: an unlucky seed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [["--rows", "vq-d5"], ["--scale", "big"], ["--set", "stepps=1"], ["--set", "steps"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(["--rows", "vq-d5"], ["--scale", "big"], ["--set", "stepps=1"], ["--set", "steps"]),
+        *(["--dataset", "folder", "--data-root", ""], ["--rfid-weights", ""]),  # an unset variable of the shell
+    ],
+)
 def test_the_command_line_refuses_with_one_sentence(
     wrong: list[str], executed: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from vistok.config import TrainConfig, nearest, read_table, repository_root
+from vistok.config import TrainConfig, nearest, read_table, repository_root, resolve_path
 from vistok.data import DATASETS, find_run_dir
 from vistok.files import replace_file
 from vistok.notebooks import check_names, execute, notebook_path, parameter_names
@@ -234,6 +234,9 @@ def plan(
     for name in ("run_dir", "dataset", "split"):
         if name in evaluation:
             raise ValueError(f"evaluation holds {name!r}, but a row is measured on the test split of its own dataset.")
+    for name in ("rfid_weights", "lpips"):
+        if isinstance(evaluation.get(name), str):
+            resolve_path(evaluation[name])  # an empty one is refused before the training, not after it
     planned = []
     for name in rows or known.rows:
         for seed in seeds if seeds is not None else [None]:
@@ -544,7 +547,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides: dict[str, Any] = {"dataset": given.dataset}
     overrides |= {"data_root": given.data_root} if given.data_root is not None else {}
     overrides |= {name: literal(value) for name, _, value in (item.partition("=") for item in given.set)}
-    evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights else {}
+    evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights is not None else {}
     try:
         planned = plan(given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides)
     except (ValueError, TypeError) as error:
