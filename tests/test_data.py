@@ -3,8 +3,10 @@
 import io
 import json
 import random
+import re
 import shutil
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -363,6 +365,47 @@ def test_grey_sixteen_bit_and_transparency():
         decode(encoded(Image.new("F", (4, 4)), "TIFF"), "float")
 
 
+DEEP = {  # pixels of more than 8 bits, in a file, and what comes of them
+    "12 bits in a PNG": (np.full((20, 20), 4095, np.uint16), "png", "dark: the largest value of 1.png is 4,095"),
+    "8 bits in a PNG": (np.full((20, 20), 255, np.uint16), "png", "dark: the largest value of 1.png is 255"),
+    "14 bits in a TIFF": (np.full((20, 20), 16383, np.uint16), "tif", "dark: the largest value of 1.tif is 16,383"),
+    "8 bits in a TIFF of 32": (np.full((20, 20), 255, np.int32), "tif", "dark: the largest value of 1.tif is 255"),
+    "32 bits in a TIFF": (
+        np.full((20, 20), 2**30, np.int32),
+        "tif",
+        "white: the largest value of 1.tif is 1,073,741,824",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DEEP)
+def test_images_that_come_out_dark_or_white_are_told_of_with_their_count_and_a_name(tmp_path, case):
+    pixels, suffix, sentence = DEEP[case]
+    write_folder(tmp_path / "images", ["0.jpg", "3.jpg", "4.jpg", "9.jpg"])
+    for number in (1, 2):
+        Image.fromarray(pixels).save(tmp_path / f"images/{number}.{suffix}")
+    for _ in range(2):  # the cache is built, and found
+        with pytest.warns(
+            UserWarning, match=f"2 of 5 images of .*/images have more than 8 bits .* come out {sentence}, that"
+        ):
+            open_dataset("folder", "train", 16, data_root=tmp_path / "images")
+    dataset = open_dataset("folder", "train", 16, data_root=tmp_path / "images", crop="adm")
+    with pytest.warns(UserWarning, match=f"Some images of .* {sentence}") as told:
+        everything(dataset), everything(dataset)
+    assert len(told) == 1
+
+
+def test_images_of_sixteen_bits_are_not_told_of(tmp_path):
+    write_folder(tmp_path, ["0.jpg", "9.jpg"])
+    Image.fromarray(np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)).save(tmp_path / "1.png")
+    Image.fromarray(np.arange(0, 65536, 256, dtype=np.int32).reshape(16, 16)).save(tmp_path / "2.tif")
+    (tmp_path / "3.pgm").write_bytes(
+        b"P5 16 16 4095\n" + np.full((16, 16), 4095, ">u2").tobytes()
+    )  # which says its range
+    with warnings.catch_warnings(action="error"):
+        assert len(open_dataset("folder", "train", 16, data_root=tmp_path)) == 4
+
+
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "bomb"])
 def test_damaged_files_are_named(damage, monkeypatch):
     data = encoded(picture(64, 64), "JPEG")
@@ -418,7 +461,8 @@ def test_record_is_json_without_machine_paths(tmp_path):
     second = open_dataset("folder", "train", 16, data_root=write_folder(tmp_path / "there", names))
     assert first.record() == second.record()
     assert str(tmp_path) not in json.dumps(first.record())
-    assert first.record() | {"fingerprint": ""} == {
+    assert re.fullmatch("[0-9a-f]{12}", first.record()["content"])
+    assert first.record() | {"fingerprint": "", "content": ""} == {
         "name": "folder",
         "split": "train",
         "num_images": 9,
@@ -427,6 +471,7 @@ def test_record_is_json_without_machine_paths(tmp_path):
         "preprocessing": "ADM centre crop to 18x18, random crops of 16x16",
         "fingerprint": "",
         "left_out": [],
+        "content": "",
     }
     (tmp_path / "there/4.jpg").unlink()
     assert open_dataset("folder", "train", 16, data_root=tmp_path / "there").fingerprint != first.fingerprint

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vistok.data import files as files_module
 from vistok.data import open_dataset
-from vistok.data.cache import cache_folder, open_pixel_cache
+from vistok.data.cache import cache_folder, open_pixel_cache, remembered
+from vistok.data.files import FolderFiles
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +212,49 @@ def test_sizes_do_not_share_a_cache(tmp_path):
     for size in (8, 16, 8):
         assert open_dataset("folder", "train", size, data_root=folder).images(np.array([0])).shape[-1] == size
     assert len(list(cache_folder().glob("*.pixels"))) == 2
+
+
+def test_a_text_is_computed_once_for_each_key_wherever_it_can_be_kept(monkeypatch):
+    computed = []
+
+    def ask(key: str) -> str:
+        return remembered("text", key, lambda: computed.append(key) or f"of {key}")
+
+    assert [ask(key) for key in "aabb"] == ["of a", "of a", "of b", "of b"] and computed == ["a", "b"]
+    (cache_folder() / "text.json").write_text("{")
+    assert [ask(key) for key in "bb"] == ["of b", "of b"] and computed == ["a", "b", "b"]
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a folder of others, who have made the caches in it
+    assert [ask(key) for key in "bcc"] == ["of b", "of c", "of c"] and computed == ["a", "b", "b", "c", "c"]
+
+
+def test_the_content_of_files_is_read_once_and_again_when_a_time_changed(tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(4):
+        Image.new("RGB", (20, 20), (i, i, i)).save(folder / f"{i}.bmp")
+    read = []
+    original = FolderFiles.read
+    monkeypatch.setattr(FolderFiles, "read", lambda self, index: read.append(index) or original(self, index))
+
+    def content() -> str:
+        read.clear()
+        return open_dataset("folder", "train", 16, data_root=folder, crop="adm").content
+
+    first = content()
+    assert len(read) == 3 and content() == first and not read
+    os.utime(folder / "1.bmp", ns=(1, 1))
+    assert content() == first and len(read) == 3
+    Image.new("RGB", (20, 20), "red").save(folder / "1.bmp")
+    assert content() != first
+
+
+def test_of_a_large_dataset_a_spread_of_files_is_read_for_its_content(tmp_path, monkeypatch):
+    for i in range(40):
+        (tmp_path / f"{i:02}.jpg").write_bytes(bytes([i]))
+    whole = FolderFiles.scan(tmp_path).content()
+    monkeypatch.setattr(files_module, "_WHOLE_BYTES", 39)
+    monkeypatch.setattr(files_module, "_SPREAD", 5)
+    read = []
+    original = FolderFiles.read
+    monkeypatch.setattr(FolderFiles, "read", lambda self, index: read.append(index) or original(self, index))
+    assert FolderFiles.scan(tmp_path).content() != whole and sorted(read) == [0, 9, 19, 29, 39]

@@ -15,8 +15,9 @@ from PIL import Image
 from vistok.config import repository_root
 from vistok.data import files as files_module
 from vistok.data import open_dataset
-from vistok.data.files import SUFFIXES, FolderFiles, ZipFiles, scan_images
+from vistok.data.files import FolderFiles, ZipFiles, scan_images
 from vistok.data.names import Names
+from vistok.data.naming import SUFFIXES
 
 SHARED = repository_root().parent / "shared" / "data"
 

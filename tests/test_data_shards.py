@@ -467,6 +467,44 @@ def test_what_is_no_image_is_ignored_and_not_looked_at(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.tar", "cache"]  # nothing is extracted
 
 
+def test_a_tar_of_tars_is_read_as_imagenet_is_downloaded(tmp_path):
+    """ILSVRC2012_img_train.tar holds one tar file for each class: the images are those of the folders of these names."""
+    classes = {folder: {n: d for n, d in IMAGES.items() if n.startswith(folder)} for folder in ("n00", "n01", "n02")}
+    inner = {}
+    for folder, images in classes.items():
+        path = write_tar(tmp_path / "one.tar", {name.partition("/")[2]: data for name, data in images.items()})
+        inner[f"{folder}.tar"] = path.read_bytes()
+        path.unlink()
+    write_tar(tmp_path / "ILSVRC2012_img_train.tar", inner | {"readme.txt": b"text"})
+    write_tar(tmp_path / "ILSVRC2012_img_val.tar", {f"{number}.png": png(number) for number in range(3)})
+    dataset = open_dataset("imagenet", "train", 16, data_root=tmp_path)
+    plain = open_dataset("imagenet", "train", 16, data_root=write_folder(tmp_path / "plain/train").parent)
+    assert dataset.record() == plain.record()
+    assert torch.equal(*(each.images(np.arange(NUM_IMAGES)) for each in (dataset, plain)))
+    assert open_dataset("imagenet", "test", 16, data_root=tmp_path).names == ["0.png", "1.png", "2.png"]
+
+
+def test_a_tar_in_a_shard_of_images_is_not_looked_into(tmp_path):
+    write_tar(tmp_path / "0.tar", {"0.png": png(0), "0.tar": b"nothing", "../1.tar": b""})
+    assert scan_tar(tmp_path / "0.tar").names == ["0.png"]
+
+
+@pytest.mark.parametrize(
+    ("inner", "sentence"),
+    [
+        ({"a.tar": b"nothing"}, "0.tar/a.tar is cut off"),
+        ({"a.tar": b"x" * 2048}, "0.tar/a.tar is no uncompressed tar file"),
+        ({"../a.tar": END}, "holds '../a.tar', but a member's name is relative"),
+        ({"a.tar": member("../b.jpg") + END}, "0.tar/a.tar holds '../b.jpg', but"),
+        ({"a.tar": member("b.jpg", size=10**6) + END}, "0.tar/a.tar is cut off"),
+    ],
+)
+def test_a_damaged_tar_in_a_tar_is_one_sentence(tmp_path, inner, sentence):
+    write_tar(tmp_path / "0.tar", inner | {"z.txt": bytes(10**6)})
+    with pytest.raises(ValueError, match=f"The shard .*{sentence}"):
+        scan_tar(tmp_path / "0.tar")
+
+
 def test_a_shard_cut_off_anywhere_is_one_sentence(tmp_path):
     path = write_tar(tmp_path / "whole.tar", {f"{number}.png": png(number) for number in range(4)})
     content = path.read_bytes()

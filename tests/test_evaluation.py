@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import skimage.io
 import torch
+from PIL import Image
 from test_metrics import write_backbone, write_inception_weights
 
 import vistok.evaluation
@@ -288,12 +290,18 @@ def test_one_code_is_measured(photographs: Path) -> None:
     assert (record.bits_per_pixel, record.usage, record.perplexity, record.entropy_bits) == (0, 1, 1, 0)
 
 
-def test_a_run_measured_elsewhere_is_filed_apart(toy: Callable[..., TrainConfig], images_root: Path) -> None:
+def test_a_run_measured_elsewhere_is_filed_apart(
+    toy: Callable[..., TrainConfig], images_root: Path, tmp_path: Path
+) -> None:
     run = Run.open(None, toy())
     for _ in Trainer(run, progress=False):
         pass
     options = {"rfid": False, "lpips": "off", "progress": False}
     assert evaluate_run(run, **options)[1] is True  # its own folder
     assert evaluate_run(run, "photos", **options)[1] is True  # another dataset: filed by its name
-    record, own_folder = evaluate_run(run, data_root=str(images_root) + "/", **options)
-    assert own_folder is False and record.dataset["name"] == "folder"  # its dataset, from a folder given
+    shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
+    for same in (f"{images_root}/", tmp_path / "copy"):  # the data decides, not its place
+        assert evaluate_run(run, data_root=same, **options)[1] is True
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "copy" / "more.png")
+    record, own_folder = evaluate_run(run, data_root=tmp_path / "copy", **options)
+    assert own_folder is False and record.dataset["name"] == "folder"  # its dataset, but other images

@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from vistok.config import TrainConfig, repository_root
+from vistok.data import find_run_dir, open_dataset
 from vistok.files import replace_file
 from vistok.provenance import provenance
 from vistok.runs import Report, Run
@@ -281,6 +284,80 @@ def test_another_folder_of_the_same_dataset_is_not_the_runs_own(toy: Toy) -> Non
     record = {"psnr": 20.0, "dataset": about, "settings": {"max_images": None}}
     assert run.save_metrics(record, own_folder=False) == run.path / "metrics-folder-test-01234567.json"
     assert run.metrics is None
+
+
+# The data decides which run it is, not the place that it lies in.
+
+
+def trained_on(config: TrainConfig) -> Run:
+    """A run with what is recorded of its images."""
+    run = Run.open(None, config)
+    images = open_dataset(config.dataset, "train", config.image_size, data_root=config.data_root)
+    run.write_config("cpu", data=images.record())
+    return run
+
+
+def test_every_spelling_of_a_folder_is_the_same_run(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(toy().data_root)
+    run = trained_on(toy())
+    monkeypatch.setattr("vistok.config.repository_root", lambda: root.parent)
+    (tmp_path / "link").symlink_to(root)
+    for spelling in (f"{root}/", f"{root}//.", f"{root}/../{root.name}", root.name, str(tmp_path / "link")):
+        assert toy(data_root=spelling).run_dir == run.path
+        assert Run.open(None, toy(data_root=spelling)).path == run.path
+        assert Run.open(run.path, toy(data_root=spelling)).path == run.path
+
+
+def test_the_usual_folder_by_its_name_is_the_same_run(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.config.repository_root", lambda: tmp_path)
+    assert (
+        toy(data_root=None).run_dir
+        == toy(data_root=str(tmp_path / "data/folder")).run_dir
+        == toy(data_root="data/folder").run_dir
+    )
+
+
+def test_a_copy_of_the_data_is_the_same_run_and_other_data_is_another(toy: Toy, tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / "job-1").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / f"job-1/{number:02}.bmp")
+    run = trained_on(toy(data_root=str(tmp_path / "job-1")))
+    for name in ("copy", "other", "more"):
+        shutil.copytree(tmp_path / "job-1", tmp_path / name, copy_function=shutil.copyfile)
+    Image.new("RGB", (20, 20), "blue").save(tmp_path / "other/03.bmp")  # of the same size
+    Image.new("RGB", (20, 20), "blue").save(tmp_path / "more/20.bmp")
+    (tmp_path / "job-1").rename(tmp_path / "gone")
+    copy, other, more = (toy(data_root=str(tmp_path / name)) for name in ("copy", "other", "more"))
+    assert Run.open(None, copy).path == run.path
+    assert Run.open(None, dataclasses.replace(copy, lr=0.5)).path != run.path
+    assert len({run.path, Run.open(None, other).path, Run.open(None, more).path}) == 3
+    assert find_run_dir(toy(data_root=str(tmp_path / "nowhere"))) == toy(data_root=str(tmp_path / "nowhere")).run_dir
+    record = json.loads((run.path / "config.json").read_text())
+    del record["provenance"]["data"]["content"]  # of before it was recorded
+    (run.path / "config.json").write_text(json.dumps(record))
+    assert find_run_dir(copy) == run.path
+
+
+def test_files_that_cannot_be_decoded_are_no_other_data(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy().data_root, tmp_path / "job-1")
+    (tmp_path / "job-1/03.png").write_bytes(b"nothing")
+    config = toy(data_root=str(tmp_path / "job-1"), on_bad_image="skip")
+    run = Run.open(None, config)
+    images = open_dataset("folder", "train", 16, data_root=config.data_root, on_bad_image="skip")
+    run.write_config("cpu", data=images.record())
+    shutil.copytree(tmp_path / "job-1", tmp_path / "job-2")
+    assert find_run_dir(dataclasses.replace(config, data_root=str(tmp_path / "job-2"))) == run.path
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"config": {}, "provenance": 3}', '{"config": {"colour": 1}}'])
+def test_what_is_no_run_is_passed_by(toy: Toy, tmp_path: Path, content: str) -> None:
+    shutil.copytree(toy().data_root, tmp_path / "copy")
+    run = trained_on(toy())
+    (run.path / "config.json").write_text(content)
+    copy = toy(data_root=str(tmp_path / "copy"))
+    assert find_run_dir(copy) == copy.run_dir
 
 
 def test_provenance_names_no_path_of_the_machine() -> None:

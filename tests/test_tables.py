@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 
 from vistok import tables
 from vistok.config import TrainConfig, repository_root, runs_root
+from vistok.data import open_dataset
 from vistok.notebooks import notebook_path, parameter_names
 from vistok.pretrained import reference_checkpoints
 from vistok.runs import Run
@@ -274,6 +276,20 @@ def test_the_command_line_prints_commands_and_runs_nothing(
     assert executed == []
 
 
+def test_rows_trained_on_the_same_images_are_found_wherever_they_lie(images_root: Path, tmp_path: Path) -> None:
+    def planned(root: object) -> PlannedRun:
+        return plan("celeba64", ["vq-d4"], "smoke", dataset="folder", data_root=str(root), image_size=16)[0]
+
+    first = planned(images_root)
+    images = open_dataset("folder", "train", 16, data_root=images_root)
+    Run.open(None, first.config).write_config("cpu", data=images.record())
+    shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
+    for root in (f"{images_root}/", tmp_path / "copy"):
+        assert planned(root).run_dir == first.run_dir and str(first.run_dir) in planned(root).command
+    (tmp_path / "copy" / "00.png").unlink()
+    assert planned(tmp_path / "copy").run_dir != first.run_dir
+
+
 def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
     output = capsys.readouterr().out
@@ -293,6 +309,8 @@ def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys
         ["--set", "flip=maybe"],
         ["--set", "scale=quick"],
         ["--set", "row=vq-d4"],
+        ["--dataset", "folder", "--data-root", ""],  # an unset variable of the shell
+        ["--rfid-weights", ""],
     ],
 )
 def test_the_command_line_refuses_with_one_sentence(

@@ -11,6 +11,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -283,6 +284,24 @@ def test_other_tokens_are_not_gone_on_with(
     with pytest.raises(ValueError, match=f"holds other tokens .*{sentence}"):
         encode(toy(**tokenizer), **options)
     assert [(file.path / name).read_bytes() for name in ("tokens.npy", "tokens.json")] == before
+
+
+def test_tokens_of_replaced_images_are_not_gone_on_with(encode: Callable[..., TokenFile], tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    for number in range(20):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(root / f"{number:02}.bmp")
+    file = encode(toy(), data_root=root)
+    Image.new("RGB", (20, 20), "blue").save(root / "03.bmp")  # of the same size
+    with (
+        pytest.raises(ValueError, match="holds other tokens .*dataset.content is '.*' there, '.*' here"),
+        pytest.warns(UserWarning, match="built again"),
+    ):
+        encode(toy(), data_root=root)
+    header = json.loads((file.path / "tokens.json").read_text())
+    del header["dataset"]["content"]  # of before it was recorded
+    (file.path / "tokens.json").write_text(json.dumps(header))
+    assert len(encode(toy(), data_root=root)) == 18
 
 
 def test_two_processes_do_not_write_into_one_folder(encode: Callable[..., TokenFile], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
+from PIL import Image
 from torch import Tensor
 
 from vistok import evaluation, training
@@ -334,6 +335,37 @@ def test_a_run_does_not_go_on_with_other_images(toy: Toy, tmp_path: Path) -> Non
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
     other.rename(kept)
     list(opened(config, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("crop", ["cached", "adm"])
+def test_a_run_does_not_go_on_with_other_images_of_the_same_names_and_sizes(
+    toy: Toy, tmp_path: Path, crop: str
+) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    for number in range(20):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(root / f"{number:02}.bmp")
+    config = toy(data_root=str(root), crop=crop)
+    for _ in opened(config, tmp_path / "run"):
+        break
+    before = (root / "03.bmp").read_bytes()
+    Image.new("RGB", (20, 20), "blue").save(root / "03.bmp")
+    with (
+        pytest.raises(
+            ValueError, match=r"sizes are the same, but not what is in them; 18 then, 18 now; content [0-9a-f]"
+        ),
+        warnings.catch_warnings(action="ignore"),  # the pixel cache is built again
+    ):
+        list(opened(config, tmp_path / "run"))
+    (root / "03.bmp").write_bytes(before)  # another time, the same bytes
+    record = json.loads((tmp_path / "run/config.json").read_text())
+    with warnings.catch_warnings(action="ignore"):
+        for _ in opened(config, tmp_path / "run"):
+            break
+    del record["provenance"]["data"]["content"]  # of before it was recorded
+    (tmp_path / "run/config.json").write_text(json.dumps(record))
+    list(opened(config, tmp_path / "run"))
+    assert json.loads((tmp_path / "run/config.json").read_text())["provenance"]["data"]["content"]
 
 
 def test_a_loop_that_another_thread_closes_is_saved(toy: Toy, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ VALID = st.fixed_dictionaries(
         "row": st.none() | st.from_regex(r"[a-z0-9]{1,8}/[A-Za-z0-9_+-]{1,8}", fullmatch=True),
         "scale": st.from_regex(r"[A-Za-z0-9_.+-]{0,8}[a-z]", fullmatch=True),
         "dataset": st.sampled_from(["photos", "folder", "celeba"]),
-        "data_root": st.none() | st.text(),
+        "data_root": st.none() | st.text().filter(str.strip),
         "image_size": st.integers(1, 2**40),
         "test_fraction": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
         "flip": st.booleans(),
@@ -677,6 +677,10 @@ FILES: list[tuple[str, str, dict[str, Any]]] = [  # mode, format, options of sav
     ("L", "TIFF", {"exif": turned(5), "compression": "tiff_lzw"}),
     *[(mode, "BMP", {}) for mode in ("1", "L", "P", "RGB", "RGBA")],
     *[(mode, "PPM", {}) for mode in ("1", "L", "RGB", "I")],
+    *[(mode, "JPEG2000", {}) for mode in ("L", "LA", "RGB", "RGBA")],
+    *[(mode, "PCX", {}) for mode in ("1", "L", "P", "RGB")],
+    *[(mode, "SGI", {}) for mode in ("L", "RGB", "RGBA")],
+    *[("RGB", file_format, {}) for file_format in ("DIB", "QOI", *(("AVIF",) if "AVIF" in transforms.FORMATS else ()))],
 ]
 WIDEST = {"WEBP": 16383}
 

@@ -2,8 +2,12 @@
 
 import base64
 import io
+import json
+import os
 import threading
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 from PIL import Image
 
 from vistok.codebook import nearest_codes
+from vistok.data import open_dataset
 from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokenizer import VisualTokenizer
@@ -64,6 +69,23 @@ def test_without_a_kernel_there_are_numbers_and_a_picture(encoded: EncodedImages
     assert data["text/plain"].endswith(widget.description) and metadata["image/png"]["alt"] == widget.description
     picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert picture.width >= 600 and len(picture.convert("RGB").getcolors(1 << 24)) > 1000
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_images_of_any_name_are_shown(make: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (b"caf\xe9.png", b"$x_$y_$.png", b"$\\frac$.png", "日本 $1$.png".encode()):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
+            Image.effect_noise((24, 24), 90).save(file, "PNG")
+    tokenizer = small("vq", {"codebook_size": 8, "codebook_dim": 4}).tokenizer
+    monkeypatch.setattr("vistok.encoded.open_dataset", partial(open_dataset, test_fraction=0.9))
+    encoded = EncodedImages.open(tokenizer, "folder", data_root=tmp_path, device="cpu", progress=False)
+    widget = make(encoded)
+    for image in range(len(encoded)):
+        widget.image = image
+        data, _ = widget._repr_mimebundle_()
+        json.dumps(widget.get_state(), default=str, ensure_ascii=False).encode()
+        data["text/plain"].encode()
+        assert "image/png" in data
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -34,9 +34,10 @@ TRAIN_PARTS = ("all", "decoder")
 MAX_NAME = 64  # characters of a setting that is part of a run's folder name, which may have 255
 
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
-# differ only in them are the same run.
+# differ only in them are the same run. Of the place of the data it is the data that decides: `vistok.data.identity`.
 EXECUTION_FIELDS = frozenset(
     {
+        "data_root",
         "num_workers",
         "report_every",
         "checkpoint_every",
@@ -78,8 +79,12 @@ def resolve_path(path: str | Path) -> Path:
     from the repository, one path means one place.
 
     Raises:
-        ValueError: it begins with a home folder that is not known here.
+        ValueError: it is empty, or begins with a home folder that is not known here.
     """
+    if not str(path).strip():  # counted from the repository it would be all of that
+        raise ValueError(
+            f"A path is {str(path)!r}, which is empty; is a shell variable unset? Give the path, or leave it out."
+        )
     try:
         expanded = Path(path).expanduser()
     except RuntimeError as error:  # no such user; or, in a container, a user without a home folder
@@ -288,6 +293,12 @@ class TrainConfig:
             raise ValueError(f"test_fraction is {self.test_fraction}, but must be between 0 and 1; 0.1 is usual.")
         if self.seed >= 2**32:
             raise ValueError(f"seed is {self.seed}, but must be below 2**32.")
+        for name in _PATHS:
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, an empty path; is a shell variable unset? Give the path, or leave "
+                    "it None."
+                )
         for name in _IN_FOLDER_NAMES:
             _check_folder_name(name, getattr(self, name))
         for name, choices in _CHOICES.items():
@@ -422,10 +433,26 @@ class TrainConfig:
 
     @property
     def fingerprint(self) -> str:
-        """Eight hex digits of what makes this run: a field at its default does not count, so a new one changes none."""
+        """Eight hex digits of what makes this run: a field at its default does not count, so a new one changes none.
+
+        The place of the data counts, however it is spelled, so that a new run on other data has a name of its own.
+        """
         default = TrainConfig()
         changed = {k: mine for k, (mine, _) in self.differences(default).items()}
+        if (place := self._data_place) is not None:
+            changed["data_root"] = place
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def _data_place(self) -> str | None:
+        """The folder of the data, absolute and without links; None: the usual one of the dataset."""
+        if self.data_root is None:
+            return None
+        try:
+            place = os.path.realpath(resolve_path(self.data_root))
+        except (ValueError, RuntimeError, OSError):  # no path of this machine; whoever opens it says so
+            return self.data_root
+        return None if place == os.path.realpath(resolve_path(f"data/{self.dataset}")) else place
 
     @property
     def run_name(self) -> str:
@@ -435,7 +462,7 @@ class TrainConfig:
 
     @property
     def run_dir(self) -> Path:
-        """The default run directory, `<runs>/<run_name>`."""
+        """The directory of a new run, `<runs>/<run_name>`; `vistok.data.find_run_dir` finds one that is there."""
         return runs_root() / self.run_name
 
 
@@ -449,6 +476,7 @@ _AT_LEAST_ZERO = (
     *("reconstruction_weight", "logit_laplace_weight", "lpips_weight", "codebook_weight", "commitment_weight"),
     *("entropy_weight", "kl_weight", "adversarial_weight", "lecam_weight", "r1_weight", "min_lr"),
 )
+_PATHS = ("data_root", "init_from", "lpips_weights")
 _IN_FOLDER_NAMES = ("row", "scale", "dataset", "quantizer")  # see TrainConfig.run_name
 _FOLDER_NAME = re.compile(rf"[A-Za-z0-9_.+-]{{1,{MAX_NAME}}}")
 _ABOVE_ZERO = {"lr": 0.0004, "discriminator_lr": 0.0001, "gradient_clip": 1.0}  # name to what is usual

@@ -15,6 +15,7 @@ from vistok.codebook import to_uint8
 from vistok.config import checked
 from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import exact_float32, usable_device
+from vistok.files import readable
 from vistok.metrics import CodebookUsage
 from vistok.pretrained import load_pretrained
 from vistok.tokenizer import VisualTokenizer
@@ -102,7 +103,7 @@ class EncodedImages:
             )
         if isinstance(images, ImageDataset):
             self.images_name = f"{images.name} {images.split}"
-            self.image_names = list(images.names[: len(self)])
+            self.image_names = [readable(name) for name in images.names[: len(self)]]
         else:
             self.images_name, self.image_names = "images", [f"image {number}" for number in range(len(self))]
         self._decoded: dict[int, Tensor] = {}  # reconstructions, the newest last

@@ -29,7 +29,7 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from vistok.config import checked, resolve_path
-from vistok.data import DATASETS, eval_batches, open_dataset, share, to_float
+from vistok.data import DATASETS, eval_batches, open_dataset, same_images, share, to_float
 from vistok.devices import exact_float32, usable_device
 from vistok.files import check_writable, say
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
@@ -396,8 +396,8 @@ def evaluate_run(
         **options: of `evaluate`.
 
     Returns:
-        the record, and whether it is of the folder that the run was trained on, or of another dataset: what
-        `Run.save_metrics` is told as `own_folder`.
+        the record, and whether it is of the images that the run was trained on, wherever they lie, or of another dataset:
+        what `Run.save_metrics` is told as `own_folder`.
 
     Raises:
         ValueError: the run is not finished; or what `evaluate` raises.
@@ -406,11 +406,14 @@ def evaluate_run(
     run.check_finished()
     tokenizer = VisualTokenizer.load(run.path)
     config = run.config
-    own = dataset in (None, config.dataset) and data_root in (None, config.data_root)
+    of_dataset = dataset in (None, config.dataset)
+    here = config if data_root is None else dataclasses.replace(config, data_root=str(data_root))
+    # The place alone decides where it is the run's own: ImageNet's shards need not be indexed or copied to tell it.
+    own = of_dataset and (here.run_name == config.run_name or same_images(run.provenance.get("data"), here))
     record = evaluate(
         tokenizer,
         config.dataset if dataset is None else dataset,
-        data_root=config.data_root if own else data_root,
+        data_root=here.data_root if of_dataset else data_root,
         split=split,
         crop=config.crop if own and split == "train" else None,
         test_fraction=config.test_fraction if own else None,
@@ -418,7 +421,7 @@ def evaluate_run(
         **options,
     )
     record = dataclasses.replace(record, provenance=record.provenance | {"seed": config.seed})
-    return record, own or dataset not in (None, config.dataset)
+    return record, own or not of_dataset
 
 
 def check_results(run: Run) -> None:

@@ -92,6 +92,15 @@ def say(text: str) -> None:
     tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
+def readable(name: str | bytes) -> str:
+    """Return a file's name as text that can be printed, drawn and sent: bytes that are no UTF-8 are written out.
+
+    Python keeps such bytes as lone surrogates, so that the file is found again, but no encoding takes them.
+    """
+    text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def strict_json(text: str | bytes) -> Any:
     """Return what JSON text of unknown origin says.
 

@@ -23,6 +23,7 @@ import torch
 
 from vistok.checkpoints import Checkpoints, step_of
 from vistok.config import TrainConfig, checked, resolve_path
+from vistok.data import find_run_dir
 from vistok.files import left_behind, replace_file, strict_json
 from vistok.locks import only_process
 from vistok.provenance import provenance
@@ -80,7 +81,8 @@ class Run:
         """Open a run: a new one, or the one that is there if its configuration is the same.
 
         Args:
-            path: the directory, relative ones counted from the repository; None: the configuration's own, `config.run_dir`.
+            path: the directory, relative ones counted from the repository; None: the configuration's own, which is that of
+                the same settings and the same images, wherever these lie (`vistok.data.find_run_dir`).
             config: the configuration; None: of the run that is there.
             start_over: set the log, checkpoints, tokenizer and metrics of a run with this configuration aside (into a
                 folder beside it) and begin again.
@@ -95,7 +97,7 @@ class Run:
         checked("start_over", bool, start_over)
         if path is None and config is None:
             raise ValueError("Run.open needs a path, a configuration, or both.")
-        path = resolve_path(path) if path is not None else config.run_dir
+        path = resolve_path(path) if path is not None else find_run_dir(config)
         existing = cls._read_config(path)
         if config is None:
             if existing is None:
@@ -256,7 +258,7 @@ class Run:
 
         Args:
             record: `Evaluation.to_dict()`.
-            own_folder: whether the dataset was read from the folder that the run was trained on.
+            own_folder: whether the dataset's images are those that the run was trained on.
             overwrite: replace an evaluation that is there.
 
         Raises:

@@ -8,6 +8,7 @@ it is complete when that directory has its `metrics.json`. Everything shown is r
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -31,9 +32,10 @@ from vistok.config import (
     nearest,
     read_table,
     repository_root,
+    resolve_path,
     settings_as_given,
 )
-from vistok.data import DATASETS
+from vistok.data import DATASETS, find_run_dir
 from vistok.files import replace_file, say
 from vistok.notebooks import execute, notebook_path, read_parameters
 from vistok.quantizers import Quantizer
@@ -171,10 +173,10 @@ class PlannedRun:
     train_parameters: dict[str, Any]
     evaluate_parameters: dict[str, Any]
 
-    @property
+    @functools.cached_property
     def run_dir(self) -> Path:
         """Where it runs."""
-        return self.config.run_dir
+        return find_run_dir(self.config)
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -245,6 +247,9 @@ def plan(
     for name in ("run_dir", "dataset", "split"):
         if name in evaluation:
             raise ValueError(f"evaluation holds {name!r}, but a row is measured on the test split of its own dataset.")
+    for name in ("rfid_weights", "lpips"):
+        if isinstance(evaluation.get(name), str):
+            resolve_path(evaluation[name])  # an empty one is refused before the training, not after it
     planned = []
     for name in known.rows if rows is None else rows:
         for seed in seeds if seeds is not None else [None]:
@@ -555,11 +560,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"{readme} cannot be written ({error.strerror or error}); it is as it was.")
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
-    overrides |= {"data_root": given.data_root} if given.data_root else {}
+    overrides |= {"data_root": given.data_root} if given.data_root is not None else {}
     overrides |= {name: value for name, _, value in (item.partition("=") for item in given.set)}
     for name in overrides.keys() & {"table", "row", "rows", "scale", "seeds", "evaluation"}:
         parser.error(f"--set has {name!r}, which is an argument of its own or no field of TrainConfig.")
-    evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights else {}
+    evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights is not None else {}
     try:
         planned = plan(given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides)
         notebook_path("02_train")  # a command to print names it too

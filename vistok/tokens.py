@@ -285,6 +285,8 @@ def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     """
     if (path / HEADER).is_file():
         there = _read_header(path)
+        if "content" not in there["dataset"]:  # of before it was recorded
+            header = header | {"dataset": {k: v for k, v in header["dataset"].items() if k != "content"}}
         told = {name: there[name] for name in ("num_images_done", "provenance") if name in there}
         if differences := _differences(there, header | told):
             raise ValueError(f"{path} holds other tokens ({differences}): delete them, or give another folder.")

@@ -213,7 +213,8 @@ class Trainer:
 
     def _check_same_start(self) -> None:
         """Raise ValueError unless all processes begin at one step with one dataset: else each would train something else."""
-        starts = of_all_processes((self.step, self.dataset.fingerprint, str(self.dtype)))
+        data = f"{self.dataset.fingerprint} {self.dataset.content or ''}".strip()
+        starts = of_all_processes((self.step, data, str(self.dtype)))
         for rank, start in enumerate(starts):
             for what, here, there in zip(("step", "data", "precision"), starts[0], start, strict=True):
                 if here != there:
@@ -457,11 +458,16 @@ class Trainer:
         """
         before = self.run.provenance if self.step else {}
         data, images = before.get("data", {}), self.dataset
-        if data.get("fingerprint", images.fingerprint) != images.fingerprint:
+        changed = [n for n in ("fingerprint", "content") if data.get(n, getattr(images, n)) != getattr(images, n)]
+        if changed:
+            renamed = (
+                "" if changed[0] == "fingerprint" else "their names and sizes are the same, but not what is in them; "
+            )
             raise ValueError(
                 f"The images of {self.config.dataset!r} are others than those this run was trained on so far "
-                f"({data['num_images']:,} then, {len(images):,} now; fingerprint {data['fingerprint']}, now "
-                f"{images.fingerprint}). Restore them, or begin another run; with init_from it starts from this one's weights."
+                f"({renamed}{data['num_images']:,} then, {len(images):,} now; {changed[0]} {data[changed[0]]}, now "
+                f"{getattr(images, changed[0])}). Restore them, or begin another run; with init_from it starts from this one's "
+                "weights."
             )
         if self.accelerator.is_main_process:
             now = {"threads": torch.get_num_threads(), "precision": str(self.dtype).removeprefix("torch.")}

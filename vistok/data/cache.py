@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vistok.config import path_from_environment
-from vistok.files import strict_json
+from vistok.files import replace_file, strict_json
 
 CODE_VERSION = 2  # goes up when the same files and settings give other pixels
 
@@ -53,12 +53,46 @@ def make_cache_folder() -> None:
         raise OSError(f"The cache folder {folder} cannot be written; set VISTOK_CACHE to one that can.")
 
 
+def remembered(name: str, key: str, compute: Callable[[], str]) -> str:
+    """Return a text that is computed once for each `key`, and then found again in the folder of caches.
+
+    Args:
+        name: of its file, without suffix; one place for each dataset, split and setting.
+        key: changes whenever the text would.
+        compute: makes the text.
+
+    Returns:
+        the text; where the folder cannot be written it is computed at every call.
+    """
+    path = cache_folder() / f"{name}.json"
+
+    def found() -> str | None:
+        try:
+            there = strict_json(path.read_bytes())
+            return str(there["text"]) if there["key"] == key else None
+        except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
+            return None
+
+    if (text := found()) is not None:
+        return text
+    try:
+        make_cache_folder()
+    except OSError:  # of others, who have made its caches
+        return compute()
+    with filelock.FileLock(path.with_suffix(".lock")):  # of several processes one computes, the others wait for it
+        if (text := found()) is None:
+            text = compute()
+            replace_file(path, json.dumps({"key": key, "text": text}).encode())
+    return text
+
+
 class PixelCache:
     """Squares of uint8 pixels in a file, mapped into memory and read row by row.
 
     Attributes:
         pixels: uint8 [N, S, S, 3]; rows of unreadable images are zero.
         unreadable: the images without pixels by rising index, each with the reason.
+        note: what is to be said of the images whenever they are opened; empty: nothing.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -69,6 +103,7 @@ class PixelCache:
             raise ValueError("the files or the settings changed since")
         shape = tuple(description["shape"])
         self.unreadable: list[tuple[int, str]] = [(index, reason) for index, reason in description["unreadable"]]
+        self.note: str = description.get("note", "")
         mapped = 0 not in shape
         self.pixels = np.asarray(np.memmap(path, np.uint8, "r", shape=shape)) if mapped else np.zeros(shape, np.uint8)
         if _row_checksums(self.pixels) != description["checksums"]:
@@ -89,6 +124,7 @@ def open_pixel_cache(
     render: Callable[[int], np.ndarray | None],
     *,
     keep_going: bool,
+    note: Callable[[], str] = str,
     num_threads: int | None = None,
 ) -> PixelCache:
     """Return the cache called `name`, built first where there is none that fits.
@@ -100,6 +136,7 @@ def open_pixel_cache(
         size: S, pixels of height and width; 0 stores no pixels, only which images are unreadable.
         render: gives the pixels of one image, uint8 [S, S, 3]; a ValueError says that the image is unreadable.
         keep_going: go on after an unreadable image and list it; otherwise its ValueError ends the build.
+        note: asked once all images are rendered for what is to be said of them (`PixelCache.note`).
         num_threads: that render; None: as many as there are processors.
 
     Raises:
@@ -113,7 +150,7 @@ def open_pixel_cache(
     with filelock.FileLock(path.with_suffix(".lock")):  # of several processes one builds, the others wait for it
         if (cache := _open_if_good(path, key, say_why=True)) is not None:
             return cache
-        _build(path, key, num_images, size, render, keep_going, num_threads or os.cpu_count() or 1)
+        _build(path, key, num_images, size, render, keep_going, note, num_threads or os.cpu_count() or 1)
     return PixelCache(path, key)
 
 
@@ -135,6 +172,7 @@ def _build(
     size: int,
     render: Callable[[int], np.ndarray | None],
     keep_going: bool,
+    note: Callable[[], str],
     num_threads: int,
 ) -> None:
     shape = (num_images, size, size, 3)
@@ -161,6 +199,7 @@ def _build(
             "shape": shape,
             "unreadable": sorted(unreadable),
             "checksums": _row_checksums(pixels),
+            "note": note(),
         }
         del pixels
         text = json.dumps(description).encode()
@@ -242,7 +281,8 @@ def _describes_pixels(description: object, num_bytes: int) -> bool:
         return False
     if type(unreadable) is not list or type(checksums) is not list or not all(_is_count(crc) for crc in checksums):
         return False
-    return type(description["key"]) is str and all(
+    texts = (description["key"], description.get("note", ""))  # older caches have no note
+    return all(type(text) is str for text in texts) and all(
         type(entry) is list and len(entry) == 2 and _is_count(entry[0], shape[0]) and type(entry[1]) is str
         for entry in unreadable
     )

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from vistok.data.files import FolderFiles, ImageFiles, ZipFiles
+from vistok.data.naming import is_system_path
 from vistok.files import shown
 from vistok.weights import first_line
 
@@ -42,7 +43,7 @@ def celeba(root: Path, split: str) -> ImageFiles:
     folder = next((p for p in (root / IMAGES / IMAGES, root / IMAGES) if p.is_dir()), None)
     archive = root / f"{IMAGES}.zip"
     if folder is not None:
-        present = {path.name for path in folder.iterdir() if path.suffix == ".jpg"}
+        present = {path.name for path in folder.iterdir() if path.suffix == ".jpg" and not path.name.startswith(".")}
         _check_same(partition, present, partition_path, folder)
         files: ImageFiles = FolderFiles(folder, wanted)
     elif archive.is_file():
@@ -95,6 +96,8 @@ def _read_entries(archive: Path) -> dict[str, zipfile.ZipInfo]:
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         if info.is_dir() or not info.filename.endswith(".jpg"):
+            continue
+        if is_system_path(info.filename.encode("utf-8", "surrogateescape")):  # macOS adds a ._000001.jpg to each file
             continue
         name = info.filename.rpartition("/")[2]
         # As it was packed counts too: what an entry says of its size unpacked need not be true.

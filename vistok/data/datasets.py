@@ -1,6 +1,8 @@
 """A dataset as the rest of the package sees it: numbered images, fetched as uint8 batches, augmented by given draws."""
 
 import abc
+import functools
+import warnings
 import zlib
 from collections.abc import Iterable
 from typing import Any
@@ -9,9 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vistok.data.cache import CODE_VERSION, open_pixel_cache
-from vistok.data.files import ImageFiles
-from vistok.data.transforms import Box, CenterSquare, Square, adm_random_crop, check_decodes
+from vistok.data.cache import CODE_VERSION, open_pixel_cache, remembered
+from vistok.data.files import ImageFiles, PhotoFiles
+from vistok.data.transforms import LARGEST, Box, CenterSquare, Square, adm_random_crop, check_decodes
+from vistok.files import readable
 
 FLIP_DRAW, TOP_DRAW, LEFT_DRAW, SIDE_DRAW = range(4)  # what each of a sample's random numbers decides
 
@@ -27,6 +30,8 @@ class ImageDataset(abc.ABC):
         names: a sequence of the relative file name of each image.
         left_out: relative names of the files that cannot be decoded, left out by on_bad_image="skip".
         fingerprint: 12 hex digits of the images' names and sizes and of what picks them, the same on every machine.
+        content: 12 hex digits of what is in the files (`ImageFiles.content`), which are read for it at its first use and
+            not again while their sizes and modification times stay; None: of `photos`.
         preprocessing: one line on what becomes of a file.
     """
 
@@ -57,9 +62,13 @@ class ImageDataset(abc.ABC):
     def __len__(self) -> int:
         return len(self._files)
 
+    @functools.cached_property
+    def content(self) -> str | None:
+        return content_of(self._files, self.name, self.split)
+
     def record(self) -> dict[str, Any]:
         """Return what a run's record says of its images; no path of the machine is in it."""
-        return {
+        record = {
             "name": self.name,
             "split": self.split,
             "num_images": len(self),
@@ -69,6 +78,7 @@ class ImageDataset(abc.ABC):
             "fingerprint": self.fingerprint,
             "left_out": self.left_out,
         }
+        return record if self.content is None else record | {"content": self.content}
 
     def original(self, index: int) -> tuple[Image.Image, Box]:
         """Return image `index` as its file has it, in RGB, and the box (left, top, right, bottom) used of it."""
@@ -112,6 +122,7 @@ class CachedImages(ImageDataset):
     ) -> None:
         """Open the dataset, building its pixel cache where there is none that fits."""
         super().__init__(name, split, image_size, crop, square, files)
+        self._largest: dict[int, int] = {}  # of images that come out dark or white, while the cache is built
         self.preprocessing = square.description + (
             "" if crop is None else f", random crops of {image_size}x{image_size}"
         )
@@ -123,13 +134,26 @@ class CachedImages(ImageDataset):
                 square.size,
                 self._render,
                 keep_going=on_bad_image == "skip",
+                note=self._note,
             )
         except ValueError as error:
             raise _refusal(str(error)) from error
+        if self._cache.note:
+            warnings.warn(self._cache.note, stacklevel=3)
         self._leave_out(self._cache.unreadable, on_bad_image)
+
+    def _note(self) -> str:
+        if not self._largest:
+            return ""
+        index, largest = min(self._largest.items())
+        return (
+            f"{len(self._largest):,} of {len(self._all_files):,} {_of_unusual_range(self._all_files, index, largest)}"
+        )
 
     def _render(self, index: int) -> np.ndarray:
         image = self._all_files.image(index)
+        if LARGEST in image.info:
+            self._largest[index] = image.info[LARGEST]
         try:
             return self._square.render(index, image)
         except ValueError as error:
@@ -157,6 +181,7 @@ class AdmImages(ImageDataset):
     def __init__(self, name: str, split: str, image_size: int, files: ImageFiles, on_bad_image: str) -> None:
         """Open the dataset; on_bad_image="skip" decodes every file once, and remembers which cannot be."""
         super().__init__(name, split, image_size, "adm", CenterSquare(image_size), files)
+        self._told = False  # of images that come out dark or white
         self.preprocessing = f"ADM random crop to {image_size}x{image_size}"
         unreadable: list[tuple[int, str]] = []
         if on_bad_image == "skip":
@@ -177,12 +202,32 @@ class AdmImages(ImageDataset):
         crops = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         for place, index in enumerate(indices):
             image = self._files.image(index)
+            if LARGEST in image.info and not self._told:
+                self._told = True
+                warnings.warn(f"Some {_of_unusual_range(self._files, index, image.info[LARGEST])}", stacklevel=2)
             crops[place] = (
                 self._square.render(index, image)
                 if draws is None
                 else adm_random_crop(image, self.image_size, draws[place, [TOP_DRAW, LEFT_DRAW, SIDE_DRAW]])
             )
         return crops
+
+
+def _of_unusual_range(files: ImageFiles, index: int, largest: int) -> str:
+    """Return the end of a sentence about images of more than 8 bits whose values are not those of 16."""
+    tone = "dark" if largest < 2**16 else "white"
+    return (
+        f"images of {readable(str(files.location))} have more than 8 bits a pixel, which are taken as 16, but come out {tone}: "
+        f"the largest value of {readable(files.names[index])} is {largest:,}, that of 16 bits 65,535. Scale their values, or "
+        "save them with 8 bits."
+    )
+
+
+def content_of(files: ImageFiles, name: str, split: str) -> str | None:
+    """Return `files.content()`, remembered while no name, size or modification time changes; None: of `photos`."""
+    if isinstance(files, PhotoFiles):  # they come with a package, whose files nobody replaces
+        return None
+    return remembered(_cache_name(name, split, "content", files), files.content_key(), files.content)
 
 
 def _refusal(reason: str) -> ValueError:
@@ -205,7 +250,7 @@ def _mirrored(pixels: np.ndarray) -> np.ndarray:
     return mirrored
 
 
-def _cache_name(name: str, split: str, size: int, files: ImageFiles) -> str:
+def _cache_name(name: str, split: str, size: int | str, files: ImageFiles) -> str:
     """One cache for each place that images come from: a change there replaces it."""
     place = zlib.crc32(str(files.location.resolve()).encode())
     return f"{name}-{split}-{size}-{place:08x}"

@@ -2,6 +2,7 @@
 
 import abc
 import copy
+import errno
 import functools
 import hashlib
 import itertools
@@ -9,8 +10,11 @@ import os
 import stat
 import warnings
 import zipfile
+import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -18,15 +22,30 @@ import numpy as np
 from PIL import Image
 
 from vistok.data.names import Names
+from vistok.data.naming import (
+    IN_SYSTEM_FOLDERS,
+    MASKS,
+    NO_FILES,
+    LeftOut,
+    check_one_pool,
+    is_image_name,
+    is_system_folder,
+    masks_among,
+    suffix_of,
+)
 from vistok.data.transforms import decode
+from vistok.files import readable
 from vistok.weights import first_line
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
 MAX_IMAGE_BYTES = 256 * 2**20  # the largest file that is read as an image; ImageNet's largest has 15 MB
 
-_SUFFIXES = frozenset(suffix.encode() for suffix in SUFFIXES)
 _FOLDER = -1  # stands for the size of a folder
 _CHUNK = 8192  # files whose names become Python objects at once
+_WHOLE_BYTES = 2 * 2**30  # of a dataset whose content is read as a whole to tell it from another
+_SPREAD = 4096  # files that are read of a larger one, evenly spread
+_THREADS = 16  # that read for it: on a network disk most of the time is waiting
+# What says that a file is not to be had, now or later; other errors, as of a disk that fails, are no reason to leave it out.
+_NOT_TO_BE_HAD = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
 class ImageFiles(abc.ABC):
@@ -60,8 +79,8 @@ class ImageFiles(abc.ABC):
         return chosen
 
     def path(self, index: int) -> Path:
-        """Return what an error calls file number `index`."""
-        return self.location / self.names[index]
+        """Return what an error calls file number `index`; it need not be where the file is, if that is no text."""
+        return Path(readable(str(self.location / self.names[index])))
 
     def image(self, index: int) -> Image.Image:
         """Return image number `index` in RGB; a file that cannot be decoded is a ValueError naming it."""
@@ -84,6 +103,25 @@ class ImageFiles(abc.ABC):
             digest.update("".join([f"{stamp} " for stamp in stamps]).encode())
         return digest.hexdigest()[:32]
 
+    def content(self) -> str:
+        """Return 12 hex digits of what is in the files, the same wherever and whenever they were copied to.
+
+        All are read, or of more than `_WHOLE_BYTES` only `_SPREAD` of them, evenly spread: of a dataset that large it tells
+        another one, or a part that was replaced, but not a few files.
+        """
+        num_read = len(self) if self.num_bytes.sum() <= _WHOLE_BYTES else min(len(self), _SPREAD)
+        places = np.linspace(0, len(self) - 1, num_read).astype(np.int64).tolist()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            checksums = list(pool.map(self._checksum, places))
+        return hashlib.sha256(np.array([len(self), *checksums], "<i8").tobytes()).hexdigest()[:12]
+
+    def _checksum(self, index: int) -> int:
+        """Return the CRC-32 of a file, or -1 where it cannot be read, which is said where it is decoded."""
+        try:
+            return zlib.crc32(self.read(index))
+        except ValueError:
+            return -1
+
     def _check_size(self, index: int, num_bytes: int) -> None:
         """Refuse a file that is too large before it is read: it would take the memory that the training needs."""
         if num_bytes > MAX_IMAGE_BYTES:
@@ -97,30 +135,59 @@ class FolderFiles(ImageFiles):
 
     def __init__(self, location: Path, names: Sequence[str]) -> None:
         self.location, self.names = location, Names.of(names)
-        stats = {name: os.stat(os.path.join(location, name)) for name in dict.fromkeys(names)}  # photographs repeat
-        self.num_bytes = np.array([stats[name].st_size for name in names], np.int64)
-        self.stamps = np.array([stats[name].st_mtime_ns for name in names], np.int64)
+        paths = {name: os.path.join(location, name) for name in dict.fromkeys(names)}  # photographs repeat
+        stats = {name: _status(functools.partial(os.stat, path)) for name, path in paths.items()}
+        self.num_bytes = np.array([stats[name].st_size if stats[name] else 0 for name in names], np.int64)
+        self.stamps = np.array([stats[name].st_mtime_ns if stats[name] else 0 for name in names], np.int64)
 
     @classmethod
     def scan(cls, location: Path) -> Self:
-        """Return all images of a folder and its subfolders, sorted by their paths."""
+        """Return all images of a folder and its subfolders, sorted by their paths; says what is left out."""
         files = cls(location, [])
         num_bytes, stamps = [files.num_bytes], [files.stamps]
+        left_out, folders = LeftOut(), set()
 
         def names() -> Iterator[bytes]:
-            for run in scan_images(location):
+            for run in scan_images(location, left_out):
+                folders.add(run.names[0].rpartition(b"/")[0])
                 num_bytes.append(run.num_bytes)
                 stamps.append(run.stamps)
                 yield from run.names
 
         files.names = Names.of(names())
         files.num_bytes, files.stamps = np.concatenate(num_bytes), np.concatenate(stamps)
+        check_one_pool(folders, location)
+        left_out.warn(location)
         return files
 
     def read(self, index: int) -> bytes:
-        with open(os.path.join(self.location, self.names[index]), "rb", buffering=0) as file:
-            self._check_size(index, os.fstat(file.fileno()).st_size)
-            return file.readall()
+        try:
+            with open(os.path.join(self.location, self.names[index]), "rb", buffering=0, opener=_open_at_once) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise ValueError(
+                        f"The image {self.path(index)} cannot be read: it is no file, but a pipe or a device"
+                    )
+                self._check_size(index, status.st_size)
+                return file.readall()
+        except OSError as error:
+            if error.errno not in _NOT_TO_BE_HAD:
+                raise
+            raise ValueError(f"The image {self.path(index)} cannot be read: {error.strerror}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+
+
+def _status(look: Callable[[], os.stat_result]) -> os.stat_result | None:
+    """Return what the system says of a file, or None where it is not to be had, which is said when it is read."""
+    try:
+        return look()
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_HAD:
+            raise
+        return None
 
 
 class PhotoFiles(FolderFiles):
@@ -157,22 +224,15 @@ class ZipFiles(ImageFiles):
         except Exception as error:  # a damaged entry raises whatever its bytes spell
             raise ValueError(f"{self.names[index]} cannot be read from {self.location}: {first_line(error)}") from error
 
+    def _checksum(self, index: int) -> int:
+        return int(self.stamps[index])
+
     def __getstate__(self) -> dict:
         return {k: v for k, v in self.__dict__.items() if k != "_archive"}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self._open()
-
-
-def is_image_name(name: bytes) -> bool:
-    """Return whether a file name, without folders, is that of an image; those of hidden files are not."""
-    return name[name.rfind(b".") :].lower() in _SUFFIXES and not name.startswith(b".")
-
-
-def is_hidden_folder(name: bytes) -> bool:
-    """Return whether a folder of this name holds no images of the dataset."""
-    return name.startswith((b".", b"__MACOSX"))
 
 
 class FoundImages(NamedTuple):
@@ -183,22 +243,24 @@ class FoundImages(NamedTuple):
     stamps: np.ndarray
 
 
-def scan_images(folder: Path) -> Iterator[FoundImages]:
+def scan_images(folder: Path, left_out: LeftOut | None = None) -> Iterator[FoundImages]:
     """Find the images of a folder and its subfolders.
 
-    Hidden files and folders are left out; links to folders are followed, each folder once. A folder that may not be read is
-    left out with a warning.
+    Hidden files and folders, those of the system and masks beside their images are left out; links to folders are followed,
+    each folder once. A folder that may not be read is left out with a warning. A file that cannot be had, such as a link to
+    nothing, is listed all the same, with no bytes: it is the dataset's to say so.
 
     Args:
         folder: an existing one.
+        left_out: where to count what is left out.
 
     Returns:
         An iterator over images, at least one at a time; their paths are relative, with forward slashes, and sorted.
     """
-    return _scan(os.fsencode(folder), b"", set())
+    return _scan(os.fsencode(folder), b"", set(), LeftOut() if left_out is None else left_out)
 
 
-def _scan(folder: bytes, prefix: bytes, seen: set[bytes]) -> Iterator[FoundImages]:
+def _scan(folder: bytes, prefix: bytes, seen: set[bytes], left_out: LeftOut) -> Iterator[FoundImages]:
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -208,30 +270,57 @@ def _scan(folder: bytes, prefix: bytes, seen: set[bytes]) -> Iterator[FoundImage
     try:
         entries = os.scandir(folder)
     except PermissionError as error:
-        warnings.warn(f"Images in {os.fsdecode(folder)} are left out: {error.strerror}.", stacklevel=2)
+        warnings.warn(f"Images in {readable(folder)} are left out: {error.strerror}.", stacklevel=2)
         return
     with entries:
         for entry in entries:
             name = entry.name
-            if entry.is_dir():
+            if is_folder(entry):
                 # It sorts with the slash that its paths have: they come sorted, and never in one list.
-                if not is_hidden_folder(name):
+                if not is_system_folder(name):
                     names.append(name + b"/")
                     sizes.append(_FOLDER)
                     stamps.append(0)
-            elif is_image_name(name):
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):  # reading a pipe would never end
-                    names.append(name)
-                    sizes.append(status.st_size)
-                    stamps.append(status.st_mtime_ns)
+                elif count := _count_images(entry.path):
+                    left_out.add(IN_SYSTEM_FOLDERS, prefix + name + b"/", count)
+            elif not is_image_name(name):
+                left_out.add_file(name, prefix + name)
+            elif (status := _status(entry.stat)) and not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
+                left_out.add(NO_FILES, prefix + name)
+            else:
+                names.append(name)
+                sizes.append(status.st_size if status else 0)
+                stamps.append(status.st_mtime_ns if status else 0)
+    masks = masks_among([name for name in names if not name.endswith(b"/")])
+    for name in sorted(masks):
+        left_out.add(MASKS, prefix + name)
     size_of, stamp_of = np.array(sizes, np.int64), np.array(stamps, np.int64)
-    order = sorted(range(len(names)), key=names.__getitem__)
-    for is_folder, run in itertools.groupby(order, lambda place: sizes[place] == _FOLDER):
+    order = sorted((n for n in range(len(names)) if names[n] not in masks), key=names.__getitem__)
+    for are_folders, run in itertools.groupby(order, lambda place: sizes[place] == _FOLDER):
         places = list(run)
-        if not is_folder:
+        if not are_folders:
             yield FoundImages([prefix + names[place] for place in places], size_of[places], stamp_of[places])
             continue
         for place in places:
             name = names[place]
-            yield from _scan(os.path.join(folder, name[:-1]), prefix + name, seen)
+            yield from _scan(os.path.join(folder, name[:-1]), prefix + name, seen, left_out)
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or through a folder that may not be read
+        return False
+
+
+def _count_images(folder: bytes) -> int:
+    return sum(is_image_name(name.lstrip(b".")) for _, _, names in os.walk(folder) for name in names)
+
+
+def suffixes_in(folder: Path) -> dict[str, int]:
+    """Return how many files of each suffix lie in a folder and its subfolders, the most frequent first."""
+    found = Counter(
+        suffix_of(name).decode("utf-8", "replace") for _, _, names in os.walk(os.fsencode(folder)) for name in names
+    )
+    return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))

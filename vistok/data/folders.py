@@ -4,21 +4,21 @@ Shards are .tar files (WebDataset) or .parquet files (Hugging Face). What lies i
 """
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vistok.data.files import FolderFiles, ImageFiles, is_image_name, scan_images
+from vistok.data.files import FolderFiles, ImageFiles, is_folder, scan_images, suffixes_in
+from vistok.data.naming import LeftOut, is_image_name, is_system_folder, split_of_file, split_of_folder, tells_split
 from vistok.data.parquet import ParquetFiles
 from vistok.data.shards import open_shards
+from vistok.files import readable
 
 DEFAULT_TEST_FRACTION = 0.1
 _SUBFOLDERS = ("train", "val", "test")
 _OPENERS = {".tar": open_shards, ".parquet": ParquetFiles}
-_SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class _Shards(NamedTuple):
@@ -50,16 +50,15 @@ def imagenet(root: Path, split: str) -> ImageFiles:
     """Return ILSVRC2012 images: `train/<wnid>/*.JPEG`, and for the test split `val/`, flat or sorted into classes.
 
     Either folder may hold shards instead; without the folder, shards with the split in their names may lie in `root` or
-    `root/data`: `imagenet1k-train-0000.tar`, `validation-00000-of-00014.parquet`.
+    `root/data`: `imagenet1k-train-0000.tar`, `validation-00000-of-00014.parquet`, `ILSVRC2012_img_train.tar`.
     """
-    folders = {"train": ("train",), "test": ("val", "validation")}[split]
-    for name in folders:
-        if (root / name).is_dir():
-            return _all_images(root / name)
+    part, word = {"train": ("train", "train"), "test": ("val", "validation")}[split]
+    if (name := _subfolders(root).get(part)) is not None:
+        return _all_images(root / name)
     shards = _find_shards(root)
-    if not (names := shards.by_split.get(folders[0])):
+    if not (names := shards.by_split.get(part)):
         raise ValueError(
-            f"There is no folder {root / folders[0]}, and no .tar or .parquet file with {folders[-1]!r} in its name in {root}."
+            f"There is no folder {root / part}, and no .tar or .parquet file with {word!r} in its name in {root}."
         )
     with os.scandir(shards.place) as entries:  # its subfolders may be another split's
         _refuse_both(shards.place, next((e.name for e in entries if is_image_name(os.fsencode(e.name))), None), names)
@@ -75,22 +74,25 @@ def imagenet_sample(root: Path, split: str) -> ImageFiles:
 
 def folder_splits(root: Path) -> tuple[str, ...]:
     """Return the splits of a folder: those of its subfolders or shards, or train and test where a fraction divides it."""
-    present = _subfolders(root) or _find_shards(root).splits()
+    present = list(_subfolders(root)) or _find_shards(root).splits()
     return ("train", "val", "test") if set(present) == set(_SUBFOLDERS) else ("train", "test")
 
 
 def folder(root: Path, split: str, test_fraction: float | None) -> ImageFiles:
     """Return one part of a folder of images, nested or flat, or of shards.
 
-    Subfolders `train/` and `test/` (or `val/`, where there is no `test/`) are the splits, or else shards with these words in
-    their names. Without them the test split is `test_fraction` of the images, evenly spread over their sorted order.
+    Subfolders `train/` and `test/` (or `val/`, where there is no `test/`) are the splits, in any case and under their usual
+    other names (`training`, `validation`, `val2017`), or else shards with these words in their names. Without them the test
+    split is `test_fraction` of the images, evenly spread over their sorted order.
 
     Raises:
-        ValueError: a split has no image, there are splits and a fraction, or a `test/` has no `train/` beside it.
+        ValueError: a split has no image, there are splits and a fraction, a `test/` has no `train/` beside it, or what lies
+            there is split in another way.
     """
     if present := _subfolders(root):
-        part = _part(root, split, test_fraction, present, "subfolders", [f"{name}/" for name in present])
-        return _all_images(root / part)
+        part = _part(root, split, test_fraction, list(present), "subfolders", [f"{name}/" for name in present.values()])
+        _warn_of_others(root, present)
+        return _all_images(root / present[part])
     shards = _find_shards(root)
     named = shards.splits()
     if len(named) < 2:
@@ -107,6 +109,7 @@ def _part(
     if "train" not in present or len(present) == 1:
         raise ValueError(
             f"{root} has {' and '.join(examples)} only, but a folder split by its {kind} has train and test (or val)."
+            + (f" {_advice(root, examples)}" if kind == "subfolders" else "")
         )
     if test_fraction is not None:
         raise ValueError(
@@ -126,8 +129,50 @@ def _by_fraction(root: Path, split: str, test_fraction: float, shards: _Shards) 
     return _checked(files.select(np.flatnonzero(is_test == (split == "test"))), root, split)
 
 
-def _subfolders(root: Path) -> list[str]:
-    return [name for name in _SUBFOLDERS if (root / name).is_dir()]
+def _advice(root: Path, examples: list[str]) -> str:
+    """Return what helps where the subfolders `examples` of a folder are splits, but not all that there must be."""
+    unclear = [f"{name}/" for name in _folder_names(root) if tells_split(name) and f"{name}/" not in examples]
+    if unclear:
+        return f"Call {readable(unclear[0])} train, val or test, if it is that."
+    return (
+        f"To divide it, give {root / examples[0]} itself; if it is a class, put all classes into one folder of {root}."
+    )
+
+
+def _folder_names(root: Path) -> list[str]:
+    """Return the names of the subfolders that may hold images, sorted."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        return sorted(e.name for e in entries if is_folder(e) and not is_system_folder(os.fsencode(e.name)))
+
+
+def _subfolders(root: Path) -> dict[str, str]:
+    """Return the subfolders that are splits: the name of each by its split; two of one split are refused."""
+    found: dict[str, str] = {}
+    for name in _folder_names(root):
+        if (split := split_of_folder(name)) is None:
+            continue
+        if split in found:
+            raise ValueError(
+                f"{root} holds {readable(found[split])}/ and {readable(name)}/, which both name the {split} split; merge "
+                "them, or move one away."
+            )
+        found[split] = name
+    return {split: found[split] for split in _SUBFOLDERS if split in found}
+
+
+def _warn_of_others(root: Path, splits: dict[str, str]) -> None:
+    """Say of images that lie beside the folders of the splits that they are left out."""
+    left_out = LeftOut()
+    for name in _folder_names(root):
+        if name not in splits.values() and (count := sum(len(found.names) for found in scan_images(root / name))):
+            left_out.add("in folders that are no split", os.fsencode(f"{name}/"), count)
+    with os.scandir(root) as entries:
+        beside = sorted(entry.name for entry in entries if is_image_name(os.fsencode(entry.name)))
+    if beside:
+        left_out.add("beside the folders of the splits", os.fsencode(beside[0]), len(beside))
+    left_out.warn(root)
 
 
 def _all_images(folder_path: Path, shards: _Shards | None = None) -> ImageFiles:
@@ -150,8 +195,7 @@ def _find_shards(root: Path) -> _Shards:
             with os.scandir(place) as entries:
                 found = [entry.name for entry in entries if entry.name.lower().endswith(tuple(_OPENERS))]
             for name in sorted(name for name in found if not name.startswith(".") and (place / name).is_file()):
-                words = [_SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in _SPLIT_WORDS]
-                by_split.setdefault(words[0] if words else None, []).append(name)
+                by_split.setdefault(split_of_file(name), []).append(name)
         if by_split:
             return _Shards(place, by_split)
     return _Shards(root, {})
@@ -165,11 +209,18 @@ def _refuse_both(folder_path: Path, image: str | None, shards: Sequence[str]) ->
     """Raise ValueError where a folder holds an image beside shards: one may be a copy of the other."""
     if image is not None:
         raise ValueError(
-            f"{folder_path} holds images ({image}) and shards ({shards[0]}), but must hold one of them; move the other away."
+            f"{folder_path} holds images ({readable(image)}) and shards ({shards[0]}), but must hold one of them; move the "
+            "other away."
         )
 
 
 def _checked(files: ImageFiles, folder_path: Path, split: str | None = None) -> ImageFiles:
     if not len(files):
-        raise ValueError(f"{folder_path} holds no images" + (f" for the {split} split." if split else "."))
+        held = ", ".join(
+            f"{n:,} {suffix or 'without a suffix'}" for suffix, n in [*suffixes_in(folder_path).items()][:8]
+        )
+        but = "" if split or not held else f", but {held}"
+        raise ValueError(
+            f"{readable(str(folder_path))} holds no images" + (f" for the {split} split." if split else f"{but}.")
+        )
     return files

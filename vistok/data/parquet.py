@@ -18,6 +18,7 @@ import numpy as np
 from vistok.data.cache import cache_folder, make_cache_folder
 from vistok.data.files import ImageFiles
 from vistok.data.names import Names
+from vistok.data.naming import IN_SYSTEM_FOLDERS, LeftOut, check_one_pool, is_system_path
 from vistok.data.shards import Shard, shards_key
 from vistok.files import shown
 from vistok.weights import first_line
@@ -50,6 +51,22 @@ class ParquetFiles(ImageFiles):
         self.num_bytes = self._sizes()
         self.stamps = np.repeat(np.array([shard.stamp for shard in shards], np.int64), counts)
         self.names = Names.of(self._names((name, row) for name, count in rows.items() for row in range(count)))
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Leave out rows whose paths are those of hidden files or of folders of the system, and say so."""
+        left_out, folders, dropped = LeftOut(), set(), []
+        for number, name in enumerate(self.names.encoded(0, len(self.names))):
+            path = bytes(name)
+            if is_system_path(path):
+                left_out.add(IN_SYSTEM_FOLDERS, path)
+                dropped.append(number)
+            else:
+                folders.add(path.rpartition(b"/")[0])
+        check_one_pool(folders, self.location)
+        left_out.warn(self.location)
+        if dropped:
+            self.__dict__.update(self.select(np.delete(np.arange(len(self)), dropped)).__dict__)
 
     def _open(self) -> None:
         self._column = self._table.data.column(_COLUMN)  # pickled, it would travel as its whole content

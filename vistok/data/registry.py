@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from vistok.config import nearest, resolve_path
+from vistok.config import PACKAGE, nearest, resolve_path
 from vistok.data.celeba import HELP as CELEBA_HELP
 from vistok.data.celeba import celeba
 from vistok.data.datasets import AdmImages, CachedImages, ImageDataset
+from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
 from vistok.data.photos import photos
 from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare
@@ -55,30 +56,41 @@ def open_dataset(
             the sentence names what is wrong and the nearest that is right.
     """
     _check(name, image_size, crop, test_fraction, on_bad_image)
+    files = open_files(name, split, data_root, test_fraction)
     if name == "photos":
-        if data_root is not None:
-            raise ValueError(f"data_root is {str(data_root)!r}, but photos come with scikit-image; leave it None.")
-        _check_split(name, split, ("train", "test"))
-        return CachedImages(name, split, image_size, None, PhotoSquare(image_size), photos(split), on_bad_image)
-
-    root = resolve_path(f"data/{name}" if data_root is None else data_root)
-    if not root.is_dir():
-        raise ValueError(f"The folder of {name}, {root}, does not exist. {DATASETS[name]} {root}.")
+        return CachedImages(name, split, image_size, None, PhotoSquare(image_size), files, on_bad_image)
     if name == "celeba":
-        _check_split(name, split, ("train", "val", "test"))
-        return CachedImages(name, split, image_size, None, CelebASquare(image_size), celeba(root, split), on_bad_image)
-
-    _check_split(name, split, folder_splits(root) if name == "folder" else ("train", "test"))
-    if name == "folder":
-        files = folder(root, split, test_fraction)
-    else:
-        files = (imagenet if name == "imagenet" else imagenet_sample)(root, split)
+        return CachedImages(name, split, image_size, None, CelebASquare(image_size), files, on_bad_image)
     if split != "train":
         return CachedImages(name, split, image_size, None, CenterSquare(image_size), files, on_bad_image)
     if crop == "adm":
         return AdmImages(name, split, image_size, files, on_bad_image)
     square = CenterSquare(round(CROP_MARGIN * image_size))
     return CachedImages(name, split, image_size, "cached", square, files, on_bad_image)
+
+
+def open_files(name: str, split: str, data_root: str | Path | None, test_fraction: float | None) -> ImageFiles:
+    """Return the files of one split of a dataset, none of them decoded; arguments and errors are those of `open_dataset`."""
+    if name == "photos":
+        if data_root is not None:
+            raise ValueError(f"data_root is {str(data_root)!r}, but photos come with scikit-image; leave it None.")
+        _check_split(name, split, ("train", "test"))
+        return photos(split)
+    root = resolve_path(f"data/{name}" if data_root is None else data_root)
+    if not root.is_dir():
+        raise ValueError(f"The folder of {name}, {root}, does not exist. {DATASETS[name]} {root}.")
+    if PACKAGE.is_relative_to(root.resolve()):
+        raise ValueError(
+            f"data_root is {str(data_root)!r}, the folder {root.resolve()}, which holds vistok itself: its own pictures would "
+            f"be taken for {name}. Give the folder of the images."
+        )
+    if name == "celeba":
+        _check_split(name, split, ("train", "val", "test"))
+        return celeba(root, split)
+    _check_split(name, split, folder_splits(root) if name == "folder" else ("train", "test"))
+    if name == "folder":
+        return folder(root, split, test_fraction)
+    return (imagenet if name == "imagenet" else imagenet_sample)(root, split)
 
 
 def _check(name: str, image_size: int, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:

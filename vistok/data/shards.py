@@ -21,12 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 from vistok.data.cache import cache_folder, make_cache_folder
-from vistok.data.files import SUFFIXES, ImageFiles
+from vistok.data.files import ImageFiles
 from vistok.data.names import Names
+from vistok.data.naming import SUFFIXES, LeftOut, check_one_pool
 from vistok.data.tar import scan_tar
-from vistok.files import replacing
+from vistok.files import readable, replacing
 
-_VERSION = 1  # goes up when the same shards give another index
+_VERSION = 2  # goes up when the same shards give another index
 _THREADS = 16  # that read headers: on a network disk most of the time is waiting
 _MAX_OPEN = 64  # shards; a process may have 1024 files open, and ImageNet has as many shards
 
@@ -69,7 +70,7 @@ class TarFiles(ImageFiles):
         self.stamps = np.array([shard.stamp for shard in shards], np.int64)[index.shards]
 
     def path(self, index: int) -> Path:
-        return Path(self._shards[self._numbers[index]].path) / self.names[index]
+        return Path(readable(f"{self._shards[self._numbers[index]].path}/{self.names[index]}"))
 
     def read(self, index: int) -> bytes:
         num_bytes = int(self.num_bytes[index])
@@ -99,7 +100,7 @@ def open_shards(folder: Path, names: Sequence[str]) -> TarFiles:
         make_cache_folder()
         with filelock.FileLock(path.with_suffix(".lock")):  # of several processes one makes it, the others wait for it
             if (index := _read_if_good(path, key, say_why=True)) is None:
-                index = _make_index(shards, path.stem)
+                index = _make_index(folder, shards, path.stem)
                 write_index(path, key, index)
     return TarFiles(folder, shards, index)
 
@@ -139,13 +140,20 @@ def _read_if_good(path: Path, key: str, say_why: bool = False) -> ShardIndex | N
         return None
 
 
-def _make_index(shards: Sequence[Shard], label: str) -> ShardIndex:
+def _make_index(folder: Path, shards: Sequence[Shard], label: str) -> ShardIndex:
     with ThreadPoolExecutor(_THREADS) as pool:
         found = [pool.submit(scan_tar, Path(shard.path)) for shard in shards]
         try:
             scans = [scan.result() for scan in tqdm(found, desc=label, unit=" shards", leave=False, delay=1.0)]
         finally:  # after a damaged shard or Ctrl-C nothing more is begun
             pool.shutdown(wait=True, cancel_futures=True)
+    left_out = LeftOut()
+    for scan in scans:
+        left_out.update(scan.left_out)
+    check_one_pool(
+        {bytes(name).rpartition(b"/")[0] for scan in scans for name in scan.names.encoded(0, len(scan.names))}, folder
+    )
+    left_out.warn(folder)
     counts = [len(scan.names) for scan in scans]
     blobs = [scan.names.blob for scan in scans]
     ends = np.cumsum([0, *map(len, blobs)])

@@ -11,8 +11,10 @@ start no other program, as Pillow's for EPS does.
 import abc
 import contextlib
 import dataclasses
+import functools
 import io
 import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from vistok.data.draws import uniform
+from vistok.data.naming import HAS_AVIF, HAS_HEIF, HEIF_SUFFIXES, TGA_SUFFIXES
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the original
 
@@ -28,8 +31,18 @@ CELEBA_SIZE = (178, 218)  # width and height of an aligned CelebA image
 CELEBA_BOX = (25, 57, 25 + 128, 57 + 128)
 CROP_MARGIN = 1.125  # side of the cached square over the image size; random crops move within it
 ADM_MIN_CROP_FRACTION = 0.8
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of files.SUFFIXES, whatever a file's suffix says
+FORMATS = (  # of naming.SUFFIXES, whatever a file's suffix says
+    *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "DIB", "JPEG2000", "PCX", "PSD", "QOI", "SGI", "SUN"),
+    *(("AVIF",) if HAS_AVIF else ()),
+)
+LARGEST = (
+    "largest value of a pixel"  # in the `info` of a decoded image of more than 8 bits, where it comes out dark or white
+)
 MAX_PIXELS = 178_956_970  # of an image; Pillow's own limit, which is a global that may be set to none
+
+_DARK = (
+    2**14
+)  # an image of 16 bits without a pixel of a quarter of the range has 8, 10, 12 or 14 bits, as a camera's raw has
 
 # Pillow turns TIFF files by their orientation tag as it loads them, by the transposition that each of these undoes.
 _UNTURN = {
@@ -60,7 +73,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         with _without_warnings():
-            image = _open(data)
+            image = _open(data, name)
             turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
             image.load()
             image = _to_rgb(image)
@@ -68,7 +81,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     except Exception as error:  # a damaged file raises whatever its format's parser meets first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"it is none of {', '.join(FORMATS)}"
+            reason = f"it is none of {', '.join(_formats(name))}"
         raise ValueError(f"The image {name} cannot be decoded: {reason}") from error
 
 
@@ -76,7 +89,7 @@ def check_decodes(data: bytes, name: str) -> None:
     """Raise ValueError where `decode` would; a JPEG is decoded at an eighth of its size, which is faster."""
     try:
         with _without_warnings():
-            image = _open(data)
+            image = _open(data, name)
             image.draft("RGB", (1, 1))
             image.load()
             _to_rgb(image)
@@ -84,9 +97,25 @@ def check_decodes(data: bytes, name: str) -> None:
         decode(data, name)  # the plain way decides, and words the error
 
 
-def _open(data: bytes) -> Image.Image:
+def _formats(name: str) -> tuple[str, ...]:
+    """Return the formats that a file of this name may have; of a TGA file only the name says that it is one."""
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in HEIF_SUFFIXES and HAS_HEIF:
+        _register_heif()
+        return (*FORMATS, "HEIF")
+    return (*FORMATS, "TGA") if suffix in TGA_SUFFIXES else FORMATS
+
+
+@functools.cache
+def _register_heif() -> None:
+    import pillow_heif  # an optional package
+
+    pillow_heif.register_heif_opener()
+
+
+def _open(data: bytes, name: str) -> Image.Image:
     """Return an image of which nothing but its header is read; raises ValueError where it is too large to be loaded."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image = Image.open(io.BytesIO(data), formats=_formats(name))
     sizes = [image.size]
     if isinstance(image, TiffImagePlugin.TiffImageFile) and TiffImagePlugin.TILEWIDTH in image.tag_v2:
         # libtiff decodes whole tiles, whatever the image has of them.
@@ -127,7 +156,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode.startswith("I"):  # 16 bits a pixel; convert() would clip every value above 255
-        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        rgb = Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        if not _DARK <= (largest := int(values.max())) <= 65535:
+            rgb.info[LARGEST] = largest
+        return rgb
     if image.getbands()[-1] in ("A", "a") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -196,7 +229,10 @@ class PhotoSquare(Square):
     """A square window of a large photograph, antialiased bicubic to `size`.
 
     Its side lies uniformly between `size` (where that fits) and the whole short side, its place uniformly over the
-    photograph; both are a function of the index alone.
+    photograph; both are a function of the index alone. The draws are those that augment image `index` in epoch 0 of seed 0,
+    and the side is the draw that flips: in that epoch of a training with seed 0 the smaller half of the windows is mirrored
+    and the larger is not. Other seeds and epochs are independent of the windows; a stream of their own would change every
+    number that was measured or trained on `photos`.
     """
 
     size: int

@@ -176,7 +176,9 @@ class RunComparison(View):
         draw_picture(axes[2], error, f"errors, colours 0 to {ERROR_SCALE:g}")
         for axis in axes[1:]:
             axis.axvline(split - 0.5, color="white", lw=1.5)
-        below.supxlabel(f"left of the line: {self.names[0]}\nright of the line: {self.names[1]}", fontsize=9)
+        below.supxlabel(
+            f"left of the line: {self.names[0]}\nright of the line: {self.names[1]}", fontsize=9, parse_math=False
+        )
         return figure
 
 

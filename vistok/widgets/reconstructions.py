@@ -192,4 +192,4 @@ def draw_picture(axis: Axes, picture: Tensor | np.ndarray, title: str = "", *, s
     else:
         axis.imshow(picture, cmap="cividis", vmin=0, vmax=ERROR_SCALE)
     axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize=size)
+    axis.set_title(title, fontsize=size, parse_math=False)  # a file may be called anything
