@@ -298,3 +298,23 @@ def test_a_tokenizer_of_a_configuration_trains_saves_and_loads(
     tokenizer.save(tmp_path)
     loaded = VisualTokenizer.load(tmp_path)
     assert torch.equal(loaded.encode(images), tokenizer.encode(images))
+
+
+def test_bsq_scales_the_gradient_as_the_original_where_it_is_asked_to() -> None:
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    grads, found = [], []
+    for gradient in ("straight-through", "scaled"):
+        given = z.clone().requires_grad_()
+        found.append(BSQQuantizer(16, gradient=gradient)(given))
+        grads.append(torch.autograd.grad((found[-1].codes * z).sum(), given)[0])
+    torch.testing.assert_close(grads[1], grads[0] / 2)  # 1/sqrt(D)
+    assert torch.equal(found[0].codes, found[1].codes) and found[0].losses == found[1].losses
+
+    unit = F.normalize(z, dim=1).requires_grad_()  # as the original writes it, with z on the sphere already
+    signs = torch.where(unit > 0, 1.0, -1.0)
+    (expected,) = torch.autograd.grad((((unit + (signs - unit).detach()) * 4**-0.5) * z).sum(), unit)
+    given = z.clone().requires_grad_()
+    (through_the_norm,) = torch.autograd.grad(F.normalize(given, dim=1), given, expected)
+    torch.testing.assert_close(grads[1], through_the_norm)
+    with pytest.raises(ValueError, match="gradient is 'scale', but must be 'straight-through' or 'scaled'"):
+        BSQQuantizer(16, gradient="scale")

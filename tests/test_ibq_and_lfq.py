@@ -83,7 +83,8 @@ def test_ibq_takes_the_largest_dot_product_and_the_gradient_of_the_softmax(
 ) -> None:
     monkeypatch.setitem(ibq._TILE_SCORES, "cpu", tile)
     torch.manual_seed(0)
-    quantizer = IBQQuantizer(50, 6).double()
+    quantizer = IBQQuantizer(50, 6)
+    quantizer.weight.data = quantizer.weight.data.double()  # float64 to compare with, which `double()` does not give
     weight, z = quantizer.weight, torch.randn(2, 6, 5, 3, dtype=torch.float64, requires_grad=True)
     cotangent = torch.randn(2, 6, 5, 3, dtype=torch.float64)
     quantized = quantizer.quantize(z)
