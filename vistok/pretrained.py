@@ -37,7 +37,8 @@ import torch
 from torch import Tensor
 
 from vistok.config import PACKAGE, nearest, resolve_path
-from vistok.tokenizer import VisualTokenizer
+from vistok.devices import usable_device
+from vistok.tokenizer import VisualTokenizer, floating_dtype
 from vistok.weights import first_line
 
 
@@ -184,6 +185,7 @@ def load_pretrained(
     weights: str | None = None,
     l2_norm: bool | None = None,
     device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
 ) -> VisualTokenizer:
     """Load an official checkpoint, or a tokenizer of this package; executes nothing in it, prints what it found.
 
@@ -194,7 +196,7 @@ def load_pretrained(
         format: a key of `FORMATS`, to insist; None: found from the tensors' names.
         weights: "model", or "ema", the moving average; None: the average where the file has one.
         l2_norm: whether codes and encoder outputs are on the unit sphere; None: as the format's official files.
-        device: where to put it.
+        device, dtype: as of `VisualTokenizer.load`.
 
     Returns:
         the tokenizer, in eval mode.
@@ -204,6 +206,7 @@ def load_pretrained(
         ValueError: the file is not a checkpoint, or broken, or of no known format, or tensors are missing, unexpected or
             of another shape (named as in the file), or it has no such weights.
     """
+    device, dtype = usable_device(device), floating_dtype(dtype)
     path = official_file(str(path)) if str(path) in reference_checkpoints() else resolve_path(path)
     if format is not None and format not in FORMATS:
         raise ValueError(f"There is no checkpoint format {format!r}; {nearest(format, FORMATS)}")
@@ -216,7 +219,7 @@ def load_pretrained(
             raise ValueError(
                 f"{path} is a tokenizer of this package: format, weights and l2_norm are in it; leave them out."
             )
-        return VisualTokenizer.load(path if path.is_dir() else path.parent, device)
+        return VisualTokenizer.load(path if path.is_dir() else path.parent, device, dtype)
 
     with contextlib.ExitStack() as files:
         with _unreadable_as_value_error(path):
@@ -250,7 +253,7 @@ def load_pretrained(
         f"{path.name}: {name}, {chosen} weights, K = {tokenizer.quantizer.codebook_size}, "
         f"D = {tokenizer.quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}."
     )
-    return tokenizer.eval()
+    return tokenizer.to(dtype).eval() if dtype else tokenizer.eval()
 
 
 def reference_checkpoints() -> dict[str, dict[str, Any]]:
