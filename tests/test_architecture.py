@@ -13,7 +13,7 @@ ROWS = [  # from the top
     {"adversary", "codebook", "collapse", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
     {"networks", "quantizers"},
-    {"checkpoints", "devices", "locks", "processes", "provenance", "threads", "weights"},
+    {"checkpoints", "devices", "inputs", "locks", "processes", "provenance", "threads", "weights"},
     {"config"},
     {"files"},
 ]

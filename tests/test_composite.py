@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vistok.config import TrainConfig
 from vistok.evaluation import evaluate
-from vistok.quantizers import QUANTIZERS, Quantizer
+from vistok.quantizers import QUANTIZERS, Quantizer, gumbel
 from vistok.quantizers.composite import Composite, GroupedQuantizer, MultiScaleQuantizer, ResidualQuantizer
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
@@ -268,7 +268,7 @@ def test_a_shared_codebook_moves_once_by_the_tokens_of_all_levels(kind: str) -> 
     member = quantizer.members[0]
     expected = copy.deepcopy(member)
     z = z_of()
-    residuals = [residual.movedim(1, -1).reshape(-1, D) for residual in quantizer._residuals(z)]
+    residuals = [residual.movedim(1, -1).reshape(-1, D) for residual in quantizer._chosen(z)[0]]
     indices = quantizer(z).indices
     tokens, chosen = torch.cat(residuals), torch.cat([level.flatten() for level in indices])
     one_hot = F.one_hot(chosen, K).float()
@@ -278,6 +278,77 @@ def test_a_shared_codebook_moves_once_by_the_tokens_of_all_levels(kind: str) -> 
     torch.testing.assert_close(member.ema_count, count)
     torch.testing.assert_close(member.ema_sum, sums)
     torch.testing.assert_close(member.weight, moved)
+
+
+@pytest.mark.parametrize("kind", ["residual", "residual-shared", "multiscale"])
+def test_each_level_quantizes_what_the_codes_that_were_drawn_have_left(kind: str) -> None:
+    quantizer = build(kind, "gumbel").train()
+    z = z_of()
+    torch.manual_seed(3)
+    quantized = quantizer(z)
+    assert not all(map(torch.equal, quantized.indices, copy.deepcopy(quantizer).eval()(z).indices))  # they are drawn
+    members = [quantizer.members[0 if quantizer.shared else level] for level in range(len(quantized.indices))]
+    residual, uniform = z, []
+    for level, (member, indices) in enumerate(zip(members, quantized.indices, strict=True)):
+        tokens = quantizer._down(residual, level).movedim(1, -1).reshape(-1, D)
+        p = member.projection(tokens).softmax(1)
+        uniform.append((p * (p * K).log()).sum(1))
+        residual = residual - quantizer._up(member.indices_to_codes(indices), level, z.shape[2:])
+    torch.testing.assert_close(quantized.losses["kl"], torch.cat(uniform).mean())
+    torch.testing.assert_close(quantized.codes, z - residual)
+
+
+def test_noise_given_what_was_drawn_is_the_noise_that_it_was_drawn_with() -> None:
+    torch.manual_seed(0)
+    logits = torch.tensor([1.0, 0.0, -1.0]).expand(200_000, 3)
+    drawn = gumbel._with_noise(logits)
+    given = gumbel._with_noise_of(logits, gumbel._with_noise(logits).argmax(1))
+    for largest in range(3):
+        a, b = (noisy[noisy.argmax(1) == largest] for noisy in (drawn, given))
+        assert abs(len(a) - len(b)) < 0.02 * len(a)
+        for quantity in (lambda noisy: noisy, lambda noisy: noisy.sort(1).values.diff(dim=1)):
+            levels = torch.tensor([0.1, 0.5, 0.9])
+            torch.testing.assert_close(
+                quantity(a).quantile(levels, 0), quantity(b).quantile(levels, 0), atol=0.04, rtol=0.04
+            )
+
+
+@pytest.mark.parametrize("member", ["vq", "ema"])
+@pytest.mark.parametrize("options", [{}, {"revive_after": 1}], ids=str)
+def test_a_shared_codebook_that_starts_by_kmeans_starts_near_z(member: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(K, D, member, {"init": "kmeans"} | options, num_levels=4, shared=True).train()
+    z = z_of((8, D, 8, 8)) + 2
+    quantized = quantizer(z)
+    assert (quantized.codes - z).square().mean() < 0.15 * (z - z.mean()).square().mean()
+    sums = quantizer._sums([quantizer.members[0].indices_to_codes(level) for level in quantized.indices])
+    errors = [(part - z).square().mean().item() for part in sums]
+    assert errors == sorted(errors, reverse=True)
+    assert bool(quantizer.members[0].initialized) and not quantizer.members[0].unstarted
+
+
+def test_a_multiscale_codebook_starts_by_kmeans_with_fewer_images_than_codes() -> None:
+    torch.manual_seed(0)
+    quantizer = MultiScaleQuantizer(K, D, "ema", {"init": "kmeans"}, scales=[1, 2, 5, 8], phi_ratio=0).train()
+    z = z_of() + 2  # the coarsest grid has 2 tokens
+    assert (quantizer(z).codes - z).square().mean() < 0.4 * (z - z.mean()).square().mean()
+
+
+def test_levels_quantize_what_revived_codes_have_left() -> None:
+    quantizer = build("residual-shared", "ema", member_options={"revive_after": 1}).train()
+    member = quantizer.members[0]
+    with torch.no_grad():
+        member.weight[: K // 2] = 100.0  # codes that nobody uses
+    quantizer(z_of())
+    seen: list[Tensor] = []
+    quantize_as = member.quantize_as
+    member.quantize_as = lambda z, indices: seen.append((z, member.weight.clone())) or quantize_as(z, indices)
+    indices = quantizer(z_of(seed=2)).indices
+    (tokens, codebook), left = seen[0], z_of(seed=2)
+    assert not (codebook == 100).any()
+    for level, part in enumerate(tokens[0, :, 0].T.split(2 * 8 * 8)):
+        torch.testing.assert_close(part, left.movedim(1, -1).reshape(-1, D))
+        left = left - lookup(indices[level], codebook)
 
 
 @pytest.mark.parametrize("shared", [False, True])

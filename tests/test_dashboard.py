@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import TrainConfig, repository_root
+from vistok.encoded import EncodedImages
 from vistok.runs import RATES, Run
 from vistok.training import Trainer
 from vistok.widgets import dashboard as module
@@ -82,6 +83,33 @@ def test_what_is_trained_is_the_same_bit_for_bit(toy: Toy, tmp_path: Path, setti
     assert log_without_rates(watched.trainer.run) == log_without_rates(plain.run)
     states = [torch.load(t.run.checkpoints.files()[-1], weights_only=True) for t in (watched.trainer, plain)]
     assert torch.equal(states[0]["rng"], states[1]["rng"])
+
+
+def test_what_others_look_at_in_the_meantime_changes_nothing_that_is_trained(toy: Toy, tmp_path: Path) -> None:
+    settings = {"quantizer": "ema", "quantizer_options": {"revive_after": 2}, "steps": 12}
+    alone = opened(toy(**settings), tmp_path / "alone")
+    for _ in alone:
+        pass
+    dashboard = TrainingDashboard(opened(toy(**settings), tmp_path / "looked-at"), IMAGES)
+    tokenizer = dashboard.trainer.tokenizer
+    looked = 0
+    slow(dashboard.trainer, 0.01)
+    dashboard.start()
+    while dashboard._trains:
+        EncodedImages.open(tokenizer, IMAGES, progress=False).reconstructions([0])
+        looked += 1
+    dashboard.wait()
+    assert looked
+    for name, value in alone.tokenizer.state_dict().items():
+        assert torch.equal(value, tokenizer.state_dict()[name]), name
+
+
+def test_images_that_do_not_fit_are_refused(toy: Toy) -> None:
+    trainer = opened(toy())
+    with pytest.raises(ValueError, match=r"images / 127\.5 - 1 maps \[0, 255\] there"):
+        TrainingDashboard(trainer, torch.full((2, 3, 16, 16), 200.0))
+    with pytest.raises(ValueError, match="to_float converts uint8"):
+        TrainingDashboard(trainer, torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
 
 
 def test_the_counts_are_those_of_the_last_report(toy: Toy) -> None:

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
-from vistok.devices import deterministic
+from vistok.devices import deterministic, exact_float32, undisturbed
 
 COUNT = """
 import os, torch
@@ -46,3 +47,21 @@ def test_deterministic_algorithms_are_on_while_asked_for_and_off_again(
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == on
         raise KeyError
     assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("cuda", True), ("cpu", False)])
+def test_a_gpus_settings_do_not_change_amid_another_threads_step(kind: str, waits: bool) -> None:
+    device, changed = torch.device(kind), threading.Event()
+
+    def look() -> None:
+        with exact_float32(device):
+            changed.set()
+
+    thread = threading.Thread(target=look)
+    with undisturbed(device):  # a step
+        thread.start()
+        assert changed.wait(0.2) != waits
+    thread.join()
+    assert changed.is_set()
+    with exact_float32(device), undisturbed(device):  # a thread does not wait for itself
+        pass

@@ -1,5 +1,6 @@
 """Images beside their tokens: where codes are, which images use them, how usage grows; what is refused."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -149,10 +150,42 @@ def test_a_file_of_tokens_stands_for_encoding(example: EncodedImages, tmp_path: 
         EncodedImages.open(tokenizer(), "photos", image_size=64, tokens=tmp_path / "tokens", device="cpu")
 
 
+def test_a_tokenizer_that_somebody_trains_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tokenizer().train()
+    expected = EncodedImages.open(copy.deepcopy(model).eval(), torch.zeros(2, 3, 16, 16), progress=False)
+    monkeypatch.setattr(torch.nn.Module, "train", None)
+    monkeypatch.setattr(torch.nn.Module, "to", None)
+    for device in (None, "cpu"):
+        found = EncodedImages.open(model, torch.zeros(2, 3, 16, 16), device=device, progress=False)
+        assert np.array_equal(found.tokens[0], expected.tokens[0])
+        assert torch.equal(found.reconstructions([0, 1]), expected.reconstructions([0, 1]))
+    assert all(module.training for module in model.modules())
+
+
+def test_images_of_ones_own_are_uint8_or_float_in_range() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = EncodedImages.open(tokenizer(), pixels, progress=False)
+    for images in (pixels.numpy(), to_float(pixels), to_float(pixels).double().numpy(), to_float(pixels)):
+        found = EncodedImages.open(tokenizer(), images, progress=False)
+        assert np.array_equal(found.tokens[0], expected.tokens[0])
+        assert torch.equal(found.pixels([0, 1]), pixels)
+    for images, sentence in (
+        (pixels.float(), r"images / 127\.5 - 1 maps \[0, 255\] there"),
+        (pixels.long(), "to_float converts int64"),
+        (pixels[0], r"to_float\(images\[None\]\)"),
+        (to_float(pixels)[:, :1], r"images\.expand"),
+        (to_float(pixels) * torch.nan, "NaN"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            EncodedImages.open(tokenizer(), images, progress=False)
+    given = EncodedImages(tokenizer(), pixels, expected.tokens[0].astype(np.uint16).reshape(2, 16))
+    assert np.array_equal(given.tokens[0], expected.tokens[0])
+
+
 def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path: Path) -> None:
     good = torch.zeros(1, 4, 4, dtype=torch.int64)
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="Index 99 is outside of this tokenizer's codebook of 16 codes, 0 to 15"):
+    with pytest.raises(ValueError, match=r"Index 99 is outside of this tokenizer's codebook: \[0, 16\)"):
         EncodedImages(tokenizer(), images, good + 99)
     with pytest.raises(ValueError, match="There are no images"):
         EncodedImages(tokenizer(), images[:0], good)

@@ -182,6 +182,18 @@ def test_small_images_leave_out_what_needs_larger_ones(photographs: Path) -> Non
     assert record.ssim_uniform7 is not None
 
 
+def test_the_record_says_where_networks_are_not_in_float32(photographs: Path) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    assert evaluate(toy().bfloat16(), "folder", **options).settings["dtype"] == "bfloat16"
+    assert "dtype" not in evaluate(toy(), "folder", **options).settings
+    torch.set_default_dtype(torch.bfloat16)  # in which the windows of SSIM would be computed
+    try:
+        with pytest.raises(ValueError, match=r"default dtype is torch\.bfloat16, but"):
+            evaluate(toy(), "folder", **options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_it_computes_in_float32_whatever_is_on_outside(photographs: Path) -> None:
     options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
     expected = evaluate(toy(), "folder", **options)

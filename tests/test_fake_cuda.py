@@ -405,13 +405,29 @@ def test_images_become_indices_and_images_again_on_the_device(quantizer: str, de
     ).to(device)
     with Waits() as waits, autocast():
         indices = tokenizer.encode(images_of(device))
-    assert_waits(waits, [])
+    assert_waits(waits, [] if is_fake() else [READ])  # the range of images is looked at, at the end
     num_levels = len(test_quantizers.levels_of(indices))
     with Waits(*[0, 15] * num_levels) as waits, autocast():  # the lowest and the highest index of each level
         images = tokenizer.decode(indices)
     assert_waits(waits, [READ] * 2 * num_levels)
     assert images.shape == (4, 3, 16, 16)
     assert_on(device, indices, images)
+
+
+def test_the_range_of_images_costs_a_training_step_nothing_and_encoding_no_wait_amid_it(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = VisualTokenizer(quantizer_options={"codebook_size": 16, "codebook_dim": 4}, image_size=16).to(device)
+    done: list[str] = []
+    monkeypatch.setattr("vistok.tokenizer.begin_range_check", lambda images: done.append("begin") or images)
+    monkeypatch.setattr("vistok.tokenizer.end_range_check", lambda bounds: bounds is None or done.append("end"))
+    model.encoder.register_forward_hook(lambda *_: done.append("encoder"))
+    model.train()(images_of(device))
+    assert done == ["encoder"]
+    for look in (model.encode, model.eval()):
+        done.clear()
+        look(images_of(device))
+        assert done == ["begin", "encoder", "end"]
 
 
 # Whole steps

@@ -92,9 +92,11 @@ def test_fsq_levels_follow_from_the_sizes_or_must_agree_with_them() -> None:
         quantizers.build("fsq", codebook_size=512, codebook_dim=4, levels=[8, 8, 8])
     with pytest.raises(ValueError, match="fsq needs levels, or codebook_size and codebook_dim"):
         quantizers.build("fsq")
-    for levels in ([8, 2], [8, 4.0], []):
+    for levels in ([8, 2], []):
         with pytest.raises(ValueError, match="needs integers of 3 or more"):
             quantizers.build("fsq", levels=levels)
+    with pytest.raises(TypeError, match=r"levels\[1\] is 4\.0 \(float\), but must be of type int"):
+        quantizers.build("fsq", levels=[8, 4.0])
     with pytest.raises(ValueError, match="16 codes are no grid of 4 equal levels of 3 or more"):
         quantizers.build("fsq", codebook_size=16, codebook_dim=4)
 
@@ -260,9 +262,9 @@ def test_bad_options_are_refused() -> None:
 
     with pytest.raises(ValueError, match="bsq has one bit a channel: take codebook_size 16, or 512 and codebook_dim 9"):
         build("bsq", codebook_size=512)
-    with pytest.raises(ValueError, match="temperature is 0, but must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature is 0\.0, but must be above 0"):
         build("bsq", temperature=0)
-    with pytest.raises(ValueError, match="temperature is 0, but must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature is 0\.0, but must be above 0"):
         build("gumbel", temperature=0)
     with pytest.raises(ValueError, match="anneal_steps None, but annealing needs both"):
         build("gumbel", final_temperature=0.1)
@@ -298,3 +300,23 @@ def test_a_tokenizer_of_a_configuration_trains_saves_and_loads(
     tokenizer.save(tmp_path)
     loaded = VisualTokenizer.load(tmp_path)
     assert torch.equal(loaded.encode(images), tokenizer.encode(images))
+
+
+def test_bsq_scales_the_gradient_as_the_original_where_it_is_asked_to() -> None:
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    grads, found = [], []
+    for gradient in ("straight-through", "scaled"):
+        given = z.clone().requires_grad_()
+        found.append(BSQQuantizer(16, gradient=gradient)(given))
+        grads.append(torch.autograd.grad((found[-1].codes * z).sum(), given)[0])
+    torch.testing.assert_close(grads[1], grads[0] / 2)  # 1/sqrt(D)
+    assert torch.equal(found[0].codes, found[1].codes) and found[0].losses == found[1].losses
+
+    unit = F.normalize(z, dim=1).requires_grad_()  # as the original writes it, with z on the sphere already
+    signs = torch.where(unit > 0, 1.0, -1.0)
+    (expected,) = torch.autograd.grad((((unit + (signs - unit).detach()) * 4**-0.5) * z).sum(), unit)
+    given = z.clone().requires_grad_()
+    (through_the_norm,) = torch.autograd.grad(F.normalize(given, dim=1), given, expected)
+    torch.testing.assert_close(grads[1], through_the_norm)
+    with pytest.raises(ValueError, match="gradient is 'scale', but must be 'straight-through' or 'scaled'"):
+        BSQQuantizer(16, gradient="scale")

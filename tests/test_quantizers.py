@@ -1,5 +1,7 @@
 """The laws of the quantizer contract, over every registered quantizer."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -209,6 +211,63 @@ def test_float32_inside_autocast(variant: str) -> None:
 def test_bfloat16_input_gives_float32_codes(variant: str) -> None:
     quantizer = build(variant).eval()
     assert quantizer(z_of((2, 8, 8), quantizer).bfloat16()).codes.dtype == torch.float32
+
+
+@every_variant
+def test_it_stays_in_float32_in_networks_of_another_precision(variant: str) -> None:
+    quantizer, moved = build(variant), build(variant).bfloat16().half().double()
+    z = z_of((2, 8, 8), quantizer)
+    assert all(
+        a.dtype == b.dtype for a, b in zip(quantizer.state_dict().values(), moved.state_dict().values(), strict=True)
+    )
+    for _ in range(3):  # also what learns inside `forward`
+        torch.manual_seed(2)
+        expected = quantizer(z)
+        torch.manual_seed(2)
+        assert same(moved(z).indices, expected.indices)
+    assert all(map(torch.equal, quantizer.state_dict().values(), moved.state_dict().values()))
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_it_computes_in_float32_whatever_the_default_dtype_is(variant: str, dtype: torch.dtype) -> None:
+    quantizer = build(variant)
+    z = z_of((2, 8, 8), quantizer)
+    found = []
+    try:
+        for default in (torch.float32, dtype):
+            torch.set_default_dtype(default)
+            torch.manual_seed(2)
+            found.append(copy.deepcopy(quantizer)(z))
+        new = quantizers.build(variant.partition("-")[0], **options_of(variant))
+        assert {value.dtype for value in new.state_dict().values() if value.is_floating_point()} <= {torch.float32}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found[0].codes, found[1].codes) and same(found[0].indices, found[1].indices)
+    assert found[0].losses == found[1].losses
+
+
+@every_variant
+def test_no_tokens_have_no_codes(variant: str) -> None:
+    quantizer = build(variant).eval()
+    quantized = quantizer(z_of((0, 8, 8), quantizer))
+    assert quantized.codes.shape == (0, quantizer.codebook_dim, 8, 8)
+    assert levels_of(quantized.indices)[-1].shape == (0, 8, 8)
+
+
+@every_variant
+def test_choosing_changes_no_state_in_training(variant: str) -> None:
+    quantizer = build(variant).train()
+    if len(quantizer.codebook_sizes) > 1:
+        pytest.skip("what is chosen is one codebook's")
+    before = copy.deepcopy(quantizer.state_dict())
+    z = z_of((2, 8, 8), quantizer)
+    torch.manual_seed(2)
+    chosen = quantizer.choose(z)
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+    assert torch.equal(copy.deepcopy(quantizer).quantize_as(z, chosen).indices, chosen)
+    torch.manual_seed(2)
+    assert torch.equal(quantizer(z).indices, chosen)
 
 
 @every_variant

@@ -1,11 +1,23 @@
 """VisualTokenizer: encode, decode, save, load."""
 
+import copy
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from vistok.codebook import interpolate
+from vistok.collapse import CollapseWatch
 from vistok.config import TrainConfig
+from vistok.devices import eval_view
+from vistok.networks import NETWORKS
+from vistok.pretrained import load_pretrained
+from vistok.quantizers import QUANTIZERS
 from vistok.tokenizer import VisualTokenizer
 
 TOY = {
@@ -18,6 +30,42 @@ TOY = {
 def toy(quantizer: str = "vq") -> VisualTokenizer:
     torch.manual_seed(0)
     return VisualTokenizer(quantizer=quantizer, **TOY)
+
+
+OPTIONS = {"fsq": {"codebook_dim": 2}, "multiscale": {"scales": [1, 2, 4]}}  # beside K = 16 and D = 4
+NETWORK_OPTIONS = {
+    "simple_cnn": {"hidden_dim": 8, "norm_out": True},
+    "vit": {"hidden_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 32, "patch_size": 4},
+}
+every_quantizer = pytest.mark.parametrize("quantizer", QUANTIZERS)
+
+
+def with_quantizer(quantizer: str, **options: Any) -> VisualTokenizer:
+    torch.manual_seed(0)
+    settings = TOY["quantizer_options"] | OPTIONS.get(quantizer, {}) | options
+    return VisualTokenizer(quantizer=quantizer, **TOY | {"quantizer_options": settings})
+
+
+def with_network(network: str) -> VisualTokenizer:
+    torch.manual_seed(0)
+    options = NETWORK_OPTIONS.get(network, {"hidden_dim": 32, "ch_mult": [1, 2]})
+    return VisualTokenizer(network=network, **TOY | {"network_options": options})
+
+
+def levels_of(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return indices if isinstance(indices, tuple) else (indices,)
+
+
+def same(indices: Tensor | tuple[Tensor, ...], others: Tensor | tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(levels_of(indices), levels_of(others), strict=True))
+
+
+@pytest.fixture
+def default_dtype() -> Iterator[Callable[[torch.dtype], None]]:
+    """Set torch's default dtype, which is put back at the end."""
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
 
 
 def images(count: int = 2) -> torch.Tensor:
@@ -33,12 +81,284 @@ def test_encode_then_decode_is_the_forward_pass(quantizer: str) -> None:
     assert output.reconstruction.shape == (2, 3, 16, 16) and output.indices.shape == (2, 4, 4)
 
 
-def test_encoding_changes_no_state_even_in_training_mode() -> None:
-    tokenizer = toy("ema").train()
-    before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+# Looking: as in eval mode, and nothing is touched.
+
+
+@every_quantizer
+def test_looking_in_training_mode_is_as_in_eval_mode_and_changes_nothing(
+    quantizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = with_quantizer(quantizer)
+    expected = copy.deepcopy(tokenizer).eval()
+    state = {name: value.clone() for name, value in tokenizer.train().state_dict().items()}
+    tokenizer.quantizer.eval()  # a freeze, which is its owner's
+    modes = [module.training for module in tokenizer.modules()]
+    numbers = torch.get_rng_state()
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a mode is set")
+
+    monkeypatch.setattr(nn.Module, "train", fail)  # `eval()` calls it too
+    for part in ("the freeze", "in training"):
+        indices = tokenizer.encode(images())
+        assert same(indices, expected.encode(images()))
+        assert torch.equal(tokenizer.decode(indices), expected.decode(indices))
+        levels = levels_of(indices)
+        torch.testing.assert_close(interpolate(tokenizer, levels, levels, 0.0), tokenizer.decode(indices))
+        interpolate(tokenizer, levels, levels, 0.5, to_codes=True)
+        if len(tokenizer.quantizer.codebook_sizes) == 1:
+            CollapseWatch(tokenizer, images())
+        assert [module.training for module in tokenizer.modules()] == modes, part
+        for module in tokenizer.quantizer.modules():
+            module.training = True
+        modes = [module.training for module in tokenizer.modules()]
+    assert all(torch.equal(value, state[name]) for name, value in tokenizer.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+
+def test_networks_whose_training_differs_are_looked_at_as_in_eval_mode() -> None:
+    tokenizer = toy()
+    last = nn.Sequential(nn.BatchNorm2d(4), nn.Dropout(0.5))
+    last.downsample_factor = 4
+    tokenizer.encoder = nn.Sequential(tokenizer.encoder, last)
+    tokenizer.train()
+    expected = copy.deepcopy(tokenizer).eval().encode(images())
+    assert torch.equal(tokenizer.encode(images()), expected)
+    assert int(last[0].num_batches_tracked) == 0
+    tokenizer.encoder = torch.compile(tokenizer.encoder, backend="eager")  # its forward pass is bound to what it wraps
+    assert torch.equal(tokenizer.encode(images()), expected)
+    assert int(last[0].num_batches_tracked) == 0
+
+
+def test_a_view_shares_weights_and_not_what_is_hooked_to_it() -> None:
+    tokenizer = toy().train()
+    view = eval_view(tokenizer)
+    assert all(a is b for a, b in zip(view.parameters(), tokenizer.parameters(), strict=True))
+    view.encoder.register_forward_hook(lambda *_: pytest.fail("the hook of a view"))
     tokenizer.encode(images())
-    assert tokenizer.training
-    assert all(torch.equal(value, before[name]) for name, value in tokenizer.state_dict().items())
+
+
+def test_a_training_beside_four_threads_that_look_is_a_training_alone() -> None:
+    def trained(looks: int) -> dict[str, Tensor]:
+        tokenizer = with_quantizer("ema", revive_after=3).train()
+        optimizer = torch.optim.SGD(tokenizer.parameters(), lr=0.1)
+        ended, begun = threading.Event(), threading.Barrier(looks + 1)
+        errors: list[BaseException] = []
+
+        def look() -> None:
+            begun.wait()
+            try:
+                while not ended.is_set():
+                    tokenizer.decode(tokenizer.encode(images()))
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=look) for _ in range(looks)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        torch.manual_seed(0)  # revival draws
+        for step in range(40):
+            batch = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(step)) * 2 - 1
+            output = tokenizer(batch)
+            (output.reconstruction.sub(batch).square().mean() + output.losses["commitment"]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ended.set()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        return tokenizer.state_dict()
+
+    alone, beside = trained(0), trained(4)
+    assert all(torch.equal(value, alone[name]) for name, value in beside.items())
+
+
+# What is taken, and what is refused.
+
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@every_quantizer
+def test_every_quantizer_works_in_networks_of_another_precision(quantizer: str, dtype: torch.dtype) -> None:
+    tokenizer = with_quantizer(quantizer).to(dtype).eval()
+    assert all(
+        value.dtype == torch.float32 for value in tokenizer.quantizer.state_dict().values() if value.is_floating_point()
+    )
+    indices = tokenizer.encode(images())
+    decoded = tokenizer.decode(indices)
+    assert decoded.dtype == dtype and decoded.shape == (2, 3, 16, 16)
+    output = tokenizer.train()(images())
+    assert output.reconstruction.dtype == dtype and output.codes.dtype == torch.float32
+    output.reconstruction.float().mean().backward()
+    assert all(value.isfinite().all() for value in tokenizer.state_dict().values())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_works_in_another_precision(network: str, dtype: torch.dtype) -> None:
+    exact = with_network(network)
+    tokenizer = copy.deepcopy(exact).to(dtype)
+    output, expected = tokenizer(images()), exact(images())
+    assert output.reconstruction.dtype == dtype
+    torch.testing.assert_close(output.z.float(), expected.z, atol=0.1, rtol=0.1)
+    output.reconstruction.float().mean().backward()
+    assert tokenizer.decode(tokenizer.encode(images()[:0])).shape == (0, 3, 16, 16)
+
+
+def test_images_and_the_default_dtype_may_be_float64(default_dtype: Callable[[torch.dtype], None]) -> None:
+    tokenizer = toy().eval()
+    indices = tokenizer.encode(images())
+    assert torch.equal(tokenizer.encode(images().double()), indices)
+    for dtype in DTYPES:
+        default_dtype(dtype)
+        assert torch.equal(tokenizer.encode(images().double()), indices)
+        new = toy().eval()
+        assert {value.dtype for value in new.state_dict().values()} == {torch.float32}
+        assert new(images()).reconstruction.dtype == torch.float32
+
+
+@every_quantizer
+def test_no_images_have_no_tokens(quantizer: str) -> None:
+    tokenizer = with_quantizer(quantizer).eval()
+    full, empty = levels_of(tokenizer.encode(images())), levels_of(tokenizer.encode(images(0)))
+    assert [(0, *level.shape[1:]) for level in full] == [tuple(level.shape) for level in empty]
+    assert tokenizer.decode(tokenizer.encode(images(0))).shape == (0, 3, 16, 16)
+
+
+GIVEN: dict[str, Callable[[Tensor], Any]] = {
+    "rows": lambda indices: indices.flatten(1),
+    "uint16": lambda indices: indices.to(torch.uint16),
+    "int32": lambda indices: indices.int(),
+    "an array": lambda indices: indices.numpy(),
+    "an array of uint16": lambda indices: indices.numpy().astype(np.uint16),
+    "a read-only array of rows": lambda indices: np.broadcast_to(indices.numpy().reshape(2, 16), (2, 16)),
+    "lists": lambda indices: indices.tolist(),
+    "lists of rows": lambda indices: indices.flatten(1).tolist(),
+    "a list of grids": list,
+    "a list of rows": lambda indices: list(indices.flatten(1).numpy()),
+    "a tuple of one level": lambda indices: (indices,),
+    "a list of one level": lambda indices: [indices.numpy()],
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_decode_takes_what_generators_give(given: str) -> None:
+    tokenizer = toy()
+    indices = tokenizer.encode(images())
+    expected = tokenizer.decode(indices)
+    assert torch.equal(tokenizer.decode(GIVEN[given](indices)), expected)
+
+
+def test_decode_takes_one_image_of_the_tokenizers_own_grid() -> None:
+    tokenizer = toy()
+    indices = tokenizer.encode(images())
+    expected = tokenizer.decode(indices[:1])
+    for one in (
+        indices[0],
+        indices[0].numpy(),
+        indices[0].tolist(),
+        indices[0].flatten(),
+        indices[0].flatten().tolist(),
+    ):
+        assert torch.equal(tokenizer.decode(one), expected)
+
+
+LEVELS: dict[str, Callable[[tuple[Tensor, ...]], Any]] = {
+    "a list": list,
+    "arrays": lambda levels: [level.numpy().astype(np.uint16) for level in levels],
+    "lists": lambda levels: [level.tolist() for level in levels],
+    "rows of each level": lambda levels: tuple(level.flatten(1) for level in levels),
+    "rows of all levels": lambda levels: torch.cat([level.flatten(1) for level in levels], 1).to(torch.uint16),
+    "an array of them": lambda levels: torch.cat([level.flatten(1) for level in levels], 1).numpy().astype(np.uint16),
+    "lists of them": lambda levels: torch.cat([level.flatten(1) for level in levels], 1).tolist(),
+}
+
+
+@pytest.mark.parametrize("given", LEVELS)
+@pytest.mark.parametrize("quantizer", ["residual", "grouped", "multiscale"])
+def test_decode_takes_several_levels_as_generators_give_them(quantizer: str, given: str) -> None:
+    tokenizer = with_quantizer(quantizer)
+    count = len(tokenizer.quantizer.codebook_sizes)  # as many images as levels: rows are not mistaken for levels
+    levels = tokenizer.encode(images(count))
+    assert torch.equal(tokenizer.decode(LEVELS[given](levels)), tokenizer.decode(levels))
+
+
+def test_one_level_of_a_quantizer_that_can_have_several_is_a_tuple_or_not() -> None:
+    tokenizer = with_quantizer("residual", num_levels=1)
+    levels = tokenizer.encode(images())
+    assert torch.equal(tokenizer.decode(levels[0]), tokenizer.decode(levels))
+
+
+ONE_LEVEL = r"Indices must be integers in \[0, 16\), \[B, 4, 4\] or \[B, 16\] or another \[B, h, w\], not "
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (torch.zeros(2, 4, 4), ONE_LEVEL + r"torch\.float32 \[2, 4, 4\]\. Whole numbers become indices"),
+        (np.zeros((2, 16)), ONE_LEVEL + r"float64 \[2, 16\]"),
+        (torch.zeros(2, 4, 4, dtype=torch.bool), ONE_LEVEL + r"torch\.bool \[2, 4, 4\]"),
+        (torch.zeros(2, 25, dtype=torch.int64), ONE_LEVEL + r"torch\.int64 \[2, 25\]"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.int64), ONE_LEVEL + r"torch\.int64 \[2, 1, 4, 4\]"),
+        (torch.tensor(3), ONE_LEVEL + r"torch\.int64 \[\]"),
+        (3, ONE_LEVEL + "int"),
+        (None, ONE_LEVEL + "NoneType"),
+        ([], ONE_LEVEL + "an empty list"),
+        ([[1, 2], [3]], ONE_LEVEL + "2 parts"),
+        ([["a"]], ONE_LEVEL),
+        ([torch.zeros(2, 4, 4, dtype=torch.int64)] * 2, "There are 2 levels of indices, but the tokenizer has 1"),
+        (np.full((1, 4, 4), 2**63, np.uint64), "is outside of this tokenizer's codebook"),
+    ],
+)
+def test_indices_that_mean_nothing_plain_are_refused(wrong: object, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        toy().decode(wrong)
+
+
+def test_levels_that_do_not_fit_are_refused() -> None:
+    tokenizer = with_quantizer("multiscale")
+    coarse, middle, fine = tokenizer.encode(images())
+    several = r"a tuple of 3, \[B, 1, 1\], \[B, 2, 2\], \[B, 4, 4\], or one \[B, 21\], not "
+    for wrong, sentence in (
+        (fine, several + r"torch\.int64 \[2, 4, 4\]"),
+        ([level.float() for level in (coarse, middle, fine)], several + r"3 parts: torch\.float32 \[2, 1, 1\]"),
+        ((coarse, fine), "There are 2 levels of indices, but the tokenizer has 3"),
+        ((coarse[:1], middle, fine), "The levels are of 1 and 2 and 2 images"),
+        ((fine, middle, coarse), r"The levels of indices are \[2, 4, 4\], .* but those whose last is \[2, 1, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            tokenizer.decode(wrong)
+
+
+def test_images_may_be_arrays_and_go_a_little_beyond() -> None:
+    tokenizer = toy()
+    expected = tokenizer.encode(images())
+    for given in (images().numpy(), images().double().numpy(), np.flip(images().flip(3).numpy(), 3)):
+        assert torch.equal(tokenizer.encode(given), expected)
+    checked = torch.ones(1, 1, 8, 8)
+    checked[..., ::2, ::2] = checked[..., 1::2, 1::2] = -1
+    enlarged = nn.functional.interpolate(checked.expand(-1, 3, -1, -1), (16, 16), mode="bicubic")
+    assert enlarged.max() > 1.05
+    tokenizer.encode(enlarged)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ((images() + 1) * 127.5, r"reach from .* to 25\d.*: images / 127\.5 - 1 maps \[0, 255\] there"),
+        (torch.full((1, 3, 16, 16), -2.1), "mean 0.5 and standard deviation 0.5"),
+        (images() * 127, r"Images must be in \[-1, 1\], but these reach from -12"),
+        (images() * torch.nan, "hold NaN"),
+        (images() / 0, "reach from -inf to inf"),
+    ],
+)
+def test_images_clearly_out_of_range_are_refused(wrong: Tensor, sentence: str) -> None:
+    for look in (toy().encode, toy().eval(), toy().train(), toy().check_images, toy().half().encode):
+        with pytest.raises(ValueError, match=sentence):
+            look(wrong)
 
 
 @pytest.mark.parametrize("quantizer", ["vq", "ema"])
@@ -74,8 +394,15 @@ def test_weights_of_another_architecture_are_refused_by_name(tmp_path: Path) -> 
     ("wrong", "sentence"),
     [
         (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "to_float converts uint8"),
-        (torch.zeros(3, 16, 16), r"must be float \[B, 3, H, W\]"),
-        (torch.zeros(2, 1, 16, 16), r"must be float \[B, 3, H, W\]"),
+        (torch.zeros(2, 16, 16, 3, dtype=torch.uint8), r"to_float\(images\.permute\(0, 3, 1, 2\)\)"),
+        (torch.zeros(2, 3, 16, 16, dtype=torch.int64), r"to_float converts int64 in \[0, 255\]"),
+        (np.zeros((2, 3, 16, 16), np.uint8), "to_float converts uint8"),
+        (torch.zeros(3, 16, 16), r"must be float \[B, 3, H, W\] .* not .* \[3, 16, 16\]\. .* images\[None\]"),
+        (torch.zeros(2, 1, 16, 16), r"must be float \[B, 3, H, W\] .* images\.expand\(-1, 3, -1, -1\)"),
+        (torch.zeros(2, 4, 16, 16), r"images\[:, :3\]"),
+        (torch.zeros(2, 16, 16, 3), r"images\.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(16, 16, 3), r"images\.permute\(2, 0, 1\)\[None\]"),
+        ([1.0], r"must be a float tensor \[B, 3, H, W\] in \[-1, 1\], not list"),
         (torch.zeros(2, 3, 18, 16), "18 is not divisible by the downsample factor 4 .* nearest that is: 16"),
     ],
 )
@@ -122,6 +449,44 @@ def test_the_hubs_mixin_reads_what_it_wrote(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(VisualTokenizer.from_pretrained("saved").encode(images), tokenizer.encode(images))
     plain = VisualTokenizer.load(tmp_path / "saved")
     assert torch.equal(plain.encode(images), tokenizer.encode(images))
+
+
+def test_loading_puts_the_networks_into_another_precision(tmp_path: Path) -> None:
+    tokenizer = toy("ema")
+    tokenizer.save(tmp_path)
+    for loaded in (
+        VisualTokenizer.load(tmp_path, dtype=torch.bfloat16),
+        load_pretrained(tmp_path, dtype="bfloat16"),
+        VisualTokenizer.from_pretrained(tmp_path, dtype=torch.bfloat16, device="cpu"),
+        VisualTokenizer.from_pretrained(tmp_path, torch_dtype="torch.bfloat16", device_map="auto"),
+        VisualTokenizer.from_pretrained(tmp_path, torch_dtype="bfloat16", dtype=torch.bfloat16),
+    ):
+        assert {parameter.dtype for parameter in loaded.encoder.parameters()} == {torch.bfloat16}
+        assert loaded.quantizer.ema_sum.dtype == torch.float32 and not loaded.training
+    assert all(weight.is_meta for weight in VisualTokenizer.from_pretrained(tmp_path, device="meta").parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"torch_dtyp": torch.float16}, "from_pretrained has no option 'torch_dtyp'; did you mean 'torch_dtype'?"),
+        ({"typo": 1}, "from_pretrained has no option 'typo'; .*Known: .*device"),
+        ({"image_size": 32}, "from_pretrained has no option 'image_size'"),  # of config.json, which holds another
+        ({"dtype": "float61"}, "dtype is 'float61'; did you mean 'float64'."),
+        ({"torch_dtype": torch.int64}, "dtype is 'int64'; .*Known: bfloat16"),
+        (
+            {"dtype": "float16", "torch_dtype": "float32"},
+            "dtype is .*float16.* and torch_dtype is .*float32.*: give one",
+        ),
+        ({"device": "gpu"}, "device is 'gpu', but there is no such one here"),
+        ({"device": "cpu", "device_map": "meta"}, "device is 'cpu' and device_map is 'meta': give one"),
+        ({"device_map": {"": 0}}, "device is .*, but there is no such one here"),
+    ],
+)
+def test_options_of_from_pretrained_are_heard_or_refused(tmp_path: Path, options: dict, sentence: str) -> None:
+    toy().save(tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        VisualTokenizer.from_pretrained(tmp_path, **options)
 
 
 def test_the_fields_of_the_configuration_that_describe_a_tokenizer() -> None:

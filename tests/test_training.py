@@ -69,6 +69,41 @@ def crash_at(trainer: Trainer, step: int) -> None:
     trainer.train_step = failing  # type: ignore[method-assign]
 
 
+ADVERSARIAL = {"discriminator": "patchgan", "adversarial_weight": 0.5, "image_size": 32, "hidden_dim": 8}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bfloat16"},
+        {"precision": "bfloat16", "quantizer": "gumbel", "logit_laplace_weight": 1.0, "accumulate": 2},
+        {"precision": "bfloat16", "lecam_weight": 0.1, "adversarial_adaptive": True} | ADVERSARIAL,
+        {"precision": "float32", "r1_weight": 1.0, "gradient_clip": 1.0} | ADVERSARIAL,
+    ],
+    ids=str,
+)
+def test_autocast_outside_changes_nothing_that_is_trained(toy: Toy, tmp_path: Path, settings: dict[str, Any]) -> None:
+    settings |= {"steps": 3, "report_every": 1}
+    plain = trained(toy(**settings), tmp_path / "plain")
+    with torch.autocast("cpu", torch.bfloat16):  # whose cache of weights lasts as long
+        inside = trained(toy(**settings), tmp_path / "inside")
+    assert_same_weights(inside.tokenizer.state_dict(), plain.tokenizer.state_dict())
+    if plain.adversary:
+        assert_same_weights(inside.adversary.discriminator.state_dict(), plain.adversary.discriminator.state_dict())
+    assert log_without_rates(inside.run) == log_without_rates(plain.run)
+
+
+def test_another_default_dtype_is_refused_before_training(toy: Toy) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(
+            ValueError, match=r"default dtype is torch\.float64, but .*set_default_dtype\(torch\.float32\)"
+        ):
+            opened(toy())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("quantizer", ["vq", "ema"])
 def test_the_loss_falls(toy: Toy, quantizer: str) -> None:
     config = toy(quantizer=quantizer, hidden_dim=32, batch_size=16, lr=3e-3, steps=60, report_every=10)

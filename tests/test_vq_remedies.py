@@ -265,7 +265,7 @@ def test_bad_options_are_refused() -> None:
             quantizers.build(name, codebook_size=16, codebook_dim=4, gradient="rotate")
         with pytest.raises(ValueError, match="revive_after is 0, but must be at least 1 step"):
             quantizers.build(name, codebook_size=16, codebook_dim=4, revive_after=0)
-    with pytest.raises(ValueError, match="entropy_temperature is 0, but must be above 0; 0.01 is usual"):
+    with pytest.raises(ValueError, match=r"entropy_temperature is 0\.0, but must be above 0; 0\.01 is usual"):
         quantizers.build("vq", codebook_size=16, codebook_dim=4, entropy_temperature=0)
     with pytest.raises(ValueError, match="no option 'entropy_temperature'"):
         quantizers.build("ema", codebook_size=16, codebook_dim=4, entropy_temperature=0.01)

@@ -76,6 +76,7 @@ class Adversary:
         Returns:
             unweighted losses and mean logits, detached.
         """
+        torch.clear_autocast_cache()  # with autocast on outside too it holds the weights of the step before
         with self._autocast():
             # Two passes: one over both halves would mix their batch statistics.
             real, fake = self._model(images).float(), self._model(reconstruction.detach()).float()

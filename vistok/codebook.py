@@ -3,13 +3,13 @@
 Nothing here looks at a dataset: these are properties of a tokenizer. What images do with its codes is in `vistok.encoded`.
 """
 
-import weakref
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vistok.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
 
 TOKENS_AT_A_TIME = 8192  # decoded together
@@ -96,7 +96,7 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
     for part in codes.split(max(1, TOKENS_AT_A_TIME // side**2)):
         filled = [torch.full((len(part), *shape), n, device=device) for n, shape in zip(neutral, shapes, strict=True)]
         filled[level] = part.to(device)[:, None, None].expand(-1, *shapes[level])
-        images = tokenizer.decode(tuple(filled) if len(filled) > 1 else filled[0])  # [m, 3, f*side, f*side]
+        images = tokenizer.decode(tuple(filled))  # [m, 3, f*side, f*side]
         if pyramid:
             images = F.interpolate(images, (factor, factor), mode="area")
         else:
@@ -106,20 +106,9 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
 
 
 def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
-    """Return the height and width, in tokens, of each level's grid, for images of the tokenizer's size.
-
-    Found once a tokenizer, by encoding an image: of a large network that takes much longer than decoding a few codes.
-    """
-    if tokenizer not in _GRIDS:
-        size = tokenizer.image_size
-        indices = tokenizer.encode(torch.zeros(1, 3, size, size, device=next(tokenizer.parameters()).device))
-        _GRIDS[tokenizer] = [
-            tuple(level.shape[1:]) for level in (indices if isinstance(indices, tuple) else (indices,))
-        ]
-    return _GRIDS[tokenizer]
-
-
-_GRIDS: "weakref.WeakKeyDictionary[VisualTokenizer, list[tuple[int, int]]]" = weakref.WeakKeyDictionary()
+    """Return the height and width, in tokens, of each level's grid, for images of the tokenizer's size."""
+    side = tokenizer.image_size // tokenizer.downsample_factor
+    return tokenizer.quantizer.grids(side, side)
 
 
 def poster(tiles: Tensor, columns: int, order: Tensor | None = None, gap: int = 0) -> Tensor:
@@ -165,15 +154,7 @@ def interpolate(
     Returns:
         float [B, 3, H, W] in [-1, 1].
     """
-    quantizer, device = tokenizer.quantizer, next(tokenizer.parameters()).device
-    a, b = (quantizer.indices_to_codes(_as_given(levels, device)) for levels in (start, end))  # [B, D, h, w]
+    quantizer = eval_view(tokenizer.quantizer)
+    a, b = (quantizer.levels_to_codes(tokenizer.as_levels(levels)) for levels in (start, end))  # [B, D, h, w]
     mixed = torch.lerp(a, b, share)
-    if to_codes:
-        mixed = quantizer(mixed).codes
-    return tokenizer.decoder(mixed).clamp(-1, 1)
-
-
-def _as_given(levels: tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:
-    """Return the indices as a tokenizer takes them: a tensor where there is one level, else a tuple."""
-    moved = tuple(level.to(device) for level in levels)
-    return moved if len(moved) > 1 else moved[0]
+    return tokenizer.decode_codes(quantizer(mixed).codes if to_codes else mixed)

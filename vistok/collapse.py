@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vistok.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
 
 
@@ -52,13 +53,13 @@ class CollapseWatch:
             images: float [N, 3, H, W] in [-1, 1], whose tokens are looked at.
 
         Raises:
-            ValueError: there are several codebooks.
+            ValueError: there are several codebooks; the images do not fit.
         """
         if len(tokenizer.quantizer.codebook_sizes) != 1:
             raise ValueError(
                 f"The tokenizer has {len(tokenizer.quantizer.codebook_sizes)} codebooks, but only one can be watched."
             )
-        self._tokenizer, self._images = tokenizer, images
+        self._tokenizer, self._images = tokenizer, tokenizer.check_images(images)
         self._first = tokenizer.quantizer.codebook.detach().clone()
         self.moments: list[Moment] = []
         self.look(0)
@@ -66,9 +67,7 @@ class CollapseWatch:
     @torch.no_grad()
     def look(self, step: int) -> Moment:
         """Add a moment to `moments`, and return it."""
-        training = self._tokenizer.training
-        output = self._tokenizer.eval()(self._images.to(self._first.device))  # an EMA codebook would move otherwise
-        self._tokenizer.train(training)
+        output = eval_view(self._tokenizer)(self._images)  # an EMA codebook would move otherwise
         outputs = output.z.permute(0, 2, 3, 1).flatten(0, 2).float()  # [N*h*w, D]
         codebook = self._tokenizer.quantizer.codebook
         variances, directions = torch.linalg.eigh(

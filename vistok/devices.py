@@ -1,11 +1,19 @@
-"""Where and how exactly something is computed: the device, plain float32 on it, and the threads of the CPU."""
+"""Where and how exactly something is computed: the device, eval mode and plain float32 on it, and the threads of the CPU."""
 
 import contextlib
+import copy
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
+from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_EXACTNESS = threading.RLock()  # TF32 and the choice of a GPU's algorithms are settings of the process, not of a thread
 
 
 def usable_device(given: str | torch.device | None = None) -> torch.device:
@@ -14,9 +22,42 @@ def usable_device(given: str | torch.device | None = None) -> torch.device:
         given = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         return torch.empty(0, device=given).device
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a PyTorch built without CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:  # an unknown name; a PyTorch built without CUDA; no name
         reason = str(error).split("\n")[0].strip().rstrip(".:")
         raise ValueError(f"device is {str(given)!r}, but there is no such one here: {reason}.") from error
+
+
+def check_default_dtype() -> None:
+    """Raise ValueError where torch's default dtype is not float32, in which weights are drawn and metrics are computed."""
+    default = torch.get_default_dtype()
+    if default != torch.float32:
+        raise ValueError(
+            f"torch's default dtype is {default}, but training and metrics are in float32, and would give other numbers: "
+            "torch.set_default_dtype(torch.float32) first. Tokenizers encode and decode whatever it is."
+        )
+
+
+def eval_view(module: Module, device: torch.device | None = None) -> Module:
+    """Return a module in eval mode on the very weights and buffers of one that is left as it is, whatever its mode.
+
+    `eval()` and `train()` would change a module that another thread trains, and undo the modes that its owner gave to some of
+    its parts. What has no batch statistics and no state in eval mode can be looked at through a view while it is trained.
+
+    Args:
+        module: it and its parts are copied, their parameters and buffers are not.
+        device: where to look from; None: where the module is. On another device the weights are copies.
+    """
+    module = module._modules.get("_orig_mod", module)  # of torch.compile, which would run the module that it compiled
+    view = object.__new__(type(module))
+    # Dictionaries are copied too: what is hooked to the view stays there.
+    attributes = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(module).items()}
+    vars(view).update(attributes, training=False, _compiled_call_impl=None)
+    for name, part in module._modules.items():
+        view._modules[name] = None if part is None else eval_view(part)
+    here = next(module.parameters(), None)
+    if device is not None and here is not None and here.device != device:
+        return copy.deepcopy(view).to(device)
+    return view
 
 
 @contextlib.contextmanager
@@ -24,20 +65,28 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     """Compute in plain float32, the same at every time.
 
     No autocast from outside and no TF32, which move codes and Inception's features; no choice of convolutions by their speed,
-    which differs.
+    which differs. On a GPU a training in another thread waits for the end, between two of its steps.
     """
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-            ),
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    with undisturbed(device):
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with (
+                torch.autocast(device.type, enabled=False),
+                torch.backends.cudnn.flags(
+                    enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+                ),
+            ):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Compute as exactly as PyTorch is set to, while no other thread is in `exact_float32`; a CPU has no such settings."""
+    with contextlib.nullcontext() if device.type == "cpu" else _EXACTNESS:
+        yield
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from vistok.codebook import to_uint8
 from vistok.config import checked
 from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
-from vistok.devices import exact_float32, usable_device
+from vistok.devices import eval_view, exact_float32, usable_device
 from vistok.files import readable
+from vistok.inputs import as_images, begin_range_check, end_range_check
 from vistok.metrics import CodebookUsage
 from vistok.pretrained import load_pretrained
 from vistok.tokenizer import VisualTokenizer
@@ -67,30 +68,19 @@ class EncodedImages:
         Args:
             tokenizer: that encoded them.
             images: a dataset, or uint8 [N, 3, H, W].
-            indices: int64 [N, h, w] in [0, K), or a tuple of one per level.
+            indices: of the first images, as `VisualTokenizer.decode` takes them.
             name: what to call the tokenizer.
 
         Raises:
-            ValueError: there are no images; their size does not fit; the indices are of another K, number or grid.
+            ValueError: there are no images; their size does not fit; the indices are of another K, number or grid, or are
+                refused by `VisualTokenizer.decode`.
         """
         self.tokenizer, self.name, self._images = tokenizer, name, images
-        levels = indices if isinstance(indices, tuple) else (indices,)
-        sizes = tokenizer.quantizer.codebook_sizes
         if len(images) == 0:
             raise ValueError(NO_IMAGES)
-        if len(levels) != len(sizes):
-            raise ValueError(
-                f"There are {len(levels)} levels of indices, but the tokenizer has {len(sizes)} codebooks."
-            )
-        for level, size in zip(levels, sizes, strict=True):
-            if len(level) > len(images):
-                raise ValueError(f"There are indices of {len(level)} images, but only {len(images)} images.")
-            wrong = level[(level < 0) | (level >= size)]
-            if len(wrong):
-                raise ValueError(
-                    f"Index {int(wrong[0])} is outside of this tokenizer's codebook of {size} codes, 0 to {size - 1}: the "
-                    "indices are of another tokenizer."
-                )
+        levels = tokenizer.as_levels(indices)
+        if len(levels[0]) > len(images):
+            raise ValueError(f"There are indices of {len(levels[0])} images, but only {len(images)} images.")
         self.tokens = [level.to(torch.int32).cpu().numpy() for level in levels]
         size = self.pixels([0]).shape[2]
         tokenizer.check_size(size, size)
@@ -112,7 +102,7 @@ class EncodedImages:
     def open(
         cls,
         tokenizer: str | Path | VisualTokenizer,
-        dataset: str | Tensor = "photos",
+        dataset: str | Tensor | np.ndarray = "photos",
         *,
         split: str = "test",
         data_root: str | Path | None = None,
@@ -127,12 +117,13 @@ class EncodedImages:
 
         Args:
             tokenizer: a run directory, a saved tokenizer, an official checkpoint (its file or its name), or a tokenizer.
-            dataset, split, data_root: as in `open_dataset`; or images, float [N, 3, H, W] in [-1, 1] or uint8.
+            dataset, split, data_root: as in `open_dataset`; or images, float [N, 3, H, W] in [-1, 1] or uint8, a tensor or an
+                array.
             image_size: pixels, height and width; None: the tokenizer's.
             max_images: the first so many only; None: all.
             tokens: folder of a file of tokens (`vistok.tokens`) of this tokenizer and this dataset; None: encode now.
             batch_size: images at a time.
-            device: None: a GPU where there is one, or else the CPU.
+            device: None: a GPU where there is one, or else the CPU; of a tokenizer, where it is.
             progress: show a bar.
 
         Raises:
@@ -145,14 +136,15 @@ class EncodedImages:
         if not isinstance(tokenizer, VisualTokenizer):
             name = Path(tokenizer).name
             tokenizer = load_pretrained(tokenizer)
-        tokenizer = tokenizer.to(usable_device(device)).eval()
+            tokenizer = tokenizer.to(usable_device(device))
+        elif device is not None:  # a view, since somebody may train it: its mode and its place stay
+            tokenizer = eval_view(tokenizer, usable_device(device))
         if isinstance(dataset, str):
             size = tokenizer.image_size if image_size is None else image_size
             tokenizer.check_size(size, size)
             images = open_dataset(dataset, split, size, data_root=data_root)
         else:
-            images = dataset if dataset.dtype == torch.uint8 else to_uint8(dataset)
-            images = images[:max_images]
+            images = _as_uint8(tokenizer, dataset)[:max_images]
         number = min(len(images), max_images or len(images))
         if tokens is not None:
             file = TokenFile.open(tokens)
@@ -205,9 +197,7 @@ class EncodedImages:
 
     def decode(self, indices: tuple[Tensor, ...]) -> Tensor:
         """Return the images of tokens, float [n, 3, H, W] in [-1, 1], on the CPU."""
-        device = next(self.tokenizer.parameters()).device
-        levels = tuple(level.to(device) for level in indices)
-        return self.tokenizer.decode(levels if len(levels) > 1 else levels[0]).cpu()
+        return self.tokenizer.decode(indices).cpu()
 
     def psnr(self, rows: Sequence[int]) -> np.ndarray:
         """Return the PSNR of some reconstructions in dB, float64 [n]; infinite where nothing differs."""
@@ -339,6 +329,23 @@ class EncodedImages:
         return UsageCurve(tokens, seen, expected, in_queue)
 
 
+def _as_uint8(tokenizer: VisualTokenizer, images: Tensor | np.ndarray) -> Tensor:
+    """Return images that are given as they are, float in [-1, 1] or uint8, as uint8 [N, 3, H, W].
+
+    Raises:
+        ValueError: they have another shape or dtype, or are clearly out of range.
+    """
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8:
+        images = torch.from_numpy(images.copy())
+    if isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == 3:
+        tokenizer.check_size(*images.shape[2:])
+        return images
+    images = as_images(images)
+    tokenizer.check_size(*images.shape[2:])
+    end_range_check(begin_range_check(images))
+    return to_uint8(images).cpu()
+
+
 @torch.no_grad()
 def _encode(
     tokenizer: VisualTokenizer, images: ImageDataset | Tensor, number: int, batch_size: int, progress: bool
@@ -348,9 +355,6 @@ def _encode(
     if number == 0:
         raise ValueError(NO_IMAGES)
     if isinstance(images, Tensor):
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"Images must be [N, 3, H, W], not {list(images.shape)}.")
-        tokenizer.check_size(*images.shape[2:])
         batches: Any = images.split(batch_size)
     else:
         batches = eval_batches(images, batch_size)

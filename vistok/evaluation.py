@@ -11,7 +11,6 @@ Several processes share the images, each once, and all come to the record of one
 """
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
 import functools
@@ -19,7 +18,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +29,7 @@ from tqdm import tqdm
 
 from vistok.config import checked, resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, same_images, share, to_float
-from vistok.devices import exact_float32, usable_device
+from vistok.devices import check_default_dtype, eval_view, exact_float32, usable_device
 from vistok.files import check_writable, say
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.processes import of_all_processes, process_state, rank_and_number
@@ -131,7 +130,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a tokenizer on a split of a dataset.
 
-    The tokenizer is evaluated in eval mode, and left in the mode and on the device that it had. In a run of several
+    The tokenizer is evaluated as in eval mode, and left as it is. In a run of several
     processes call this in all of them, each with a device of its own.
 
     Args:
@@ -157,6 +156,7 @@ def evaluate(
         FileNotFoundError: `rfid_weights` or the folder `lpips` does not exist.
     """
     checked("rfid", bool, rfid)
+    check_default_dtype()
     size = tokenizer.image_size if image_size is None else image_size
     for name, value in (("image_size", size), ("batch_size", batch_size), ("max_images", max_images)):
         if checked(name, int | None, value) is not None and value < 1:
@@ -196,12 +196,13 @@ def evaluate(
     mine = share(range(num_images), rank, num_processes)
     for metric in (*metrics.values(), *usages):
         _move(metric, device)
+    tokenizer = eval_view(tokenizer, device)
+    others = {str(weight.dtype).removeprefix("torch.") for weight in tokenizer.parameters()} - {"float32"}
     networks = [tokenizer, *(network for metric in metrics.values() for network in metric.children())]
 
     start = time.perf_counter()
     data_seconds = 0.0
     with (
-        _in_eval_mode(tokenizer, device),
         exact_float32(device),
         torch.inference_mode(),
         _Stopwatch(networks, device) as stopwatch,
@@ -260,7 +261,8 @@ def evaluate(
             "rfid": rfid,
             "lpips": lpips if lpips in LPIPS_CHOICES else "folder",  # a record names no machine's folders
             "weights_sha256": {n: m.weights_sha256 for n, m in metrics.items() if isinstance(m, LPIPS | RFID)},
-        },
+        }
+        | ({"dtype": ", ".join(sorted(others))} if others else {}),  # of networks that are not in float32
         seconds={name: round(value, 3) for name, value in seconds.items()},
         provenance=provenance(device)
         | {
@@ -335,20 +337,6 @@ def _move(metric: Metric, device: torch.device) -> None:
         metric.to(device)
     for network in metric.children():
         network.to(device)
-
-
-@contextlib.contextmanager
-def _in_eval_mode(tokenizer: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put a tokenizer on a device and in eval mode, and back at the end."""
-    before = next(tokenizer.parameters()).device
-    modes = {module: module.training for module in tokenizer.modules()}
-    tokenizer.to(device).eval()
-    try:
-        yield
-    finally:
-        tokenizer.to(before)
-        for module, training in modes.items():
-            module.training = training
 
 
 class _Stopwatch:

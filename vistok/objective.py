@@ -48,7 +48,9 @@ class Objective:
             model: a `VisualTokenizer`, wrapped or not.
             images: float32 [B, 3, H, W] in [-1, 1].
         """
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        # Without autocast's cache of weights: where autocast is on outside too, it outlasts the step that moves them, and it is
+        # one for all threads, of which another may look at the tokenizer.
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False):
             output = model(images)
             perceptual = self.perceptual(output.reconstruction, images) if self.perceptual else None
         losses = {

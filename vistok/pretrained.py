@@ -46,9 +46,10 @@ import yaml
 from torch import Tensor
 
 from vistok.config import PACKAGE, nearest, resolve_path
+from vistok.devices import usable_device
 from vistok.files import say, shown
 from vistok.quantizers import QUANTIZERS
-from vistok.tokenizer import VisualTokenizer
+from vistok.tokenizer import VisualTokenizer, floating_dtype
 from vistok.weights import first_line, unwrapped
 
 
@@ -211,6 +212,7 @@ def load_pretrained(
     quantizer: str | None = None,
     levels: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
 ) -> VisualTokenizer:
     """Load an official checkpoint, or a tokenizer of this package; executes nothing in it, prints what it found.
 
@@ -226,7 +228,7 @@ def load_pretrained(
         quantizer: a key of `QUANTIZERS`, where the tensors do not tell (visual-tokenizer-pytorch); None: as that
             configuration says, or else `vq` where there is a codebook.
         levels: of `fsq`, an integer for each channel; None: as that configuration says.
-        device: where to put it.
+        device, dtype: as of `VisualTokenizer.load`.
 
     Returns:
         the tokenizer, in eval mode.
@@ -237,6 +239,7 @@ def load_pretrained(
             are missing, unexpected or of another shape (named as in the file), or it has no such weights, or what it is of
             must be said.
     """
+    device, dtype = usable_device(device), floating_dtype(dtype)
     path = official_file(str(path)) if str(path) in reference_checkpoints() else resolve_path(path)
     if format is not None and format not in FORMATS:
         raise ValueError(f"There is no checkpoint format {format!r}; {nearest(format, FORMATS)}")
@@ -250,7 +253,7 @@ def load_pretrained(
                 f"{path} is a tokenizer of this package: format, weights, l2_norm, quantizer and levels are in it; leave "
                 "them out."
             )
-        return VisualTokenizer.load(path if path.is_dir() else path.parent, device)
+        return VisualTokenizer.load(path if path.is_dir() else path.parent, device, dtype)
 
     with contextlib.ExitStack() as files:
         with _unreadable_as_value_error(path):
@@ -284,7 +287,7 @@ def load_pretrained(
             "Nothing says how this codebook is searched: it is read as vq, by distance. Give l2_norm=True where its codes are "
             "l2-normalised, quantizer='ibq' where the largest dot product counts, or keep its config-<time>.yaml beside it."
         )
-    return tokenizer.eval()
+    return tokenizer.to(dtype).eval() if dtype else tokenizer.eval()
 
 
 def reference_checkpoints() -> dict[str, dict[str, Any]]:

@@ -3,21 +3,23 @@
 A saved tokenizer is a directory with `model.safetensors` and `config.json`; nothing in it is executed when it is loaded.
 """
 
-import contextlib
 import dataclasses
+import inspect
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import safetensors.torch
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
 from vistok import networks, quantizers
-from vistok.config import TrainConfig, call_with_options, resolve_path
+from vistok.config import TrainConfig, call_with_options, nearest, resolve_path
+from vistok.devices import eval_view, usable_device
 from vistok.files import replace_file, strict_json
+from vistok.inputs import as_images, as_levels, begin_range_check, end_range_check
 from vistok.weights import first_line, unwrapped
 
 
@@ -91,6 +93,8 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         self.image_size = image_size
         self.downsample_factor: int = self.encoder.downsample_factor
         self.check_size(image_size, image_size)
+        if torch.get_default_dtype() != torch.float32:
+            self.float()  # weights that are loaded keep their precision, and another one is asked for by name
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self:
@@ -125,51 +129,83 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         """Encode, quantize and decode.
 
         Args:
-            images: float [B, 3, H, W] in [-1, 1], H and W multiples of `downsample_factor`.
+            images: as of `encode`. In training mode their range is looked at on a CPU only: elsewhere that would wait for the
+                device at every step.
+
+        Raises:
+            ValueError: as of `encode`.
         """
-        self._check_images(images)
+        images = self._as_images(images)
+        looks = not self.training or images.device.type == "cpu"
+        bounds = begin_range_check(images) if looks else None
         z = self.encoder(images)  # [B, D, h, w]
         quantized = self.quantizer(z)
-        reconstruction = self.decoder(quantized.codes)  # [B, 3, H, W]
+        reconstruction = self.decoder(quantized.codes.to(_weight_of(self.decoder).dtype))  # [B, 3, H, W]
+        end_range_check(bounds)
         return TokenizerOutput(reconstruction, quantized.indices, quantized.codes, z, quantized.losses)
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the indices of images; changes no state, in training mode neither.
+    def encode(self, images: Tensor | np.ndarray) -> Tensor | tuple[Tensor, ...]:
+        """Return the indices of images, as in eval mode; changes no state and no mode, in training mode neither.
+
+        Another thread may train the tokenizer meanwhile: it trains what it would train alone.
 
         Args:
-            images: float [B, 3, H, W] in [-1, 1], H and W multiples of `downsample_factor`.
+            images: float [B, 3, H, W] in [-1, 1], a little beyond for resampled ones; H and W multiples of
+                `downsample_factor`. They are brought to the device and the dtype of the encoder.
 
         Returns:
             int64 [B, H/f, W/f] in [0, K), or a tuple of one per level or group.
 
         Raises:
-            ValueError: the images have another shape or dtype.
+            ValueError: the images have another shape or dtype, or are clearly out of range.
         """
-        self._check_images(images)
-        with self._evaluating():
-            return self.quantizer(self.encoder(images)).indices
+        images = self._as_images(images)
+        view = eval_view(self)
+        with _without_cached_casts(images.device):
+            bounds = begin_range_check(images)
+            indices = view.quantizer(view.encoder(images)).indices
+            end_range_check(bounds)  # here, where whoever takes the indices waits for the device anyway
+        return indices
 
     @torch.no_grad()
-    def decode(self, indices: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Return the images of indices.
+    def decode(self, indices: Tensor | np.ndarray | list | tuple) -> Tensor:
+        """Return the images of indices, as in eval mode; changes no state and no mode.
 
         Args:
-            indices: int64 [B, h, w] in [0, K), or a tuple of one per level or group.
+            indices: integers [B, h, w] in [0, K) of any dtype, or a tuple or list of one per level or group; on the
+                tokenizer's own grid also [B, h*w], [h, w], or [B, tokens of all levels]. Arrays and lists are taken too.
 
         Returns:
-            float [B, 3, f*h, f*w] in [-1, 1].
+            float [B, 3, f*h, f*w] in [-1, 1], in the dtype of the decoder.
 
         Raises:
-            ValueError: an index is not in [0, K).
+            ValueError: an index is not an integer in [0, K), or it is not plain what the shape means.
         """
-        levels = indices if isinstance(indices, tuple) else (indices,)
-        for level, size in zip(levels, self.quantizer.codebook_sizes, strict=True):
-            if level.numel() and not ((low := int(level.min())) >= 0 and (high := int(level.max())) < size):
-                wrong = low if low < 0 else high
-                raise ValueError(f"Index {wrong} is outside of this tokenizer's codebook: [0, {size}).")
-        with self._evaluating():
-            return self.decoder(self.quantizer.indices_to_codes(indices)).clamp(-1, 1)
+        return self.decode_codes(self.quantizer.levels_to_codes(self.as_levels(indices)))
+
+    @torch.no_grad()
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Return the images of codes, which need not be of the codebook, as in eval mode.
+
+        Args:
+            codes: float [B, D, h, w].
+
+        Returns:
+            float [B, 3, f*h, f*w] in [-1, 1], in the dtype of the decoder.
+        """
+        with _without_cached_casts(codes.device):
+            return eval_view(self.decoder)(codes.to(_weight_of(self.decoder).dtype)).clamp(-1, 1)
+
+    def as_levels(self, indices: object) -> tuple[Tensor, ...]:
+        """Return indices as `decode` takes them as int64 [B, h_l, w_l], one tensor a level or group, on this device.
+
+        Raises:
+            ValueError: as of `decode`.
+        """
+        side = self.image_size // self.downsample_factor
+        levels = as_levels(indices, self.quantizer.codebook_sizes, self.quantizer.grids(side, side))
+        return tuple(level.to(_weight_of(self.encoder).device) for level in levels)
 
     def save(self, path: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a directory, each replaced whole or not at all."""
@@ -180,17 +216,20 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         replace_file(path / "config.json", json.dumps(self.settings, indent=2).encode())
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None) -> Self:
         """Load a tokenizer, in eval mode.
 
         Args:
             path: a directory written by `save`, or a run directory.
             device: where to put it.
+            dtype: of the encoder and the decoder, for instance torch.bfloat16 or "bfloat16"; None: float32, which the
+                quantizer is in any case.
 
         Raises:
             FileNotFoundError: there is no tokenizer in `path`.
-            ValueError: the weights do not fit the configuration beside them.
+            ValueError: the weights do not fit the configuration beside them; there is no such device or dtype.
         """
+        device, dtype = usable_device(device), floating_dtype(dtype)
         path = resolve_path(path)
         directory = path / "tokenizer" if (path / "tokenizer").is_dir() else path
         if not (directory / "model.safetensors").is_file() or not (directory / "config.json").is_file():
@@ -213,28 +252,48 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
             raise ValueError(f"The tokenizer in {directory} cannot be built: {first_line(error)}.") from error
         tokenizer = call_with_options("tokenizer", cls, settings)
         tokenizer.load_weights(state, source=directory)
-        return tokenizer.to(device).eval()
+        return tokenizer.to(device, dtype).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory.absolute())
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **settings: Any,  # of config.json, which `load` reads itself
+        device: str | torch.device | None = None,
+        device_map: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **unknown: Any,
     ) -> Self:
-        if Path(model_id).is_dir():
-            return cls.load(Path(model_id).absolute())
-        return cls.load(
-            snapshot_download(
-                model_id,
+        """Load a tokenizer of the Hugging Face Hub, or of a directory, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: "owner/name" on the Hub, or a directory.
+            device, dtype: as of `load`; `device_map` and `torch_dtype` are other libraries' names of them.
+            revision, cache_dir, force_download, local_files_only, token: as of huggingface_hub.snapshot_download.
+
+        Raises:
+            ValueError: there is no such option, which the sentence names with the nearest; or as of `load`.
+            FileNotFoundError: there is no tokenizer there.
+        """
+        for name in unknown:
+            raise ValueError(f"from_pretrained has no option {name!r}; {nearest(name, _OPTIONS)}")
+        device_map = usable_device() if device_map == "auto" else device_map
+        device = _one_of({"device": device, "device_map": device_map}, default="cpu")
+        dtype = _one_of({"dtype": floating_dtype(dtype), "torch_dtype": floating_dtype(torch_dtype)}, default=None)
+        path = Path(pretrained_model_name_or_path)
+        if not path.is_dir():
+            usable_device(device)  # before anything is downloaded
+            path = snapshot_download(
+                str(pretrained_model_name_or_path),
                 revision=revision,
                 cache_dir=cache_dir,
                 force_download=force_download,
@@ -242,7 +301,7 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
                 token=token,
                 allow_patterns=["config.json", "model.safetensors"],
             )
-        )
+        return cls.load(Path(path).absolute(), device, dtype)
 
     def load_weights(self, state: dict[str, Tensor], source: object) -> None:
         """Take over a state dict whose names and shapes are this tokenizer's own; ValueError as of `check_weights`."""
@@ -267,23 +326,20 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
             more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
             raise ValueError(f"The weights in {source} are of another architecture: {'; '.join(wrong[:4])}{more}.")
 
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Evaluation mode for a while: a quantizer that learns inside `forward` must not learn from encoding."""
-        training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(training)
+    def check_images(self, images: Tensor | np.ndarray) -> Tensor:
+        """Return images as `encode` takes them, in the dtype and on the device of the encoder.
 
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                f"Images must be float [B, 3, H, W] in [-1, 1], not {images.dtype} {list(images.shape)}."
-                + (" vistok.data.to_float converts uint8." if images.dtype == torch.uint8 else "")
-            )
+        Raises:
+            ValueError: as of `encode`.
+        """
+        images = self._as_images(images)
+        end_range_check(begin_range_check(images))
+        return images
+
+    def _as_images(self, images: Tensor | np.ndarray) -> Tensor:
+        images = as_images(images, like=_weight_of(self.encoder))
         self.check_size(*images.shape[2:])
+        return images
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError where images of this height and width, in pixels, do not divide into tokens."""
@@ -294,3 +350,45 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
                     f"image_size {size} is not divisible by the downsample factor {self.downsample_factor} of "
                     f"{self.settings['network']!r}; the nearest that is: {valid}."
                 )
+
+
+_OPTIONS = [
+    name
+    for name, parameter in inspect.signature(VisualTokenizer.from_pretrained).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+]
+
+
+def floating_dtype(given: str | torch.dtype | None) -> torch.dtype | None:
+    """Return a dtype of networks, given or named ("bfloat16"); None stays None.
+
+    Raises:
+        ValueError: there is no such floating dtype; the sentence names the nearest.
+    """
+    name = str(given).removeprefix("torch.")
+    if given is not None and name not in _DTYPES:
+        raise ValueError(f"dtype is {name!r}; {nearest(name, _DTYPES)}")
+    return None if given is None else getattr(torch, name)
+
+
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+def _one_of(given: dict[str, Any], default: Any) -> Any:
+    """Return what was given under one of two names; ValueError where both say something else."""
+    values = {name: value for name, value in given.items() if value is not None}
+    if len(set(map(str, values.values()))) > 1:
+        raise ValueError(" and ".join(f"{name} is {str(value)!r}" for name, value in values.items()) + ": give one.")
+    return next(iter(values.values()), default)
+
+
+def _without_cached_casts(device: torch.device) -> torch.autocast:
+    """Leave autocast as it is outside, but without its cache of weights: it is one for all threads, and a training reads it."""
+    kind = device.type
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
+def _weight_of(network: nn.Module) -> Tensor:
+    """Return a weight of a network: where it is, and in which dtype."""
+    return next(network.parameters())

@@ -19,7 +19,6 @@ it was; on the same device and with the same batch size the tokens are in the en
 """
 
 import argparse
-import contextlib
 import json
 import math
 import os
@@ -38,7 +37,7 @@ from tqdm import tqdm
 
 from vistok.config import checked, resolve_path
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
-from vistok.devices import exact_float32, usable_device
+from vistok.devices import eval_view, exact_float32, usable_device
 from vistok.files import replace_file, say, shown, strict_json
 from vistok.locks import only_process
 from vistok.provenance import provenance
@@ -104,7 +103,7 @@ class TokenFile(Dataset):
         Returns:
             int64 [n, h, w], or a tuple of one per level or group.
         """
-        return self._to_indices(self.tokens[[rows] if isinstance(rows, int) else rows])
+        return self._to_indices(self.tokens[[rows] if isinstance(rows, int | np.integer) else rows])
 
     def decode(self, tokenizer: VisualTokenizer, rows: slice | int | Sequence[int] = slice(None)) -> Tensor:
         """Return the images of some rows, on the device of the tokenizer.
@@ -120,10 +119,7 @@ class TokenFile(Dataset):
             ValueError: `tokenizer` is another; the sentence says in what.
         """
         self.check_tokenizer(tokenizer)
-        device = next(tokenizer.parameters()).device
-        indices = self.indices(rows)
-        on_device = tuple(level.to(device) for level in _levels(indices))
-        return tokenizer.decode(on_device if isinstance(indices, tuple) else on_device[0])
+        return tokenizer.decode(self.indices(rows))
 
     def check_tokenizer(self, tokenizer: VisualTokenizer) -> None:
         """Raise ValueError unless these are tokens of `tokenizer`: of its settings and its very weights."""
@@ -162,7 +158,7 @@ def encode_dataset(
 ) -> TokenFile:
     """Encode a split of a dataset into a file of tokens, or go on where that was stopped.
 
-    The tokenizer encodes in eval mode, and is left in the mode and on the device that it had. In a run of several processes
+    The tokenizer encodes as in eval mode, and is left as it is: a training may go on meanwhile. In a run of several processes
     call this in one of them.
 
     Args:
@@ -195,7 +191,8 @@ def encode_dataset(
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, but tokens go into a folder.")
     device = usable_device(device)
-    with _on_device(tokenizer, device), exact_float32(device):
+    tokenizer = eval_view(tokenizer, device)
+    with exact_float32(device):
         blank = tokenizer.encode(torch.zeros(1, 3, size, size, device=device))  # refuses a size that does not fit
         opened = open_dataset(
             dataset,
@@ -261,17 +258,6 @@ def _encode_rest(
                     "images_per_second": round((num_done - first_image) / seconds, 2),
                 }
                 _record(file, path, header | {"num_images_done": num_done, "provenance": where | rate})
-
-
-@contextlib.contextmanager
-def _on_device(tokenizer: VisualTokenizer, device: torch.device) -> Iterator[None]:
-    """Put a tokenizer on a device, and back at the end."""
-    before = next(tokenizer.parameters()).device
-    tokenizer.to(device)
-    try:
-        yield
-    finally:
-        tokenizer.to(before)
 
 
 # The two files.

@@ -34,7 +34,7 @@ from vistok.adversary import Adversary
 from vistok.checkpoints import step_of
 from vistok.config import TrainConfig, resolve_path, settings_as_given
 from vistok.data import check_batch_size, open_dataset, to_float, train_batches
-from vistok.devices import deterministic, get_rng_state, set_rng_state
+from vistok.devices import check_default_dtype, deterministic, get_rng_state, set_rng_state, undisturbed
 from vistok.files import say, strict_json
 from vistok.metrics import CodebookUsage
 from vistok.networks.blocks import recompute_activations
@@ -90,6 +90,7 @@ class Trainer:
             ValueError: data and configuration do not fit; a setting would have no effect; the checkpoint is of another
                 architecture. Before any training.
         """
+        check_default_dtype()
         self.run, self.config, self.progress = run, run.config, progress
         self.dataset = open_dataset(
             self.config.dataset,
@@ -287,6 +288,11 @@ class Trainer:
         Returns:
             unweighted losses of the whole batch with their weighted sum as "total", detached and still on the device.
         """
+        # Precision is the configuration's, whatever autocast is on outside, and whatever another thread looks at.
+        with torch.autocast(self.device.type, enabled=False), undisturbed(self.device):
+            return self._take_step(images)
+
+    def _take_step(self, images: Tensor) -> dict[str, Tensor]:
         self._seed_process()
         self._model.train()
         if self.config.train_parts == "decoder":

@@ -2,6 +2,8 @@
 
 import abc
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -26,13 +28,15 @@ class Block(nn.Module, abc.ABC):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation that computes in float32 under autocast on every device, as CUDA's autocast does.
+    """Group normalisation that computes in float32 at half precision too, and under autocast on every device as CUDA's does.
 
     On a CPU its backward pass in bfloat16 takes three times as long, a third of a whole training step.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        weight, bias = (self.weight.to(wide), self.bias.to(wide)) if self.affine else (None, None)
+        return F.group_norm(x.to(wide), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
 def recompute_activations(network: nn.Module, recompute: bool = True) -> None:

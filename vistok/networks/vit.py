@@ -36,8 +36,9 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
         [B, H/p * W/p, C * p * p], each token in the order (C, p, p).
     """
     batch, channels, height, width = images.shape
-    grid = images.view(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch_size**2)  # B h w C p p
+    rows, columns = height // patch_size, width // patch_size
+    grid = images.view(batch, channels, rows, patch_size, columns, patch_size)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch_size**2)  # B h w C p p
 
 
 def unpatchify(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
@@ -52,8 +53,9 @@ def unpatchify(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor
         [B, C, h*p, w*p].
     """
     height, width = grid
-    patches = tokens.view(len(tokens), height, width, -1, patch_size, patch_size)  # B h w C p p
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, height * patch_size, width * patch_size)
+    batch, channels = len(tokens), tokens.shape[2] // patch_size**2
+    patches = tokens.view(batch, height, width, channels, patch_size, patch_size)  # B h w C p p
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height * patch_size, width * patch_size)
 
 
 def sincos_positions(grid: tuple[int, int], dim: int, device: torch.device | None = None) -> Tensor:

@@ -1,17 +1,21 @@
 """The contract of every quantizer: z in, straight-through codes, indices and unweighted losses out.
 
-A model never branches on its quantizer. Quantizers work in float32 whatever autocast is on outside, change state only
-inside `forward` and only while training, and compute no metrics.
+A model never branches on its quantizer. Quantizers work in float32 whatever autocast is on outside and whatever precision the
+networks around them are put into, change state only inside `forward` and only while training, and compute no metrics.
 """
 
 import abc
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+from vistok.devices import eval_view
 
 MOST_BITS = 30  # of one codebook
 
@@ -91,15 +95,48 @@ class Quantizer(nn.Module, abc.ABC):
         if z.ndim != 4 or z.shape[1] != self.codebook_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, but must be [B, {self.codebook_dim}, h, w].")
         with torch.autocast(z.device.type, enabled=False):
-            return self.quantize(z.float())
+            z = z.float()
+            if self.training:
+                self.renew(z)
+            return self.quantize(z)
 
     @abc.abstractmethod
     def quantize(self, z: Tensor) -> Quantized:
         """Quantize z, float32 [B, D, h, w], outside of autocast; what a quantizer is."""
 
+    def renew(self, z: Tensor) -> bool:
+        """Start or revive codes from z, float32 [B, D, h, w], before they are searched; only while training.
+
+        Returns:
+            whether codes have changed.
+        """
+        return False
+
+    @property
+    def unstarted(self) -> bool:
+        """Whether the codes wait for a first batch that they start from."""
+        return False
+
+    @torch.no_grad()
+    def choose(self, z: Tensor) -> Tensor:
+        """Return the indices, int64 [B, h, w], for `quantize_as`; changes no state, in training neither."""
+        return eval_view(self).quantize(z).indices
+
+    def quantize_as(self, z: Tensor, indices: Tensor) -> Quantized:
+        """Quantize z with the codes that `choose` has chosen for it: where nothing is drawn, those that `quantize` finds."""
+        return self.quantize(z)
+
     @abc.abstractmethod
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """Return the codes, float32 [B, D, h, w], of indices, int64 [B, h, w] in [0, K)."""
+
+    def levels_to_codes(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """Return the codes, float32 [B, D, h, w], of a tuple of indices, one a level or group, also where there is only one."""
+        return self.indices_to_codes(levels if len(self.codebook_sizes) > 1 else levels[0])
+
+    def grids(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return the height and width of each level's grid for a z of that height and width."""
+        return [(height, width)] * len(self.codebook_sizes)
 
     @property
     @abc.abstractmethod
@@ -110,6 +147,16 @@ class Quantizer(nn.Module, abc.ABC):
     def codebooks(self) -> tuple[Tensor, ...]:
         """The codebook, float32 [K, D], of each level or group."""
         return (self.codebook,)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to a device, but never out of float32: codes and moving sums in bfloat16 would stand still or jump."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            wrong = tensor.is_floating_point() and moved.dtype != torch.float32
+            return tensor.to(moved.device, torch.float32) if wrong else moved
+
+        return super()._apply(move, recurse)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -184,4 +231,4 @@ def to_tokens(z: Tensor) -> Tensor:
 def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
     """Return tokens [B*h*w, D] as [B, D, h, w] with the batch and grid of `like` [B, *, h, w]."""
     batch, _, height, width = like.shape
-    return tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return tokens.view(batch, height, width, tokens.shape[1]).permute(0, 3, 1, 2)

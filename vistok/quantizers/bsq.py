@@ -8,6 +8,9 @@ and with an entropy loss whose two terms are both sums over bits. To know:
   the exact one (that of `lfq`), in memory of tokens x D whatever K. Its code can group bits.
 - The original divides its entropy loss by 1/temperature, so that a weight of its own is 1/temperature of ours, and sums the
   commitment loss over channels where ours is a mean.
+- Codes and z are on one sphere here, and the gradient of the codes is that of the identity. The original rounds z to +-1 and
+  scales after the straight-through step, so that the decoder's gradient reaches z as 1/sqrt(D) of ours. Beside it the
+  quantizer's own losses weigh sqrt(D) times as much: `gradient="scaled"` is that, or multiply their weights by sqrt(D).
 """
 
 from typing import ClassVar
@@ -53,6 +56,7 @@ class BSQQuantizer(Quantizer):
         codebook_dim: int | None = None,
         temperature: float = 0.01,
         diversity: float = 1.0,
+        gradient: str = "straight-through",
     ) -> None:
         """Make the quantizer.
 
@@ -61,15 +65,20 @@ class BSQQuantizer(Quantizer):
             codebook_dim: D = log2 K; None: that.
             temperature: of the entropy loss, above 0.
             diversity: gamma, weight of the batch's entropy against the tokens', at least 0.
+            gradient: of the codes with respect to z on the sphere: "straight-through", the identity, or "scaled", 1/sqrt(D)
+                of it, as in the original.
 
         Raises:
             ValueError: `codebook_size` is not 2 to the power of `codebook_dim`, or an option is out of range.
         """
+        if gradient not in ("straight-through", "scaled"):
+            raise ValueError(f"gradient is {gradient!r}, but must be 'straight-through' or 'scaled'.")
         super().__init__((codebook_size,), nearest_num_bits(codebook_size) if codebook_dim is None else codebook_dim)
         check_one_bit_a_channel("bsq", codebook_size, self.codebook_dim)
         check_entropy_options(temperature, diversity)
         self.temperature = temperature
         self.diversity = diversity
+        self.gradient = gradient
         self.scale = self.codebook_dim**-0.5
         self.register_buffer("places", 2 ** torch.arange(self.codebook_dim), persistent=False)  # [D]
 
@@ -82,12 +91,14 @@ class BSQQuantizer(Quantizer):
         z = F.normalize(z, dim=1)
         positive = z > 0  # [B, D, h, w]
         indices = (positive * self.places.view(-1, 1, 1)).sum(1)  # [B, h, w]
-        codes = (positive.float() * 2 - 1) * self.scale
+        signs = positive.float() * 2 - 1
+        codes = signs * self.scale
         losses = {
             "commitment": F.mse_loss(z, codes),
             "entropy": entropy_loss(to_tokens(z), self.temperature, self.diversity),
         }
-        return Quantized(straight_through(z, codes), indices, losses)
+        through = straight_through(z, signs) * self.scale if self.gradient == "scaled" else straight_through(z, codes)
+        return Quantized(through, indices, losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         return (bits_of(indices, self.codebook_dim) * self.scale).permute(0, 3, 1, 2)  # [B, D, h, w]

@@ -10,9 +10,10 @@ code. No row of a table here has published numbers. To know:
   every level reaches z, and no level's codes learn from another's error. Losses are means over levels, RQ-VAE's are sums.
 - Straight-through goes over the whole: the gradient of the codes is the mean of those through the levels on z's own grid.
   With members that are straight-through it is the identity, and IBQ's soft assignment is still heard.
-- A shared codebook finds all residuals in eval mode first and then quantizes the tokens of all levels together, so that one
-  that moves inside `forward` moves once, and its codes are those before. Its losses are means over all these tokens, of
-  levels with grids of one size the mean over levels. One that starts by k-means starts from z at every level.
+- A shared codebook chooses the codes of all levels first, changing nothing, and then quantizes the tokens of all levels
+  together, so that one that moves inside `forward` moves once, and its codes are those before. A member that draws its codes
+  draws them once. Its losses are means over all these tokens, of levels with grids of one size the mean over levels. One that
+  starts by k-means starts from what the levels would quantize with a k-means of their own each: z, what is left of it, ...
 - Residual levels want codes that shrink with what is left. Members whose codes have a fixed size (fsq, lfq, bsq, l2_norm)
   refine z down to about that size and no further; in groups they are at home.
 - SoundStream's quantizer dropout is left out: an index that no level chose is not in [0, K).
@@ -22,10 +23,9 @@ code. No row of a table here has published numbers. To know:
 """
 
 import abc
-import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,17 @@ class Composite(Quantizer):
     def indices_to_codes(self, indices: tuple[Tensor, ...]) -> Tensor:
         """Return the codes, float32 [B, D, h, w], of a tuple of indices, int64 [B, h_l, w_l] in [0, K_l)."""
 
+    def levels_to_codes(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """Return the codes of a tuple of indices; raises ValueError where they are of several batches or of other grids."""
+        shapes = [tuple(level.shape) for level in levels]
+        expected = [(len(levels[-1]), *grid) for grid in self.grids(*shapes[-1][1:])]
+        if shapes != expected:
+            given, fitting = (", ".join(str(list(shape)) for shape in of) for of in (shapes, expected))
+            raise ValueError(
+                f"The levels of indices are {given}, but those whose last is {list(shapes[-1])} are {fitting}."
+            )
+        return self.indices_to_codes(levels)
+
 
 def build_member(member: str, options: dict[str, Any] | None, codebook_size: int, codebook_dim: int) -> Quantizer:
     """Return a new quantizer to stand inside another.
@@ -100,15 +111,9 @@ def _mean_losses(parts: Sequence[Quantized]) -> dict[str, Tensor]:
     return {name: torch.stack([part.losses[name] for part in parts]).mean() for name in parts[0].losses}
 
 
-@contextlib.contextmanager
-def _evaluating(member: Quantizer) -> Iterator[None]:
-    """Evaluation mode for a while: a search must change no state."""
-    training = member.training
-    member.eval()
-    try:
-        yield
-    finally:
-        member.train(training)
+def _in_one_row(grids: Sequence[Tensor]) -> Tensor:
+    """Return the tokens of some grids [B, D, h_l, w_l] as one grid [1, D, 1, all tokens]."""
+    return torch.cat([to_tokens(grid) for grid in grids]).T[None, :, None]
 
 
 class GroupedQuantizer(Composite):
@@ -182,7 +187,8 @@ class _Levels(Composite):
         """Return what the codes of a level, [B, D, h_l, w_l], add to the sum, [B, D, h, w] with `grid` = (h, w)."""
 
     def quantize(self, z: Tensor) -> Quantized:
-        levels, losses = self._quantize_together(z) if self.shared else self._quantize_in_turn(z)
+        together = self.shared and len(self.codebook_sizes) > 1
+        levels, losses = self._quantize_together(z) if together else self._quantize_in_turn(z)
         sums = self._sums([level.codes.detach() for level in levels])
         through = [level.codes - level.codes.detach() for level in levels if level.codes.shape == z.shape]  # all zero
         codes = sums[-1].detach() + torch.stack(through).mean(0)
@@ -202,28 +208,35 @@ class _Levels(Composite):
 
     def _quantize_together(self, z: Tensor) -> tuple[list[Quantized], dict[str, Tensor]]:
         """Quantize the tokens of all levels at once with the shared codebook."""
-        inputs = self._residuals(z)
-        rows = [to_tokens(part) for part in inputs]  # [B*h_l*w_l, D] each
-        sizes = [len(part) for part in rows]
-        together = self.members[0](torch.cat(rows).T[None, :, None])  # [1, D, 1, all tokens]
-        codes = to_tokens(together.codes).split(sizes)
-        indices = together.indices.flatten().split(sizes)
-        levels = [
-            Quantized(to_grid(c, like=part), i.view(part.shape[0], *part.shape[2:]), {})
-            for c, i, part in zip(codes, indices, inputs, strict=True)
-        ]
+        member = self.members[0]
+        if self.training and member.unstarted:
+            member.renew(_in_one_row(self._residuals(z, member.fitted)))
+        inputs, indices = self._chosen(z)
+        if self.training and member.renew(_in_one_row(inputs)):
+            inputs, indices = self._chosen(z)
+        chosen = torch.cat([level.flatten() for level in indices])
+        together = member.quantize_as(_in_one_row(inputs), chosen[None, None])
+        codes = to_tokens(together.codes).split([level.numel() for level in indices])
+        levels = [Quantized(to_grid(c, like=part), i, {}) for c, i, part in zip(codes, indices, inputs, strict=True)]
         return levels, together.losses
 
-    def _residuals(self, z: Tensor) -> list[Tensor]:
-        """Return what each level quantizes, with a gradient to z; changes no state."""
-        member, num_levels = self.members[0], len(self.codebook_sizes)
+    def _chosen(self, z: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what each level quantizes, with a gradient to z, and the indices that it chooses; changes no state."""
+        member, indices = self.members[0], []
+
+        def codes_of(part: Tensor) -> Tensor:
+            indices.append(member.choose(part))
+            return member.indices_to_codes(indices[-1])
+
+        inputs = self._residuals(z, codes_of)
+        return inputs, [*indices, member.choose(inputs[-1])]
+
+    def _residuals(self, z: Tensor, codes_of: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Return what each level quantizes, [B, D, h_l, w_l] with a gradient to z, where `codes_of` gives its codes."""
         residual, inputs = z, [self._down(z, 0)]
-        with _evaluating(member):
-            for level in range(num_levels - 1):
-                with torch.no_grad():
-                    added = self._up(member(inputs[level]).codes, level, z.shape[2:])
-                residual = residual - added
-                inputs.append(self._down(residual, level + 1))
+        for level in range(len(self.codebook_sizes) - 1):
+            residual = residual - self._up(codes_of(inputs[level]), level, z.shape[2:]).detach()
+            inputs.append(self._down(residual, level + 1))
         return inputs
 
     def _sums(self, codes: Sequence[Tensor]) -> list[Tensor]:
@@ -277,7 +290,7 @@ class Phi(nn.Conv2d):
     """(1 - ratio) h + ratio conv3x3(h): repairs what enlarging has blurred (VAR, section 3.2)."""
 
     def __init__(self, num_channels: int, ratio: float) -> None:
-        super().__init__(num_channels, num_channels, kernel_size=3, padding=1)
+        super().__init__(num_channels, num_channels, kernel_size=3, padding=1, dtype=torch.float32)
         self.ratio = ratio
 
     def forward(self, h: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ class FSQQuantizer(Quantizer):
 
     def bound(self, z: Tensor) -> Tensor:
         """Return z, float32 [B, D, h, w], squashed so that rounding gives L_i integers in channel i (appendix A.1)."""
-        half_range = (self.levels - 1) * (1 - _EPS) / 2
-        offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
+        half_range = (self.levels - 1).float() * (1 - _EPS) / 2
+        offset = (self.levels % 2 == 0).float() / 2
         shift = (offset / half_range).atanh()
         half_range, offset, shift = (x.view(-1, 1, 1) for x in (half_range, offset, shift))
         return (z + shift).tanh() * half_range - offset

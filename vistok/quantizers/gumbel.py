@@ -63,8 +63,8 @@ class GumbelQuantizer(Quantizer):
         if anneal_steps is not None and anneal_steps < 1:
             raise ValueError(f"anneal_steps is {anneal_steps}, but must be at least 1; 150000 is usual.")
         self.temperature, self.final_temperature, self.anneal_steps = temperature, final_temperature, anneal_steps
-        self.weight = nn.Parameter(torch.randn(codebook_size, codebook_dim))
-        self.projection = nn.Linear(codebook_dim, codebook_size)
+        self.weight = nn.Parameter(torch.randn(codebook_size, codebook_dim, dtype=torch.float32))
+        self.projection = nn.Linear(codebook_dim, codebook_size, dtype=torch.float32)
         if anneal_steps is not None:
             self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -76,18 +76,27 @@ class GumbelQuantizer(Quantizer):
         """Return tau, a scalar, after the training steps so far (dVAE, appendix A.2)."""
         if self.anneal_steps is None:
             return self.temperature
-        progress = (self.step / self.anneal_steps).clamp(max=1)
+        progress = (self.step.float() / self.anneal_steps).clamp(max=1)
         return (
             self.final_temperature + (self.temperature - self.final_temperature) * (1 + (math.pi * progress).cos()) / 2
         )
 
     def quantize(self, z: Tensor) -> Quantized:
+        return self.quantize_as(z, None)
+
+    @torch.no_grad()
+    def choose(self, z: Tensor) -> Tensor:
+        logits = self.projection(to_tokens(z))
+        return (_with_noise(logits) if self.training else logits).argmax(1).view(z.shape[0], *z.shape[2:])
+
+    def quantize_as(self, z: Tensor, indices: Tensor | None) -> Quantized:
+        """Quantize z, with the codes of indices, int64 [B, h, w], that `choose` has drawn, or None: with what is drawn here."""
         logits = self.projection(to_tokens(z))  # [B*h*w, K]
         log_p = logits.log_softmax(1)
         losses = {"kl": (log_p.exp() * (log_p + math.log(self.codebook_size))).sum(1).mean()}
-        if self.training:  # Gumbel(0, 1) = -log Exponential(1)
-            logits = logits - torch.empty_like(logits).exponential_().log()
-        indices = logits.argmax(1)  # [B*h*w]
+        if self.training:
+            logits = _with_noise(logits) if indices is None else _with_noise_of(logits, indices.flatten())
+        indices = logits.argmax(1) if indices is None else indices.flatten()  # [B*h*w]
         soft = (logits / self.current_temperature()).softmax(1) @ self.weight.detach()  # [B*h*w, D]
         codes = F.embedding(indices, self.weight) + (soft - soft.detach())  # exactly those chosen, with both gradients
         if self.training and self.anneal_steps is not None and self.last_part:
@@ -96,3 +105,19 @@ class GumbelQuantizer(Quantizer):
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         return F.embedding(indices, self.weight).permute(0, 3, 1, 2)  # [B, D, h, w]
+
+
+def _with_noise(logits: Tensor) -> Tensor:
+    """Return logits [N, K] with Gumbel noise: the largest one's place is a draw from their softmax."""
+    return logits - torch.empty_like(logits).exponential_().log()  # Gumbel(0, 1) = -log Exponential(1)
+
+
+def _with_noise_of(logits: Tensor, indices: Tensor) -> Tensor:
+    """Return logits [N, K] with Gumbel noise of which is known that it made indices [N] the places of the largest.
+
+    Whichever place it is, the largest is a Gumbel variable about the logits' log-sum-exp, and the others are those that stay
+    below it (Maddison et al. 2014, arXiv:1411.0030, section 2, "top-down construction").
+    """
+    noisy, chosen = _with_noise(logits), indices.unsqueeze(1)
+    largest = (noisy - logits).gather(1, chosen) + logits.logsumexp(1, keepdim=True)  # [N, 1]
+    return (-torch.logaddexp(-noisy, -largest)).scatter(1, chosen, largest)

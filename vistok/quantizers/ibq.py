@@ -100,7 +100,7 @@ class IBQQuantizer(Quantizer):
         check_entropy_options(temperature, diversity)
         self.temperature = temperature
         self.diversity = diversity
-        codes = torch.empty(codebook_size, codebook_dim)
+        codes = torch.empty(codebook_size, codebook_dim, dtype=torch.float32)
         bound = 1 / codebook_size
         self.weight = nn.Parameter(codes.normal_() if init == "normal" else codes.uniform_(-bound, bound))
 

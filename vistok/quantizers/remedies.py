@@ -58,21 +58,24 @@ def count_and_sum(tokens: Tensor, indices: Tensor, codebook_size: int) -> tuple[
 
 
 @torch.no_grad()
-def kmeans(tokens: Tensor, codebook_size: int, l2_norm: bool) -> Tensor:
+def kmeans(tokens: Tensor, codebook_size: int, l2_norm: bool, enough: bool = True) -> Tensor:
     """Return the codes of k-means on the tokens of all processes, from tokens drawn at random; a few of Lloyd's steps.
 
     Args:
         tokens: float32 [N, D], this process's.
         codebook_size: K.
         l2_norm: keep the codes on the unit sphere.
+        enough: refuse fewer tokens than codes; False: return as many codes as there are tokens then.
 
     Returns:
         float32 [K, D], the same in every process.
 
     Raises:
-        ValueError: there are fewer tokens than codes.
+        ValueError: there are fewer tokens than codes, and `enough` is asked for.
     """
     num_tokens = int(sum_over_processes(torch.tensor(len(tokens), device=tokens.device)))
+    if not enough:
+        codebook_size = min(codebook_size, num_tokens)
     if num_tokens < codebook_size:
         raise ValueError(
             f"init is 'kmeans', but the first batch has {num_tokens} tokens for {codebook_size} codes: take a larger "

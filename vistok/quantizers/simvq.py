@@ -28,8 +28,9 @@ class SimVQQuantizer(Quantizer):
             codebook_dim: D, at least 1.
         """
         super().__init__((codebook_size,), codebook_dim)
-        self.register_buffer("weight", torch.randn(codebook_size, codebook_dim) * codebook_dim**-0.5)  # C, frozen
-        self.projection = nn.Linear(codebook_dim, codebook_dim)  # W
+        codes = torch.randn(codebook_size, codebook_dim, dtype=torch.float32)
+        self.register_buffer("weight", codes * codebook_dim**-0.5)  # C, frozen
+        self.projection = nn.Linear(codebook_dim, codebook_dim, dtype=torch.float32)  # W
 
     @property
     def codebook(self) -> Tensor:

@@ -29,7 +29,8 @@ from vistok.quantizers.search import nearest_code
 
 def _uniform_codebook(codebook_size: int, codebook_dim: int) -> Tensor:
     """Codes uniform in (-1/K, 1/K): far smaller than any encoder output, so the first batches pull all of them."""
-    return torch.empty(codebook_size, codebook_dim).uniform_(-1 / codebook_size, 1 / codebook_size)
+    codes = torch.empty(codebook_size, codebook_dim, dtype=torch.float32)
+    return codes.uniform_(-1 / codebook_size, 1 / codebook_size)
 
 
 class _VectorCodebook(Quantizer):
@@ -62,20 +63,39 @@ class _VectorCodebook(Quantizer):
     def _place(self, codes: Tensor, where: Tensor) -> None:
         """Put codes, float32 [n, D], at the n places where `where`, bool [K], is true."""
 
+    @property
+    def unstarted(self) -> bool:
+        return self._may_start and not self.initialized
+
     @torch.no_grad()
-    def _renew(self, tokens: Tensor) -> None:
+    def renew(self, z: Tensor) -> bool:
         """Start the codebook on the first batch, and revive dead codes, at most once a step; before the search."""
+        renewed = False
         if self._may_start:
             if not self.initialized:
-                codes = kmeans(tokens, self.codebook_size, self.l2_norm)
+                codes = kmeans(self._tokens(z), self.codebook_size, self.l2_norm)
                 self._place(codes, torch.ones(len(codes), dtype=torch.bool, device=codes.device))
                 self.initialized.fill_(True)
+                renewed = True
             self._may_start = False
         if self.revive_after is not None and self.first_part:
             dead = self.unused_steps >= self.revive_after
             if dead.any():
-                self._place(draw_tokens(tokens, int(dead.sum())), dead)
+                self._place(draw_tokens(self._tokens(z), int(dead.sum())), dead)
                 self.unused_steps.masked_fill_(dead, 0)
+                renewed = True
+        return renewed
+
+    @torch.no_grad()
+    def fitted(self, z: Tensor) -> Tensor:
+        """Return the codes, [B, D, h, w], that z gets from a k-means of its own, of K codes or as many as there are tokens."""
+        tokens = self._tokens(z)
+        codes = kmeans(tokens, self.codebook_size, self.l2_norm, enough=False)
+        return to_grid(codes[nearest_code(tokens, codes)], like=z)
+
+    def _tokens(self, z: Tensor) -> Tensor:
+        """Return the tokens of z, float32 [B*h*w, D], as they are compared with codes."""
+        return to_tokens(F.normalize(z, dim=1) if self.l2_norm else z)
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         super()._load_from_state_dict(*args, **options)
@@ -143,8 +163,6 @@ class VectorQuantizer(_VectorCodebook):
         if self.l2_norm:
             z = F.normalize(z, dim=1)
         tokens = to_tokens(z)  # [B*h*w, D]
-        if self.training:
-            self._renew(tokens.detach())
         codebook = self.codebook
         indices = nearest_code(tokens, codebook)  # [B*h*w]
         codes, losses = look_up(z, codebook, indices)
@@ -199,7 +217,7 @@ class EMAQuantizer(_VectorCodebook):
         self.decay = decay
         self.register_buffer("weight", _uniform_codebook(codebook_size, codebook_dim))
         self.register_buffer("ema_sum", self.weight.clone())  # m_k
-        self.register_buffer("ema_count", torch.zeros(codebook_size))  # N_k
+        self.register_buffer("ema_count", torch.zeros(codebook_size, dtype=torch.float32))  # N_k
 
     @property
     def codebook(self) -> Tensor:
@@ -207,8 +225,6 @@ class EMAQuantizer(_VectorCodebook):
 
     def quantize(self, z: Tensor) -> Quantized:
         tokens = to_tokens(z)
-        if self.training:
-            self._renew(tokens.detach())
         indices = nearest_code(tokens, self.weight)
         codes = to_grid(F.embedding(indices, self.weight), like=z)  # before the update: the codes this batch chose
         if self.training:

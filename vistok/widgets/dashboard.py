@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from vistok import plots
 from vistok.codebook import to_uint8
-from vistok.devices import release_idle_threads
+from vistok.devices import eval_view, release_idle_threads
 from vistok.files import say
 from vistok.runs import Report
 from vistok.training import Trainer, deferred_interrupt
@@ -78,8 +78,12 @@ class TrainingDashboard(View):
             trainer: made with `progress=False`: `wait` has a bar.
             images: float [N, 3, H, W] in [-1, 1], a few.
             images_every: seconds between two reconstructions at least; more where they would take too much of the time.
+
+        Raises:
+            ValueError: the images have another shape or dtype, or are clearly out of range.
         """
-        self.trainer, self.images, self.images_every = trainer, images, images_every
+        self.trainer, self.images_every = trainer, images_every
+        self.images = trainer.tokenizer.check_images(images)
         self.last: dict[str, Any] | None = None
         self._history = _History()
         for entry in trainer.run.log():
@@ -279,12 +283,9 @@ class TrainingDashboard(View):
         trainer = self.trainer
         if self._pictures is not None and self._pictures_step == trainer.result_step:
             return
-        tokenizer = trainer.result.eval()  # the next step puts it back into training mode
-        numbers = torch.random.fork_rng(
-            [trainer.device] if trainer.device.type == "cuda" else []
-        )  # training draws its own
-        with numbers, torch.autocast(trainer.device.type, trainer.dtype, enabled=trainer.dtype != torch.float32):
-            reconstruction = tokenizer(self.images.to(trainer.device)).reconstruction
+        precision = trainer.dtype
+        with torch.autocast(trainer.device.type, precision, enabled=precision != torch.float32, cache_enabled=False):
+            reconstruction = eval_view(trainer.result)(self.images).reconstruction
         pictures = torch.cat([to_uint8(self.images).cpu(), to_uint8(reconstruction).cpu()], dim=2)
         png = strip_png(pictures)
         with self._writing:
