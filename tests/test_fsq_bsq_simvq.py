@@ -262,9 +262,9 @@ def test_bad_options_are_refused() -> None:
 
     with pytest.raises(ValueError, match="bsq has one bit a channel: take codebook_size 16, or 512 and codebook_dim 9"):
         build("bsq", codebook_size=512)
-    with pytest.raises(ValueError, match=r"temperature is 0\.0, but must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature is 0(\.0)?, but must be above 0"):
         build("bsq", temperature=0)
-    with pytest.raises(ValueError, match=r"temperature is 0\.0, but must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature is 0(\.0)?, but must be above 0"):
         build("gumbel", temperature=0)
     with pytest.raises(ValueError, match="anneal_steps None, but annealing needs both"):
         build("gumbel", final_temperature=0.1)

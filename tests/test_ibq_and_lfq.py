@@ -187,7 +187,7 @@ def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="init is 'zeros', but must be 'normal' or 'uniform'"):
         quantizers.build("ibq", codebook_size=16, codebook_dim=4, init="zeros")
     for name in ("ibq", "lfq"):
-        with pytest.raises(ValueError, match=r"temperature is 0\.0, but must be above 0"):
+        with pytest.raises(ValueError, match=r"temperature is 0(\.0)?, but must be above 0"):
             quantizers.build(name, codebook_size=16, codebook_dim=4, temperature=0)
         with pytest.raises(ValueError, match="diversity is -1, but must be at least 0"):
             quantizers.build(name, codebook_size=16, codebook_dim=4, diversity=-1)
