@@ -12,7 +12,7 @@ from vistok.devices import deterministic, exact_float32, undisturbed
 
 COUNT = """
 import os, torch
-from vistok.devices import release_idle_threads
+from vistok.threads import release_idle_threads
 
 torch.set_num_threads(3)
 threads = lambda: len(os.listdir("/proc/self/task"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import ctypes
 import os
 import threading
 from collections.abc import Iterator
@@ -124,15 +123,3 @@ def set_rng_state(device: torch.device, state: torch.Tensor | None) -> None:
         torch.cuda.set_rng_state(state, device)
     elif device.type == "mps":
         torch.mps.set_rng_state(state)
-
-
-def release_idle_threads() -> None:
-    """Let go of the threads that OpenMP keeps for the calling thread; its next computation makes new ones.
-
-    For a thread that hands the computing over to another one. Each has a pool of its own, as large as the machine, and where
-    two pools exist libgomp no longer lets threads wait actively between two loops: training on two cores was 11 % slower.
-    """
-    loaded = ctypes.CDLL(None) if os.name == "posix" else None  # whatever PyTorch brought with it
-    pause = getattr(loaded, "omp_pause_resource_all", None)  # OpenMP 5.0
-    if pause is not None:
-        pause(1)  # omp_pause_soft

@@ -7,6 +7,7 @@ wait, for the last part.
 """
 
 import contextlib
+import ctypes
 import os
 import queue
 import threading
@@ -54,6 +55,7 @@ def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None
             left.clear()  # nobody begins another part
             raise
 
+    release_idle_threads()  # which would wait actively, some milliseconds, and take a core from those that work
     jobs = _WORKERS.begin(take, num_threads)
     try:
         for job in jobs:
@@ -150,3 +152,15 @@ def _start_anew() -> None:
 _start_anew()
 if hasattr(os, "register_at_fork"):  # a forked process has no threads but its own
     os.register_at_fork(after_in_child=_start_anew)
+
+
+def release_idle_threads() -> None:
+    """Let go of the threads that OpenMP keeps for the calling thread; its next computation makes new ones.
+
+    For a thread that hands the computing over to another one. Each has a pool of its own, as large as the machine, and where
+    two pools exist libgomp no longer lets threads wait actively between two loops: training on two cores was 11 % slower.
+    """
+    loaded = ctypes.CDLL(None) if os.name == "posix" else None  # whatever PyTorch brought with it
+    pause = getattr(loaded, "omp_pause_resource_all", None)  # OpenMP 5.0
+    if pause is not None:
+        pause(1)  # omp_pause_soft

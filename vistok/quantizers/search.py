@@ -17,7 +17,7 @@ distances of two codes differ by less than float32 resolves; of equal scores the
 - A token that is not finite gets some index in [0, K). A code that is NaN is everyone's nearest, as in `torch.argmin`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -77,12 +77,15 @@ def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
 
     def fill(starts: Iterator[int]) -> None:
         space = spaces.pop()
+        of_tiles = z.new_empty(len(tiles), num_tokens), indices.new_empty(len(tiles), num_tokens)
         for start in starts:
             tokens = z[start : start + num_tokens].T  # [D, tile]
-            found = [_lowest_of_tile(tokens, *tile, space) for tile in tiles]
-            lowest, places = (torch.stack(of_tiles) for of_tiles in zip(*found, strict=True))  # [tiles, tile]
-            best = lowest.min(0, keepdim=True).indices  # [1, tile]
-            indices[start : start + num_tokens] = (places + first).gather(0, best)[0]
+            lowest, places = (part[:, : tokens.shape[1]] for part in of_tiles)  # [tiles, tile]
+            for tile, *found in zip(tiles, lowest, places, strict=True):
+                _lowest_of_tile(tokens, *tile, space, found)
+            if len(tiles) > 1:
+                places = places.add_(first).gather(0, lowest.min(0, keepdim=True).indices)
+            indices[start : start + num_tokens] = places[0]
 
     if z.device.type == "cpu":
         share_out(starts, fill)
@@ -110,14 +113,14 @@ def _whole_blocks(rows: Tensor) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
 
 
-def _lowest_of_tile(tokens: Tensor, codes: Tensor, offsets: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest score of each of tokens [D, tile] among codes [C, D], and the index of the first code with it.
+def _lowest_of_tile(tokens: Tensor, codes: Tensor, offsets: Tensor, space: Tensor, found: Sequence[Tensor]) -> None:
+    """Write the lowest score of each of tokens [D, tile] among codes [C, D], and the index of the first code with it.
 
-    The scores go to the front of `space`, float32 [C x tile or more].
+    The scores go to the front of `space`, float32 [C x tile or more]; both results to `found`, float32 and int64 [tile].
     """
     scores = space[: len(codes) * tokens.shape[1]].view(len(codes), -1)  # [C, tile]
     torch.addmm(offsets, codes, tokens, alpha=-1, out=scores)
     scores = scores.view(-1, _BLOCK, tokens.shape[1])  # [C / 32, 32, tile]
     best = scores.amin(1).min(0).indices  # [tile], the first of the best blocks
-    lowest, place = scores.gather(0, best.expand(1, _BLOCK, -1))[0].min(0)  # [tile], [tile]
-    return lowest, best * _BLOCK + place
+    torch.min(scores.gather(0, best.expand(1, _BLOCK, -1))[0], 0, out=tuple(found))
+    found[1].add_(best, alpha=_BLOCK)

@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from vistok import plots
 from vistok.codebook import to_uint8
-from vistok.devices import eval_view, release_idle_threads
+from vistok.devices import eval_view
 from vistok.files import say
 from vistok.runs import Report
+from vistok.threads import release_idle_threads
 from vistok.training import Trainer, deferred_interrupt
 from vistok.widgets.view import View, script, strip_png
 
