@@ -364,6 +364,7 @@ def test_memory_does_not_grow_with_tokens_times_codes(variant: str) -> None:
     options = {"codebook_size": 2**12, "codebook_dim": 8} | LARGE[variant]
     quantizer = quantizers.build(variant.partition("-")[0], **options)
     z = torch.randn(4, quantizer.codebook_dim, 32, 32, requires_grad=True)  # 4,096 tokens
+    torch.set_num_threads(1)  # the profiler sees what this thread allocates
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         quantized = quantizer(z)
         (quantized.codes.sum() + sum(quantized.losses.values())).backward()
