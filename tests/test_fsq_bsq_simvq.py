@@ -270,7 +270,7 @@ def test_bad_options_are_refused() -> None:
         build("gumbel", final_temperature=0.1)
     with pytest.raises(ValueError, match="final_temperature is None and anneal_steps 10"):
         build("gumbel", anneal_steps=10)
-    with pytest.raises(ValueError, match="final_temperature is 2, but must be above 0 and at most temperature 1.0"):
+    with pytest.raises(ValueError, match="final_temperature is 2.0, but must be above 0 and at most temperature 1.0"):
         build("gumbel", final_temperature=2, anneal_steps=10)
     with pytest.raises(ValueError, match="anneal_steps is 0, but must be at least 1"):
         build("gumbel", final_temperature=0.1, anneal_steps=0)
