@@ -30,6 +30,7 @@ from vistok.estimate import (
     estimate_step,
     lpips_vgg,
     main,
+    rows_markdown,
     measure_step,
 )
 from vistok.losses import reconstruction_loss
@@ -457,3 +458,13 @@ def test_the_command_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["imagenet256/llamagem", "--batch-size", "8"])
     assert "did you mean 'llamagen'" in capsys.readouterr().err
+
+
+def test_a_network_without_blocks_is_estimated_with_its_activations_kept() -> None:
+    lines = rows_markdown(["celeba64/vq-d4", "imagenet256/taming"], "smoke", None).splitlines()[2:]
+    activations = [tuple(cell.strip() for cell in line.split("|")[1:4:2]) for line in lines]
+    assert activations == [
+        ("celeba64/vq-d4", "kept"),
+        ("imagenet256/taming", "kept"),
+        ("imagenet256/taming", "recomputed"),
+    ]

@@ -39,13 +39,18 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.to(wide), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
+def blocks_of(network: nn.Module) -> list[Block]:
+    """Return the blocks of a network, whose activations can be recomputed."""
+    return [module for module in network.modules() if isinstance(module, Block)]
+
+
 def recompute_activations(network: nn.Module, recompute: bool = True) -> None:
     """Let all blocks of a network keep their inputs only, and recompute the rest in the backward pass.
 
     Raises:
         ValueError: the network has no blocks that can.
     """
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    blocks = blocks_of(network)
     if recompute and not blocks:
         raise ValueError(f"{type(network).__name__} has no blocks whose activations could be recomputed.")
     for block in blocks:
