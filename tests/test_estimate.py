@@ -30,8 +30,8 @@ from vistok.estimate import (
     estimate_step,
     lpips_vgg,
     main,
-    rows_markdown,
     measure_step,
+    rows_markdown,
 )
 from vistok.losses import reconstruction_loss
 from vistok.networks import discriminators
