@@ -83,13 +83,18 @@ def shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def say(text: str) -> None:
+def say(text: str, *, warning: bool = False) -> None:
     """Print a text, around progress bars; what the output's encoding lacks (a table's arrows, a file's name) is escaped.
 
     Under cp1252 or ASCII `print` raises instead, which would end a program after its work.
+
+    Args:
+        text: what to print.
+        warning: print it where progress bars are, so that it is also seen where results are collected, not shown.
     """
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream = sys.stderr if warning else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def readable(name: str | bytes) -> str:

@@ -508,7 +508,8 @@ class Trainer:
             say(
                 f"Something else keeps this machine busy: {torch.get_num_threads()} threads train {several:.3g} images a "
                 f"second now, one thread {alone:.3g}. While that lasts one is better: set OMP_NUM_THREADS=1 before Python "
-                "starts, or torch.set_num_threads(1) in a notebook before it trains. (It changes how sums round.)"
+                "starts, or torch.set_num_threads(1) in a notebook before it trains. (It changes how sums round.)",
+                warning=True,
             )
 
     def _write_config(self) -> None:
