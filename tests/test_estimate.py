@@ -448,6 +448,12 @@ def test_every_quantizer_can_be_estimated(quantizer: str) -> None:
     assert estimate_config(config).flops > 0
 
 
+def test_a_row_without_blocks_is_estimated_with_its_activations_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["celeba64/vq-d4", "--scale", "smoke"]) == 0
+    (line,) = capsys.readouterr().out.strip().splitlines()[2:]
+    assert line.startswith("| celeba64/vq-d4 | 16 | kept |")
+
+
 def test_the_command_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (repository_root() / "README.md").read_text()
     rows = ["imagenet256/llamagen-corrected"]

@@ -39,14 +39,21 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.to(wide), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
+def recomputing_blocks(network: nn.Module) -> list[Block]:
+    """Return the blocks of a network that can recompute their activations; simple_cnn has none."""
+    return [module for module in network.modules() if isinstance(module, Block)]
+
+
 def recompute_activations(network: nn.Module, recompute: bool = True) -> None:
     """Let all blocks of a network keep their inputs only, and recompute the rest in the backward pass.
 
     Raises:
         ValueError: the network has no blocks that can.
     """
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    blocks = recomputing_blocks(network)
     if recompute and not blocks:
-        raise ValueError(f"{type(network).__name__} has no blocks whose activations could be recomputed.")
+        raise ValueError(
+            "This network has no blocks whose activations could be recomputed: leave checkpoint_activations out."
+        )
     for block in blocks:
         block.recompute = recompute
