@@ -329,6 +329,7 @@ def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys
         ["--seeds", "1", "--set", "seed=5"],
         ["--dataset", "folder", "--data-root", ""],  # an unset variable of the shell
         ["--rfid-weights", ""],
+        ["--rfid-weights", "no/such/file"],  # before hours of training, not after them
     ],
 )
 def test_the_command_line_refuses_with_one_sentence(
