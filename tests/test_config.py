@@ -312,6 +312,8 @@ def test_a_folder_of_the_environment_is_one_place_wherever_one_stands(
     monkeypatch.chdir(tmp_path)
     for given, place in {
         "~/some": tmp_path / "home" / "some",
+        "$HOME/some": tmp_path / "home" / "some",
+        "${HOME}/some": tmp_path / "home" / "some",
         "some/folder": repository_root() / "some" / "folder",
         "some/folder/": repository_root() / "some" / "folder",
         str(tmp_path / "some"): tmp_path / "some",

@@ -214,6 +214,7 @@ def test_it_computes_in_float32_whatever_is_on_outside(photographs: Path) -> Non
         ({"image_size": 0}, "image_size is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"max_images": 0}, "max_images is 0"),
+        ({"num_workers": -1}, "num_workers is -1, but must be at least 0."),
         ({"lpips": "if-presnt"}, "lpips is 'if-presnt', but must be 'if-present', 'download', 'off' or a folder"),
         ({"rfid": False, "rfid_weights": "some.pth"}, "rfid_weights is given, but rfid is False"),
         ({"split": "tset"}, "tset"),

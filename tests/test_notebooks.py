@@ -19,6 +19,7 @@ from vistok.config import TrainConfig, repository_root
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer
+from vistok.widgets.view import Refusal
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
 SANITIZE = Path(__file__).parent / "sanitize.cfg"
@@ -92,6 +93,25 @@ def test_figures_show_what_there_is(
         one_code.save(tmp_path / "one_code")
         options = {"checkpoints": [str(tmp_path / "one_code")], "rfid": False, "lpips": "off"}
         run_cells(notebook, **few, **figures, **options)
+
+
+def test_an_unset_variable_is_not_the_usual_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_encoded(path: str, *_: Any, **__: Any) -> Refusal:
+        opened.append(path)
+        return Refusal("not opened")
+
+    monkeypatch.setattr("vistok.widgets.open_encoded", open_encoded)
+    run_cells("03_codebook", run_dir="", compare_with="")
+    assert opened == ["", ""]
+    with pytest.raises(ValueError, match="There is no dataset ''"):
+        run_cells("04_evaluate", dataset="")
+
+
+def test_a_detail_of_two_numbers_is_refused_before_anything_is_loaded_and_measured() -> None:
+    with pytest.raises(ValueError, match=r"zoom is \[0.1, 0.2\], but must be top, left and side"):
+        run_cells("06_pretrained", zoom=[0.1, 0.2], checkpoints=["nowhere"])
 
 
 def test_a_changed_number_fails(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -141,6 +141,7 @@ def test_no_seeds_is_the_scales_own_and_an_empty_list_is_none() -> None:
         ({"evaluation": {"batch_size": 2.5}}, "batch_size is 2.5 (float), but must be of type int."),
         ({"rows": 4}, "rows is 4 (int), but must be of type str."),
         ({"seeds": ["a"]}, "seeds[0] is 'a' (str), but must be of type int."),
+        ({"seeds": [0, 1], "seed": 7}, "seed is 7, but seeds is [0, 1]: leave one of them out."),
         (
             {"rows": "ema-d4", "quantizer_options": {"decay": "0.9"}},
             "quantizer 'ema': decay is '0.9' (str), but",
@@ -276,6 +277,21 @@ def test_the_command_line_prints_commands_and_runs_nothing(
     assert executed == []
 
 
+def test_options_given_again_add_to_the_first_and_a_run_is_planned_once(capsys: pytest.CaptureFixture[str]) -> None:
+    again = ["--rows", "vq-d4", "--rows", "ema-d4", "vq-d4", "--seeds", "0", "--seeds", "1", "0"]
+    assert tables.main(["celeba64", *again, "--set", "steps=7", "--set", "flip=no", "--print-commands"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(set(lines)) == 4
+    assert all("-p steps 7 -p flip False" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["dataset", "row", "table", "evaluation"])
+def test_an_override_that_has_a_place_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is no override: "):
+        tables.check_overrides(["steps", name])
+    assert "tables.check_overrides(overrides)" in notebook_path("05_table").read_text(encoding="utf-8")
+
+
 def test_rows_trained_on_the_same_images_are_found_wherever_they_lie(images_root: Path, tmp_path: Path) -> None:
     def planned(root: object) -> PlannedRun:
         return plan("celeba64", ["vq-d4"], "smoke", dataset="folder", data_root=str(root), image_size=16)[0]
@@ -309,8 +325,11 @@ def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys
         ["--set", "flip=maybe"],
         ["--set", "scale=quick"],
         ["--set", "row=vq-d4"],
+        ["--set", "dataset=celeba"],  # beside --dataset
+        ["--seeds", "1", "--set", "seed=5"],
         ["--dataset", "folder", "--data-root", ""],  # an unset variable of the shell
         ["--rfid-weights", ""],
+        ["--rfid-weights", "no/such/file"],  # before hours of training, not after them
     ],
 )
 def test_the_command_line_refuses_with_one_sentence(

@@ -795,4 +795,11 @@ def test_the_command_line_reads_settings_by_their_type(
         assert sentence in capsys.readouterr().err
     assert training.main(["--row", "celeba64", "-p", "scale", "smoke"]) == 1
     assert "scale is given with -p, but is an argument of its own: --scale smoke." in capsys.readouterr().err
+    (tmp_path / "notes.md").write_text("# Notes")
+    for wrong, sentence in (
+        (["--row", "celeba64", "--scale", ""], "There is no scale ''"),  # an unset variable of the shell
+        (["--config", str(tmp_path / "notes.md")], "notes.md holds no configuration"),
+    ):
+        assert training.main([*wrong, "-p", "steps", "1", "--run-dir", str(tmp_path / "none")]) == 1
+        assert sentence in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

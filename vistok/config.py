@@ -65,9 +65,12 @@ def runs_root() -> Path:
 
 
 def path_from_environment(variable: str, usual: str) -> Path:
-    """Return the path that an environment variable names, or the usual one where it is unset or empty: see `resolve_path`."""
+    """Return the path that an environment variable names, or the usual one where it is unset or empty: see `resolve_path`.
+
+    Variables in it are expanded: no shell does that for a container's or a notebook's.
+    """
     try:
-        return resolve_path(os.environ.get(variable) or usual)
+        return resolve_path(os.path.expandvars(os.environ.get(variable) or usual))
     except ValueError as error:
         raise ValueError(f"{error} Or set {variable} to another folder.") from error
 

@@ -46,7 +46,7 @@ from vistok.losses import (
     reconstruction_loss,
 )
 from vistok.networks import discriminators
-from vistok.networks.blocks import blocks_of, recompute_activations
+from vistok.networks.blocks import recompute_activations, recomputing_blocks
 from vistok.tokenizer import VisualTokenizer
 
 GIB = 2**30  # bytes
@@ -289,7 +289,7 @@ def estimate_config(config: TrainConfig) -> StepEstimate:
 
 
 def rows_markdown(rows: Sequence[str], scale: str, batch_size: int | None) -> str:
-    """Return a Markdown table of rows of results tables, each with activations kept and, where they can be, recomputed.
+    """Return a Markdown table of rows of results tables, each with activations kept and, where the network can, recomputed.
 
     Memory is that of the step that needs most; operations are the mean over steps, of which R1 is in some only.
 
@@ -303,10 +303,11 @@ def rows_markdown(rows: Sequence[str], scale: str, batch_size: int | None) -> st
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
     overrides = {} if batch_size is None else {"batch_size": batch_size}
     for row in rows:
+        kept = TrainConfig.from_row(row, scale, **overrides)
         with torch.device("meta"):  # shapes only
-            blocks = blocks_of(VisualTokenizer.from_config(TrainConfig.from_row(row, scale)))
-        for recompute in (False, True) if blocks else (False,):
-            config = TrainConfig.from_row(row, scale, checkpoint_activations=recompute, **overrides)
+            can_recompute = bool(recomputing_blocks(VisualTokenizer.from_config(kept)))
+        for recompute in (False, True) if can_recompute else (False,):
+            config = dataclasses.replace(kept, checkpoint_activations=recompute)
             estimate = estimate_config(config)
             if config.r1_weight:
                 usual = estimate_config(dataclasses.replace(config, r1_weight=0.0))

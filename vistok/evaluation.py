@@ -161,6 +161,8 @@ def evaluate(
     for name, value in (("image_size", size), ("batch_size", batch_size), ("max_images", max_images)):
         if checked(name, int | None, value) is not None and value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1.")
+    if checked("num_workers", int, num_workers) < 0:
+        raise ValueError(f"num_workers is {num_workers}, but must be at least 0.")
     if size % tokenizer.downsample_factor:
         nearest_size = max(1, round(size / tokenizer.downsample_factor)) * tokenizer.downsample_factor
         raise ValueError(

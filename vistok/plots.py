@@ -43,6 +43,14 @@ def _point_style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "ls": ""}
 
 
+def check_zoom(zoom: Sequence[float]) -> None:
+    """Raise ValueError where a detail to enlarge is not three numbers, before what it is to show is computed."""
+    if len(zoom) != 3:
+        raise ValueError(
+            f"zoom is {list(zoom)}, but must be top, left and side of the detail; [0.3, 0.3, 0.25] is usual."
+        )
+
+
 def indices_shown(wanted: Sequence[int], length: int) -> list[int]:
     """Return which images of a dataset a figure shows: those wanted, or as many others, spread evenly, where it is smaller.
 

@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -62,6 +62,10 @@ COMPARED = {
     "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
 }
 USUAL_COLUMNS = ("usage_queue", "psnr", "ssim", "rfid")
+
+# What is asked for beside the overrides of a plan.
+OWN_ARGUMENTS = {name: name for name in ("table", "rows", "scale", "seeds", "dataset", "data_root", "evaluation")}
+OWN_ARGUMENTS |= {"row": "rows"}
 
 METRIC_FORMS = {
     "psnr": "{:.2f} dB",
@@ -240,6 +244,8 @@ def plan(
     known = load_table(table)
     rows, seeds = as_given("rows", list[str] | None, rows), as_given("seeds", list[int] | None, seeds)
     overrides = settings_as_given(overrides)
+    if seeds is not None and "seed" in overrides:
+        raise ValueError(f"seed is {overrides['seed']}, but seeds is {seeds}: leave one of them out.")
     for name in rows or ():
         if name not in known.rows:
             raise ValueError(f"Table {table!r} has no row {name!r}; {nearest(name, known.rows)}")
@@ -251,8 +257,9 @@ def plan(
         if isinstance(evaluation.get(name), str):
             resolve_path(evaluation[name])  # an empty one is refused before the training, not after it
     planned = []
-    for name in known.rows if rows is None else rows:
-        for seed in seeds if seeds is not None else [None]:
+    # Each once: a seed that is named twice would count twice in a mean.
+    for name in known.rows if rows is None else dict.fromkeys(rows):
+        for seed in [None] if seeds is None else dict.fromkeys(seeds):
             settings = overrides | ({} if seed is None else {"seed": seed})
             config = TrainConfig.from_row(f"{table}/{name}", scale, **settings)
             if config.dataset not in DATASETS:
@@ -262,6 +269,13 @@ def plan(
             train_parameters = {"row": f"{table}/{name}", "scale": scale} | settings
             planned.append(PlannedRun(known.rows[name], config, quantizer, train_parameters, dict(evaluation)))
     return planned
+
+
+def check_overrides(names: Iterable[str]) -> None:
+    """Raise ValueError for one of `plan`'s overrides that has a place of its own, where it would say something else."""
+    for name in names:
+        if name in OWN_ARGUMENTS:
+            raise ValueError(f"{name!r} is no override: {OWN_ARGUMENTS[name]} says it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -540,12 +554,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m vistok.tables", description="Run rows of a results table and show it."
     )
     parser.add_argument("table", help="name of a table in vistok/tables, for instance celeba64")
-    parser.add_argument("--rows", nargs="+", help="names of rows (default: all)")
+    parser.add_argument("--rows", nargs="+", action="extend", help="names of rows (default: all)")
     parser.add_argument("--scale", default="smoke", help="smoke, quick, laptop or paper (default: %(default)s)")
-    parser.add_argument("--seeds", nargs="+", type=int, help="one run each (default: the scale's seed)")
+    parser.add_argument(
+        "--seeds", nargs="+", action="extend", type=int, help="one run each (default: the scale's seed)"
+    )
     parser.add_argument("--dataset", default="photos", help="(default: %(default)s)")
     parser.add_argument("--data-root", help="folder of the dataset (default: data/<dataset>)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any other field of TrainConfig")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any other field of TrainConfig"
+    )
     parser.add_argument("--rfid-weights", help="local file with torch-fidelity's Inception weights")
     parser.add_argument("--print-commands", action="store_true", help="print one shell command a run, and run nothing")
     parser.add_argument("--readme", action="store_true", help="instead: make the tables in README.md anew")
@@ -561,12 +579,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
     overrides |= {"data_root": given.data_root} if given.data_root is not None else {}
-    overrides |= {name: value for name, _, value in (item.partition("=") for item in given.set)}
-    for name in overrides.keys() & {"table", "row", "rows", "scale", "seeds", "evaluation"}:
-        parser.error(f"--set has {name!r}, which is an argument of its own or no field of TrainConfig.")
+    more = {name: value for name, _, value in (item.partition("=") for item in given.set)}
     evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights is not None else {}
     try:
-        planned = plan(given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides)
+        check_overrides(more)
+        planned = plan(given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides | more)
         notebook_path("02_train")  # a command to print names it too
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.error(str(error))

@@ -701,7 +701,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.row is not None:
             for name in overrides.keys() & {"row", "scale"}:
                 raise ValueError(f"{name} is given with -p, but is an argument of its own: --{name} {overrides[name]}.")
-            config = TrainConfig.from_row(given.row, given.scale or "quick", **overrides)
+            config = TrainConfig.from_row(given.row, "quick" if given.scale is None else given.scale, **overrides)
         else:
             if given.scale is not None:
                 raise ValueError(f"scale is {given.scale!r}, but only a row has scales; leave it out, or give --row.")
@@ -737,7 +737,10 @@ def read_config(file: str | Path, **overrides: Any) -> TrainConfig:
     path = resolve_path(file)
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration {path}.")
-    settings = strict_json(path.read_bytes())
+    try:
+        settings = strict_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} holds no configuration, which is a JSON object of settings: {error}.") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no configuration, which is a JSON object of settings.")
     return TrainConfig.from_dict(settings.get("config", settings) | overrides)

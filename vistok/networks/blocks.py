@@ -39,8 +39,8 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.to(wide), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
-def blocks_of(network: nn.Module) -> list[Block]:
-    """Return the blocks of a network, whose activations can be recomputed."""
+def recomputing_blocks(network: nn.Module) -> list[Block]:
+    """Return the blocks of a network that can recompute their activations; simple_cnn has none."""
     return [module for module in network.modules() if isinstance(module, Block)]
 
 
@@ -50,8 +50,10 @@ def recompute_activations(network: nn.Module, recompute: bool = True) -> None:
     Raises:
         ValueError: the network has no blocks that can.
     """
-    blocks = blocks_of(network)
+    blocks = recomputing_blocks(network)
     if recompute and not blocks:
-        raise ValueError(f"{type(network).__name__} has no blocks whose activations could be recomputed.")
+        raise ValueError(
+            "This network has no blocks whose activations could be recomputed: leave checkpoint_activations out."
+        )
     for block in blocks:
         block.recompute = recompute
