@@ -89,6 +89,25 @@ def test_a_failure_reaches_the_caller_and_ends_the_rest() -> None:
     assert doubled(range(5))[0] == [0, 2, 4, 6, 8]  # the threads are still there
 
 
+def test_nobody_computes_on_after_a_failure() -> None:
+    """A thread amid its part as the caller gives up, after Ctrl-C say, would write on, or crash the interpreter's end."""
+    torch.set_num_threads(2)
+    begun, done = threading.Event(), []
+
+    def work(parts: Iterator[int]) -> None:
+        for part in parts:
+            if part == 0:
+                begun.wait(timeout=60)
+                raise KeyboardInterrupt
+            begun.set()
+            time.sleep(0.2)
+            done.append(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        share_out(range(2), work)
+    assert done == [1]
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
 def test_gradient_modes_are_the_callers(mode: type) -> None:
     torch.set_num_threads(2)

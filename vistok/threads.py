@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from statistics import median
 from typing import TypeVar
 
@@ -60,8 +60,9 @@ def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None
     try:
         for job in jobs:
             job.result()
-    finally:
-        left.clear()  # after Ctrl-C too
+    finally:  # after Ctrl-C too: nobody computes on what the caller takes for its own, or while the interpreter ends
+        left.clear()
+        wait(jobs)
 
 
 def slower_than_one(step: Callable[[], object], num_steps: int) -> tuple[float, float] | None:
