@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from vistok.quantizers import nearest_code
 from vistok.threads import share_out, slower_than_one
 
 
@@ -126,6 +127,17 @@ def test_fake_tensors_stay_in_the_callers_thread() -> None:
     torch.set_num_threads(2)
     with FakeTensorMode():
         assert doubled(range(4))[2] == {threading.get_ident()}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace")
+def test_what_traces_or_transforms_operations_sees_all_of_them() -> None:
+    """Those of another thread are missing in a trace, which then gives whatever lies in fresh memory."""
+    torch.set_num_threads(2)
+    z, codebook = torch.randn(600, 4), torch.randn(64, 4)
+    expected = nearest_code(-z, codebook)
+    traced = torch.jit.trace(nearest_code, (z, codebook), check_trace=False)
+    assert torch.equal(traced(-z, codebook), expected)
+    assert torch.equal(torch.func.functionalize(nearest_code)(-z, codebook), expected)
 
 
 def _doubled_in_child(queue: multiprocessing.Queue) -> None:
