@@ -388,8 +388,8 @@ def _said(form: Format, path: Path, **given: Any) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None}
     if (name := given.get("quantizer", form.quantizer)) not in QUANTIZERS:
         raise ValueError(f"There is no quantizer {name!r}; {nearest(name, QUANTIZERS)}")
-    if "levels" in given:
-        given.setdefault("quantizer", "fsq")
+    if "levels" in given and given.setdefault("quantizer", "fsq") != "fsq":
+        raise ValueError(f"levels are of 'fsq', but the quantizer is said to be {name!r}: give one of them.")
     return given if "quantizer" in given or not form.several else _said_beside(path) | given
 
 
