@@ -336,7 +336,12 @@ def test_levels_that_do_not_fit_are_refused() -> None:
 def test_images_may_be_arrays_and_go_a_little_beyond() -> None:
     tokenizer = toy()
     expected = tokenizer.encode(images())
-    for given in (images().numpy(), images().double().numpy(), np.flip(images().flip(3).numpy(), 3)):
+    for given in (
+        images().numpy(),
+        images().double().numpy(),
+        np.flip(images().flip(3).numpy(), 3),
+        images().numpy().astype(">f4"),  # as some formats of files have it
+    ):
         assert torch.equal(tokenizer.encode(given), expected)
     checked = torch.ones(1, 1, 8, 8)
     checked[..., ::2, ::2] = checked[..., 1::2, 1::2] = -1

@@ -27,7 +27,7 @@ def as_images(images: Tensor | np.ndarray, like: Tensor | None = None) -> Tensor
         ValueError: they have another shape or dtype; the sentence says what makes [B, 3, H, W] of the usual others.
     """
     if isinstance(images, np.ndarray) and images.dtype.kind in "fu":
-        images = torch.from_numpy(np.array(images))
+        images = torch.from_numpy(images.astype(images.dtype.newbyteorder("=")))
     if not isinstance(images, Tensor):
         given = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
         raise ValueError(f"Images must be a float tensor [B, 3, H, W] in [-1, 1], not {given}.")
