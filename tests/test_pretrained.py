@@ -256,6 +256,8 @@ def test_a_file_without_a_codebook_is_not_guessed(written: Callable[..., Path]) 
     path = written({"model": simple_cnn(3)})
     with pytest.raises(ValueError, match=r"no codebook.*quantizer='lfq', for 2\^3 codes; or the levels of fsq.*config"):
         load_pretrained(path)
+    with pytest.raises(ValueError, match="levels are of 'fsq', but the quantizer is said to be 'lfq'"):
+        load_pretrained(path, quantizer="lfq", levels=[8, 8, 8])
     for levels in ([8, 8], "888", 8):
         with pytest.raises(ValueError, match=r"levels is .* but must be 3 integers of 3 or more"):
             load_pretrained(path, levels=levels)

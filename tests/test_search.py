@@ -150,6 +150,16 @@ def test_views_give_what_contiguous_tensors_give() -> None:
         assert torch.equal(nearest_code(rows, codes), nearest_code(rows.contiguous(), codes.contiguous()))
 
 
+@pytest.mark.parametrize("dim", [40, 256])
+@pytest.mark.parametrize("num_tokens", [1280, 2000])
+def test_tiles_are_whole_blocks_of_codes_whatever_tokens_go_into_one(num_tokens: int, dim: int) -> None:
+    """Of 80 tokens, say, not as many codes fit into a tile as is a multiple of 32."""
+    z, codebook = randn(num_tokens, dim), randn(6600, dim, seed=1)
+    tokens, codes = search._tile_shape(z, len(codebook))
+    assert codes % search._BLOCK == 0 and 4 * tokens * codes <= search._TILE_BYTES
+    assert_lowest(nearest_code(z, codebook), distances(z, codebook), rounding_of(z, codebook))
+
+
 def test_the_tile_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     z, codebook = randn(400, 8), randn(700, 8, seed=1)
     expected = distances(z, codebook).argmin(1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from vistok.quantizers import nearest_code
 from vistok.threads import share_out, slower_than_one
 
 
@@ -89,6 +90,25 @@ def test_a_failure_reaches_the_caller_and_ends_the_rest() -> None:
     assert doubled(range(5))[0] == [0, 2, 4, 6, 8]  # the threads are still there
 
 
+def test_nobody_computes_on_after_a_failure() -> None:
+    """A thread amid its part as the caller gives up, after Ctrl-C say, would write on, or crash the interpreter's end."""
+    torch.set_num_threads(2)
+    begun, done = threading.Event(), []
+
+    def work(parts: Iterator[int]) -> None:
+        for part in parts:
+            if part == 0:
+                begun.wait(timeout=60)
+                raise KeyboardInterrupt
+            begun.set()
+            time.sleep(0.2)
+            done.append(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        share_out(range(2), work)
+    assert done == [1]
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
 def test_gradient_modes_are_the_callers(mode: type) -> None:
     torch.set_num_threads(2)
@@ -107,6 +127,17 @@ def test_fake_tensors_stay_in_the_callers_thread() -> None:
     torch.set_num_threads(2)
     with FakeTensorMode():
         assert doubled(range(4))[2] == {threading.get_ident()}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace")
+def test_what_traces_or_transforms_operations_sees_all_of_them() -> None:
+    """Those of another thread are missing in a trace, which then gives whatever lies in fresh memory."""
+    torch.set_num_threads(2)
+    z, codebook = torch.randn(600, 4), torch.randn(64, 4)
+    expected = nearest_code(-z, codebook)
+    traced = torch.jit.trace(nearest_code, (z, codebook), check_trace=False)
+    assert torch.equal(traced(-z, codebook), expected)
+    assert torch.equal(torch.func.functionalize(nearest_code)(-z, codebook), expected)
 
 
 def _doubled_in_child(queue: multiprocessing.Queue) -> None:

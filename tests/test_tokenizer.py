@@ -336,7 +336,12 @@ def test_levels_that_do_not_fit_are_refused() -> None:
 def test_images_may_be_arrays_and_go_a_little_beyond() -> None:
     tokenizer = toy()
     expected = tokenizer.encode(images())
-    for given in (images().numpy(), images().double().numpy(), np.flip(images().flip(3).numpy(), 3)):
+    for given in (
+        images().numpy(),
+        images().double().numpy(),
+        np.flip(images().flip(3).numpy(), 3),
+        images().numpy().astype(">f4"),  # as some formats of files have it
+    ):
         assert torch.equal(tokenizer.encode(given), expected)
     checked = torch.ones(1, 1, 8, 8)
     checked[..., ::2, ::2] = checked[..., 1::2, 1::2] = -1
@@ -449,6 +454,24 @@ def test_the_hubs_mixin_reads_what_it_wrote(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(VisualTokenizer.from_pretrained("saved").encode(images), tokenizer.encode(images))
     plain = VisualTokenizer.load(tmp_path / "saved")
     assert torch.equal(plain.encode(images), tokenizer.encode(images))
+
+
+@pytest.mark.parametrize("name", ["{}/nowhere", "runs/vq-d8/tokenizer", "~/nowhere", "{}/model.safetensors"])
+def test_a_folder_that_is_not_there_is_no_name_on_the_hub(tmp_path: Path, name: str) -> None:
+    toy().save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no directory .*, and on the Hub a name is 'owner/name'"):
+        VisualTokenizer.from_pretrained(name.format(tmp_path))
+
+
+def test_from_pretrained_finds_the_repositorys_folders_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From notebooks/, say, where runs/<run> would be asked for on the Hub."""
+    toy().save(tmp_path / "repository" / "runs" / "mine")
+    monkeypatch.setattr("vistok.config.repository_root", lambda: tmp_path / "repository")
+    monkeypatch.setattr("vistok.tokenizer.snapshot_download", lambda *_, **__: pytest.fail("the Hub was asked"))
+    monkeypatch.chdir(tmp_path)
+    assert VisualTokenizer.from_pretrained("runs/mine").image_size == toy().image_size
 
 
 def test_loading_puts_the_networks_into_another_precision(tmp_path: Path) -> None:

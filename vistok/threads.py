@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from statistics import median
 from typing import TypeVar
 
@@ -36,8 +36,7 @@ def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None
             time, so each has a place of its own to write to.
     """
     num_threads = min(torch.get_num_threads(), len(parts))
-    # What traces or counts operations (a compiler, fake tensors) sees those of this thread only.
-    if num_threads < 2 or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if num_threads < 2 or _is_watched():
         work(iter(parts))
         return
     left, modes = deque(parts), (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
@@ -60,8 +59,16 @@ def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None
     try:
         for job in jobs:
             job.result()
-    finally:
-        left.clear()  # after Ctrl-C too
+    finally:  # after Ctrl-C too: nobody computes on what the caller takes for its own, or while the interpreter ends
+        left.clear()
+        wait(jobs)
+
+
+def _is_watched() -> bool:
+    """Whether something traces, transforms or counts operations (a compiler, fake tensors): it sees this thread's only."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return traced or transformed or torch._C._len_torch_dispatch_stack() > 0
 
 
 def slower_than_one(step: Callable[[], object], num_steps: int) -> tuple[float, float] | None:

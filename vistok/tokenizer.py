@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 
 from vistok import networks, quantizers
@@ -289,19 +290,26 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         device_map = usable_device() if device_map == "auto" else device_map
         device = _one_of({"device": device, "device_map": device_map}, default="cpu")
         dtype = _one_of({"dtype": floating_dtype(dtype), "torch_dtype": floating_dtype(torch_dtype)}, default=None)
-        path = Path(pretrained_model_name_or_path)
-        if not path.is_dir():
+        # A relative folder is the caller's, as everywhere on the Hub, or else the repository's, as everywhere here.
+        places = (Path(pretrained_model_name_or_path).absolute(), resolve_path(pretrained_model_name_or_path))
+        path = next((place for place in places if place.is_dir()), None)
+        if path is None:
             usable_device(device)  # before anything is downloaded
-            path = snapshot_download(
-                str(pretrained_model_name_or_path),
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=["config.json", "model.safetensors"],
-            )
-        return cls.load(Path(path).absolute(), device, dtype)
+            try:
+                path = snapshot_download(
+                    str(pretrained_model_name_or_path),
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=["config.json", "model.safetensors"],
+                )
+            except HFValidationError as error:
+                raise FileNotFoundError(
+                    f"There is no directory {pretrained_model_name_or_path}, and on the Hub a name is 'owner/name'."
+                ) from error
+        return cls.load(path, device, dtype)
 
     def load_weights(self, state: dict[str, Tensor], source: object) -> None:
         """Take over a state dict whose names and shapes are this tokenizer's own; ValueError as of `check_weights`."""

@@ -103,7 +103,8 @@ def _tile_shape(z: Tensor, codebook_size: int) -> tuple[int, int]:
         most_tokens = max(least_tokens, -(-len(z) // _LEAST_PARTS))
         least_tokens = min(max(least_tokens, 2 * z.shape[1]), large, most_tokens)
     num_scores = num_bytes // z.element_size()
-    num_codes = min(num_scores // least_tokens, codebook_size + -codebook_size % _BLOCK)
+    num_blocks = min(num_scores // least_tokens // _BLOCK, -(-codebook_size // _BLOCK))
+    num_codes = max(1, num_blocks) * _BLOCK
     return max(1, min(num_scores // num_codes, most_tokens)), num_codes
 
 
