@@ -72,6 +72,8 @@ def opened(root: Path, split: str = "train", name: str = "folder", **options):
         ("train2017", "val2017"),
         ("train-images", "test-images"),
         ("TrainData", "TestData"),
+        ("traindata", "testdata"),
+        ("imgtrain", "imgval"),
         ("ILSVRC2012_img_train", "ILSVRC2012_img_val"),
     ],
 )
@@ -82,7 +84,7 @@ def test_split_folders_are_recognised_as_people_write_them(tmp_path, train, test
 
 
 @pytest.mark.parametrize(
-    "name", ["cats", "tests", "trains", "test_tube", "train station", "contest", "latest", "trainval"]
+    "name", ["cats", "tests", "trains", "test_tube", "train station", "contest", "latest", "trainval", "trainimagery"]
 )
 def test_class_folders_are_no_splits(tmp_path, name):
     assert split_of_folder(name) is None
@@ -171,6 +173,40 @@ def test_images_beside_their_masks_are_refused(tmp_path, images, masks):
     assert len(opened(tmp_path)) == 3  # a folder without pictures is no trouble
 
 
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [("images", "masks_png"), ("images_a", "masks_a"), ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno")],
+)
+def test_masks_are_seen_by_one_word_where_the_others_fit(tmp_path, images, masks):
+    with pytest.raises(ValueError, match=rf"holds images in {images}/ and in {masks}/, which look like pictures"):
+        opened(write(tmp_path, f"{images}/0.jpg", f"{masks}/0/1.png"))
+
+
+@pytest.mark.parametrize("names", [("photos", "party masks"), ("mask images", "no mask images"), ("image", "no label")])
+def test_classes_that_have_masks_in_their_names_are_none(tmp_path, names):
+    write(tmp_path, *(f"{name}/{number}.png" for name in names for number in range(3)))
+    assert len(opened(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+@pytest.mark.parametrize(
+    ("image", "masks"),
+    [
+        ("{}.jpg", ["{}_mask.png"]),
+        ("{}_sat.jpg", ["{}_mask.png"]),
+        ("image_{}.jpg", ["mask_{}.png"]),
+        ("a ({}).png", ["a ({})_mask.png", "a ({})_mask_1.png"]),
+    ],
+)
+def test_masks_are_told_from_images_by_their_names(tmp_path, kind, image, masks):
+    images = sorted(image.format(number) for number in range(3))
+    names = ["photo_mask.jpg", *images, *(mask.format(number) for mask in masks for number in range(3))]
+    write(tmp_path, *names) if kind == "folder" else write_tar(tmp_path / "0.tar", *names)
+    with pytest.warns(UserWarning, match=f"left out: {3 * len(masks)} that are masks"):
+        train = opened(tmp_path).names
+    assert sorted([*train, *opened(tmp_path, "test").names]) == sorted([*images, "photo_mask.jpg"])
+
+
 def test_masks_beside_their_images_are_left_out_and_counted(tmp_path):
     write(tmp_path, "0.jpg", "0_mask.png", "1.jpg", "1-seg.gif", "2.jpg", "2.labels.png", "my_mask.png", "a/0_mask.png")
     with pytest.warns(
@@ -201,6 +237,7 @@ def test_one_image_of_each_sample_of_a_shard(tmp_path):
 def test_names_with_dots_are_no_samples(tmp_path):
     names = [f"ILSVRC2012.val.{number}.JPEG" for number in range(6)]
     names += [f"{kind}.{number}.jpg" for kind in ("cat", "dog") for number in range(3)]  # as Kaggle has them
+    names += ["photo.1.jpg", "photo.2.jpg", "photo.jpg"]  # as wget has them
     write_tar(tmp_path / "0.tar", *names)
     with warnings.catch_warnings(action="error"):
         assert sorted([*opened(tmp_path).names, *opened(tmp_path, "test").names]) == names
@@ -299,6 +336,15 @@ def test_pictures_that_are_not_read_are_named_and_counted(tmp_path):
     ):
         assert opened(tmp_path).names == ["0.png"]
     assert not SUFFIXES & UNREAD
+
+
+@pytest.mark.parametrize("name", ["x.jpg?w=640", "x.jpg_large", "x.JPG~", "x.jpg.1"])
+def test_images_whose_suffix_is_spoilt_are_counted(tmp_path, name):
+    write(tmp_path, "0.png", "1.png")
+    for other in (name, "0.png.json", "0.png.txt", "0.jpgs.md"):  # notes beside an image are no images
+        (tmp_path / other).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"left out: 1 whose names go on behind .jpg \(x"):
+        opened(tmp_path)
 
 
 @pytest.mark.skipif(".heic" in SUFFIXES, reason="pillow-heif is installed, so they are read")

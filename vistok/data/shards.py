@@ -27,7 +27,7 @@ from vistok.data.naming import SUFFIXES, LeftOut, check_one_pool
 from vistok.data.tar import scan_tar
 from vistok.files import readable, replacing
 
-_VERSION = 2  # goes up when the same shards give another index
+_VERSION = 3  # goes up when the same shards give another index
 _THREADS = 16  # that read headers: on a network disk most of the time is waiting
 _MAX_OPEN = 64  # shards; a process may have 1024 files open, and ImageNet has as many shards
 
