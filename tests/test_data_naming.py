@@ -448,6 +448,14 @@ def test_an_empty_path_is_refused(path):
         open_dataset("folder", "train", 16, data_root=path)
 
 
+def test_a_file_is_no_folder(tmp_path):
+    write(tmp_path, "a.png")
+    with pytest.raises(
+        ValueError, match=r"data_root is .*/a.png, a file, but must be a folder; give the one that it lies in"
+    ):
+        opened(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("path", [".", "./", "..", "/", str(PACKAGE), "vistok"])
 def test_the_folder_of_vistok_itself_is_no_dataset(path):
     with pytest.raises(ValueError, match="data_root is .*, which holds vistok itself: its own pictures would be taken"):
