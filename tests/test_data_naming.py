@@ -175,7 +175,12 @@ def test_images_beside_their_masks_are_refused(tmp_path, images, masks):
 
 @pytest.mark.parametrize(
     ("images", "masks"),
-    [("images", "masks_png"), ("images_a", "masks_a"), ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno")],
+    [
+        ("images", "masks_png"),
+        ("images", "ground_truth_mask"),
+        ("images_a", "masks_a"),
+        ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"),
+    ],
 )
 def test_masks_are_seen_by_one_word_where_the_others_fit(tmp_path, images, masks):
     with pytest.raises(ValueError, match=rf"holds images in {images}/ and in {masks}/, which look like pictures"):
@@ -205,6 +210,29 @@ def test_masks_are_told_from_images_by_their_names(tmp_path, kind, image, masks)
     with pytest.warns(UserWarning, match=f"left out: {3 * len(masks)} that are masks"):
         train = opened(tmp_path).names
     assert sorted([*train, *opened(tmp_path, "test").names]) == sorted([*images, "photo_mask.jpg"])
+
+
+def test_every_picture_twice_is_refused(tmp_path):
+    names = [f"a/{number}.{suffix}" for number in range(3) for suffix in ("jpg", "png")]
+    with pytest.raises(
+        ValueError, match="holds a/0.jpg and a/0.png, and so for every image: pictures and their masks, or"
+    ):
+        opened(write(tmp_path, *names))
+    write(tmp_path, "a/3.jpg")  # then they are some that happen to have one name
+    assert len(opened(tmp_path)) == 6
+
+
+def test_splits_that_are_links_to_one_folder_are_refused(tmp_path):
+    write(tmp_path, "all/a.png", "set/readme")
+    for split in ("train", "test"):
+        (tmp_path / "set" / split).symlink_to(tmp_path / "all")
+    with pytest.raises(ValueError, match="holds test/ and train/, which are links to one folder"):
+        opened(tmp_path / "set")
+    write(tmp_path, "other/b.png")
+    (tmp_path / "set" / "train").unlink()
+    for split, folder in (("train", "other"), ("val", "all")):
+        (tmp_path / "set" / split).symlink_to(tmp_path / folder)
+    assert opened(tmp_path / "set").names == ["b.png"]  # one folder for two tests is no harm
 
 
 def test_masks_beside_their_images_are_left_out_and_counted(tmp_path):

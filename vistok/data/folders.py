@@ -159,6 +159,12 @@ def _subfolders(root: Path) -> dict[str, str]:
                 "them, or move one away."
             )
         found[split] = name
+    for name in found.values():
+        if "train" in found and name != found["train"] and (root / name).samefile(root / found["train"]):
+            raise ValueError(
+                f"{root} holds {readable(name)}/ and {readable(found['train'])}/, which are links to one folder, so that test "
+                "images would be trained on."
+            )
     return {split: found[split] for split in _SUBFOLDERS if split in found}
 
 

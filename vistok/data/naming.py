@@ -9,7 +9,7 @@ import importlib.util
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from vistok.files import readable, shown
 
@@ -113,7 +113,9 @@ _BESIDE_SPLIT = frozenset({"set", "split", "data", "dataset", "image", "images",
 _SPLIT_AND_BESIDE = re.compile(  # written as one word: "traindata", "testimages", "imgval"
     "(?:({0})({1})|({1})({0}))".format("|".join(_SPLIT_WORDS), "|".join(_BESIDE_SPLIT))
 )
-_BESIDE_PAIR = frozenset({"png", "jpg", "jpeg", "tif", "gif", "bmp", "anno", "color", "colour", "gray", "binary"})
+_BESIDE_PAIR = frozenset(
+    {"png", "jpg", "jpeg", "tif", "gif", "bmp", "anno", "ground", "truth", "color", "colour", "gray", "binary"}
+)
 
 
 # Reasons that `LeftOut` counts, each after a number.
@@ -196,6 +198,28 @@ def masks_among(names: Collection[bytes]) -> set[bytes]:
     stems = {name[: name.rfind(b".")] for name in names if name not in found} if found else set()
     stems |= {match[1] or match[2] for stem in stems if (match := _PICTURE.fullmatch(stem))}
     return {name for name, stem in found.items() if stem in stems}
+
+
+def check_no_twins(names: Sequence[bytes], place: object) -> None:
+    """Refuse a folder that holds every picture twice, as `0.jpg` and `0.png`: these are masks, or copies of training images.
+
+    Args:
+        names: sorted paths of all images of one folder.
+        place: what they are relative to.
+    """
+    if len(names) < 4 or len(names) % 2:
+        return
+    suffixes = set()
+    for first, second in zip(names[::2], names[1::2], strict=True):
+        (stem, _, suffix), (same, _, other) = first.rpartition(b"."), second.rpartition(b".")
+        suffixes.add((suffix, other))
+        if same != stem or len(suffixes) > 1:
+            return
+    first, second = (readable(name) for name in names[:2])
+    raise ValueError(
+        f"{readable(str(place))} holds {first} and {second}, and so for every image: pictures and their masks, or each picture "
+        "twice, so that test images would be trained on. Move those of one suffix away."
+    )
 
 
 def first_of_samples(names: list[bytes], shard: object) -> tuple[list[int], LeftOut]:
