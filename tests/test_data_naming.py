@@ -315,6 +315,23 @@ def test_rows_of_parquet_files_from_such_folders_are_left_out(tmp_path):
     assert dataset.names == ["0.png", "1.png"] and dataset.images(np.arange(2))[:, 0, 0, 0].tolist() == [0, 3]
 
 
+def test_rows_of_parquet_files_that_are_masks_are_left_out(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    paths = ["a/0.png", "a/0_mask.png", "b/0_mask.png", "a/1.png"]
+    rows = [{"bytes": encoded(value=number), "path": path} for number, path in enumerate(paths)]
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows}), tmp_path / "0.parquet")
+    with pytest.warns(UserWarning, match=r"left out: 1 that are masks, labels or depths .* \(a/0_mask.png\)"):
+        assert opened(tmp_path).names == ["a/0.png", "b/0_mask.png"]
+
+
+def test_a_table_that_is_written_beside_a_shard_is_no_shard(tmp_path):
+    write_tar(tmp_path / "00000.tar", "000000000.jpg", "000000001.jpg")
+    (tmp_path / "00000.parquet").write_bytes(b"of img2dataset")
+    assert opened(tmp_path).names == ["000000000.jpg"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_macos_files_beside_celebas_are_ignored(tmp_path, kind):
     names = [f"img_align_celeba/{number:06}.jpg" for number in (1, 2)]

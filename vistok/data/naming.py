@@ -200,6 +200,14 @@ def masks_among(names: Collection[bytes]) -> set[bytes]:
     return {name for name, stem in found.items() if stem in stems}
 
 
+def masks_in(paths: Iterable[bytes]) -> set[bytes]:
+    """Return the paths of masks, each beside its image, among those of several folders."""
+    by_folder: dict[bytes, list[bytes]] = defaultdict(list)
+    for path in paths:
+        by_folder[path[: len(path) - len(_last(path))]].append(_last(path))
+    return {folder + name for folder, names in by_folder.items() for name in masks_among(names)}
+
+
 def check_no_twins(names: Sequence[bytes], place: object) -> None:
     """Refuse a folder that holds every picture twice, as `0.jpg` and `0.png`: these are masks, or copies of training images.
 
@@ -253,16 +261,11 @@ def first_of_samples(names: list[bytes], shard: object) -> tuple[list[int], Left
         dropped.update(set(members).difference(images))
     for number in sorted(dropped):
         left_out.add("that are further images of a sample", names[number])
-    kept: dict[bytes, list[int]] = defaultdict(list)
+    masks = masks_in([name for number, name in enumerate(names) if number not in dropped])
     for number, name in enumerate(names):
-        if number not in dropped:
-            kept[name.rpartition(b"/")[0]].append(number)
-    for numbers in kept.values():
-        masks = masks_among([_last(names[number]) for number in numbers])
-        for number in numbers:
-            if _last(names[number]) in masks:
-                left_out.add(MASKS, names[number])
-                dropped.add(number)
+        if name in masks and number not in dropped:
+            left_out.add(MASKS, name)
+            dropped.add(number)
     return [number for number in range(len(names)) if number not in dropped], left_out
 
 

@@ -131,7 +131,7 @@ def _read_if_good(path: Path, key: str, say_why: bool = False) -> ShardIndex | N
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
-                raise ValueError("the shards changed since")
+                raise ValueError("the shards changed since, or another version of vistok made it")
             return ShardIndex(**{name: arrays[name] for name in ShardIndex._fields})
     except Exception as error:  # a damaged file raises whatever the parser of the zip or of an array meets first
         if say_why:
