@@ -8,6 +8,7 @@ import shutil
 import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -365,9 +366,21 @@ def test_grey_sixteen_bit_and_transparency():
         decode(encoded(Image.new("F", (4, 4)), "TIFF"), "float")
 
 
+def png_of_16_bits(value: int) -> bytes:
+    """Return a PNG file of 20x20 pixels with three channels of 16 bits, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + struct.pack(">H", value) * 60) * 20
+    header = struct.pack(">IIBBBBB", 20, 20, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 DEEP = {  # pixels of more than 8 bits, in a file, and what comes of them
     "12 bits in a PNG": (np.full((20, 20), 4095, np.uint16), "png", "dark: the largest value of 1.png is 4,095"),
     "8 bits in a PNG": (np.full((20, 20), 255, np.uint16), "png", "dark: the largest value of 1.png is 255"),
+    "14 bits of colour in a PNG": (png_of_16_bits(16383), "png", "dark: the largest value of 1.png is 16,383"),
     "14 bits in a TIFF": (np.full((20, 20), 16383, np.uint16), "tif", "dark: the largest value of 1.tif is 16,383"),
     "8 bits in a TIFF of 32": (np.full((20, 20), 255, np.int32), "tif", "dark: the largest value of 1.tif is 255"),
     "32 bits in a TIFF": (
@@ -383,7 +396,8 @@ def test_images_that_come_out_dark_or_white_are_told_of_with_their_count_and_a_n
     pixels, suffix, sentence = DEEP[case]
     write_folder(tmp_path / "images", ["0.jpg", "3.jpg", "4.jpg", "9.jpg"])
     for number in (1, 2):
-        Image.fromarray(pixels).save(tmp_path / f"images/{number}.{suffix}")
+        file = tmp_path / f"images/{number}.{suffix}"
+        file.write_bytes(pixels) if isinstance(pixels, bytes) else Image.fromarray(pixels).save(file)
     for _ in range(2):  # the cache is built, and found
         with pytest.warns(
             UserWarning, match=f"2 of 5 images of .*/images have more than 8 bits .* come out {sentence}, that"
@@ -398,12 +412,13 @@ def test_images_that_come_out_dark_or_white_are_told_of_with_their_count_and_a_n
 def test_images_of_sixteen_bits_are_not_told_of(tmp_path):
     write_folder(tmp_path, ["0.jpg", "9.jpg"])
     Image.fromarray(np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)).save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_bytes(png_of_16_bits(16384))
     Image.fromarray(np.arange(0, 65536, 256, dtype=np.int32).reshape(16, 16)).save(tmp_path / "2.tif")
     (tmp_path / "3.pgm").write_bytes(
         b"P5 16 16 4095\n" + np.full((16, 16), 4095, ">u2").tobytes()
     )  # which says its range
     with warnings.catch_warnings(action="error"):
-        assert len(open_dataset("folder", "train", 16, data_root=tmp_path)) == 4
+        assert len(open_dataset("folder", "train", 16, data_root=tmp_path)) == 5
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "bomb"])

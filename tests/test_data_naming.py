@@ -72,6 +72,8 @@ def opened(root: Path, split: str = "train", name: str = "folder", **options):
         ("train2017", "val2017"),
         ("train-images", "test-images"),
         ("TrainData", "TestData"),
+        ("traindata", "testdata"),
+        ("imgtrain", "imgval"),
         ("ILSVRC2012_img_train", "ILSVRC2012_img_val"),
     ],
 )
@@ -82,7 +84,7 @@ def test_split_folders_are_recognised_as_people_write_them(tmp_path, train, test
 
 
 @pytest.mark.parametrize(
-    "name", ["cats", "tests", "trains", "test_tube", "train station", "contest", "latest", "trainval"]
+    "name", ["cats", "tests", "trains", "test_tube", "train station", "contest", "latest", "trainval", "trainimagery"]
 )
 def test_class_folders_are_no_splits(tmp_path, name):
     assert split_of_folder(name) is None
@@ -171,6 +173,68 @@ def test_images_beside_their_masks_are_refused(tmp_path, images, masks):
     assert len(opened(tmp_path)) == 3  # a folder without pictures is no trouble
 
 
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("images", "masks_png"),
+        ("images", "ground_truth_mask"),
+        ("images_a", "masks_a"),
+        ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"),
+    ],
+)
+def test_masks_are_seen_by_one_word_where_the_others_fit(tmp_path, images, masks):
+    with pytest.raises(ValueError, match=rf"holds images in {images}/ and in {masks}/, which look like pictures"):
+        opened(write(tmp_path, f"{images}/0.jpg", f"{masks}/0/1.png"))
+
+
+@pytest.mark.parametrize("names", [("photos", "party masks"), ("mask images", "no mask images"), ("image", "no label")])
+def test_classes_that_have_masks_in_their_names_are_none(tmp_path, names):
+    write(tmp_path, *(f"{name}/{number}.png" for name in names for number in range(3)))
+    assert len(opened(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+@pytest.mark.parametrize(
+    ("image", "masks"),
+    [
+        ("{}.jpg", ["{}_mask.png"]),
+        ("{}_sat.jpg", ["{}_mask.png"]),
+        ("image_{}.jpg", ["mask_{}.png"]),
+        ("a ({}).png", ["a ({})_mask.png", "a ({})_mask_1.png"]),
+    ],
+)
+def test_masks_are_told_from_images_by_their_names(tmp_path, kind, image, masks):
+    images = sorted(image.format(number) for number in range(3))
+    names = ["photo_mask.jpg", *images, *(mask.format(number) for mask in masks for number in range(3))]
+    write(tmp_path, *names) if kind == "folder" else write_tar(tmp_path / "0.tar", *names)
+    with pytest.warns(UserWarning, match=f"left out: {3 * len(masks)} that are masks"):
+        train = opened(tmp_path).names
+    assert sorted([*train, *opened(tmp_path, "test").names]) == sorted([*images, "photo_mask.jpg"])
+
+
+def test_every_picture_twice_is_refused(tmp_path):
+    names = [f"a/{number}.{suffix}" for number in range(3) for suffix in ("jpg", "png")]
+    with pytest.raises(
+        ValueError, match="holds a/0.jpg and a/0.png, and so for every image: pictures and their masks, or"
+    ):
+        opened(write(tmp_path, *names))
+    write(tmp_path, "a/3.jpg")  # then they are some that happen to have one name
+    assert len(opened(tmp_path)) == 6
+
+
+def test_splits_that_are_links_to_one_folder_are_refused(tmp_path):
+    write(tmp_path, "all/a.png", "set/readme")
+    for split in ("train", "test"):
+        (tmp_path / "set" / split).symlink_to(tmp_path / "all")
+    with pytest.raises(ValueError, match="holds test/ and train/, which are links to one folder"):
+        opened(tmp_path / "set")
+    write(tmp_path, "other/b.png")
+    (tmp_path / "set" / "train").unlink()
+    for split, folder in (("train", "other"), ("val", "all")):
+        (tmp_path / "set" / split).symlink_to(tmp_path / folder)
+    assert opened(tmp_path / "set").names == ["b.png"]  # one folder for two tests is no harm
+
+
 def test_masks_beside_their_images_are_left_out_and_counted(tmp_path):
     write(tmp_path, "0.jpg", "0_mask.png", "1.jpg", "1-seg.gif", "2.jpg", "2.labels.png", "my_mask.png", "a/0_mask.png")
     with pytest.warns(
@@ -201,6 +265,7 @@ def test_one_image_of_each_sample_of_a_shard(tmp_path):
 def test_names_with_dots_are_no_samples(tmp_path):
     names = [f"ILSVRC2012.val.{number}.JPEG" for number in range(6)]
     names += [f"{kind}.{number}.jpg" for kind in ("cat", "dog") for number in range(3)]  # as Kaggle has them
+    names += ["photo.1.jpg", "photo.2.jpg", "photo.jpg"]  # as wget has them
     write_tar(tmp_path / "0.tar", *names)
     with warnings.catch_warnings(action="error"):
         assert sorted([*opened(tmp_path).names, *opened(tmp_path, "test").names]) == names
@@ -248,6 +313,23 @@ def test_rows_of_parquet_files_from_such_folders_are_left_out(tmp_path):
     with pytest.warns(UserWarning, match=r"left out: 2 hidden, or in folders of the system \(__MACOSX/._0.png\)"):
         dataset = opened(tmp_path)
     assert dataset.names == ["0.png", "1.png"] and dataset.images(np.arange(2))[:, 0, 0, 0].tolist() == [0, 3]
+
+
+def test_rows_of_parquet_files_that_are_masks_are_left_out(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    paths = ["a/0.png", "a/0_mask.png", "b/0_mask.png", "a/1.png"]
+    rows = [{"bytes": encoded(value=number), "path": path} for number, path in enumerate(paths)]
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows}), tmp_path / "0.parquet")
+    with pytest.warns(UserWarning, match=r"left out: 1 that are masks, labels or depths .* \(a/0_mask.png\)"):
+        assert opened(tmp_path).names == ["a/0.png", "b/0_mask.png"]
+
+
+def test_a_table_that_is_written_beside_a_shard_is_no_shard(tmp_path):
+    write_tar(tmp_path / "00000.tar", "000000000.jpg", "000000001.jpg")
+    (tmp_path / "00000.parquet").write_bytes(b"of img2dataset")
+    assert opened(tmp_path).names == ["000000000.jpg"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -299,6 +381,15 @@ def test_pictures_that_are_not_read_are_named_and_counted(tmp_path):
     ):
         assert opened(tmp_path).names == ["0.png"]
     assert not SUFFIXES & UNREAD
+
+
+@pytest.mark.parametrize("name", ["x.jpg?w=640", "x.jpg_large", "x.JPG~", "x.jpg.1"])
+def test_images_whose_suffix_is_spoilt_are_counted(tmp_path, name):
+    write(tmp_path, "0.png", "1.png")
+    for other in (name, "0.png.json", "0.png.txt", "0.jpgs.md"):  # notes beside an image are no images
+        (tmp_path / other).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"left out: 1 whose names go on behind .jpg \(x"):
+        opened(tmp_path)
 
 
 @pytest.mark.skipif(".heic" in SUFFIXES, reason="pillow-heif is installed, so they are read")
@@ -400,6 +491,14 @@ def test_an_empty_path_is_refused(path):
         resolve_path(path)
     with pytest.raises(ValueError, match="A path is"):
         open_dataset("folder", "train", 16, data_root=path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    write(tmp_path, "a.png")
+    with pytest.raises(
+        ValueError, match=r"data_root is .*/a.png, a file, but must be a folder; give the one that it lies in"
+    ):
+        opened(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("path", [".", "./", "..", "/", str(PACKAGE), "vistok"])

@@ -306,8 +306,8 @@ def test_images_beside_shards_are_refused(tmp_path):
 
 def test_tar_and_parquet_in_one_folder_are_refused(tmp_path):
     write_tars(tmp_path / "train")
-    write_parquet(tmp_path / "train" / "0.parquet", [])
-    with pytest.raises(ValueError, match="holds 0.parquet and 2.tar, but must hold .tar or .parquet files, not both"):
+    write_parquet(tmp_path / "train" / "9.parquet", [])
+    with pytest.raises(ValueError, match="holds 2.tar and 9.parquet, but must hold .tar or .parquet files, not both"):
         open_dataset("imagenet", "train", 16, data_root=tmp_path)
 
 

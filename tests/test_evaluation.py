@@ -318,3 +318,20 @@ def test_a_run_measured_elsewhere_is_filed_apart(
     Image.new("RGB", (24, 24), "red").save(tmp_path / "copy" / "more.png")
     record, own_folder = evaluate_run(run, data_root=tmp_path / "copy", **options)
     assert own_folder is False and record.dataset["name"] == "folder"  # its dataset, but other images
+
+
+def test_a_run_measured_on_what_has_become_of_its_images_is_filed_apart(
+    toy: Callable[..., TrainConfig], images_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(images_root, root)
+    run = Run.open(None, toy(data_root=str(root)))
+    for _ in Trainer(run, progress=False):
+        pass
+    options = {"rfid": False, "lpips": "off", "progress": False}
+    assert evaluate_run(run, **options)[1] is True
+    next(iter(sorted(root.rglob("*.png")))).unlink()  # now other images are every tenth
+    with pytest.warns(
+        UserWarning, match="are others than those that .* was trained on, so that some of those it is tested"
+    ):
+        assert evaluate_run(run, **options)[1] is False

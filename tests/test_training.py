@@ -370,6 +370,9 @@ def test_a_run_does_not_go_on_with_other_images(toy: Toy, tmp_path: Path) -> Non
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
     other.rename(kept)
     list(opened(config, tmp_path / "run"))
+    kept.rename(other)
+    with pytest.raises(ValueError, match="others than those this run was trained on so far"):
+        list(opened(config, tmp_path / "run"))  # finished: it is not the run of these images
 
 
 @pytest.mark.parametrize("crop", ["cached", "adm"])

@@ -18,6 +18,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from vistok.config import checked, resolve_path
+from vistok.config import TrainConfig, checked, resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, same_images, share, to_float
 from vistok.devices import check_default_dtype, eval_view, exact_float32, usable_device
 from vistok.files import check_writable, say
@@ -398,8 +399,7 @@ def evaluate_run(
     config = run.config
     of_dataset = dataset in (None, config.dataset)
     here = config if data_root is None else dataclasses.replace(config, data_root=str(data_root))
-    # The place alone decides where it is the run's own: ImageNet's shards need not be indexed or copied to tell it.
-    own = of_dataset and (here.run_name == config.run_name or same_images(run.provenance.get("data"), here))
+    own = of_dataset and _are_own_images(run, here)
     record = evaluate(
         tokenizer,
         config.dataset if dataset is None else dataset,
@@ -412,6 +412,22 @@ def evaluate_run(
     )
     record = dataclasses.replace(record, provenance=record.provenance | {"seed": config.seed})
     return record, own or not of_dataset
+
+
+def _are_own_images(run: Run, here: TrainConfig) -> bool:
+    """Return whether the images that `here` names are those of the run; others in the run's own place are warned of."""
+    data, in_place = run.provenance.get("data"), here.run_name == run.config.run_name
+    # Of ImageNet the place alone decides: its test images are files of their own, and nothing need be indexed or copied.
+    if in_place and (not data or here.dataset in ("imagenet", "photos")):
+        return True
+    same = same_images(data, here)
+    if in_place and not same:
+        warnings.warn(
+            f"The images of {here.dataset!r} are others than those that {run.path} was trained on, so that some of those it is "
+            "tested on may have been trained on; the record goes to a file of its own.",
+            stacklevel=3,
+        )
+    return same
 
 
 def check_results(run: Run) -> None:

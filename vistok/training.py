@@ -190,6 +190,7 @@ class Trainer:
 
     def _train(self) -> Iterator[Report]:
         if min(of_all_processes(-1 if self._failed else self._saved_step)) >= self.config.steps:
+            self._check_same_images()  # a run of other images is not what was asked for
             return
         with self._alone(), deterministic(self.config.deterministic):
             if self.step < self.config.steps:
@@ -456,14 +457,9 @@ class Trainer:
             self._average.load_state_dict(state["average"])
         self.counts = [of_codes.clone() for of_codes in state["counts"]]  # a mapped file need not stay for them
 
-    def _begin(self) -> None:
-        """Write where the run is started, and drop what the log holds beyond the checkpoint.
-
-        Raises:
-            ValueError: the run was trained on other data so far.
-        """
-        before = self.run.provenance if self.step else {}
-        data, images = before.get("data", {}), self.dataset
+    def _check_same_images(self) -> None:
+        """Raise ValueError where the run was trained on other images so far."""
+        data, images = self.run.provenance.get("data", {}) if self.step else {}, self.dataset
         changed = [n for n in ("fingerprint", "content") if data.get(n, getattr(images, n)) != getattr(images, n)]
         if changed:
             renamed = (
@@ -475,6 +471,15 @@ class Trainer:
                 f"{getattr(images, changed[0])}). Restore them, or begin another run; with init_from it starts from this one's "
                 "weights."
             )
+
+    def _begin(self) -> None:
+        """Write where the run is started, and drop what the log holds beyond the checkpoint.
+
+        Raises:
+            ValueError: the run was trained on other data so far.
+        """
+        self._check_same_images()
+        before = self.run.provenance if self.step else {}
         if self.accelerator.is_main_process:
             now = {"threads": torch.get_num_threads(), "precision": str(self.dtype).removeprefix("torch.")}
             for name, value in now.items():

@@ -27,6 +27,7 @@ from vistok.data.naming import (
     MASKS,
     NO_FILES,
     LeftOut,
+    check_no_twins,
     check_one_pool,
     is_image_name,
     is_system_folder,
@@ -149,6 +150,7 @@ class FolderFiles(ImageFiles):
 
         def names() -> Iterator[bytes]:
             for run in scan_images(location, left_out):
+                check_no_twins(run.names, location)
                 folders.add(run.names[0].rpartition(b"/")[0])
                 num_bytes.append(run.num_bytes)
                 stamps.append(run.stamps)

@@ -159,6 +159,12 @@ def _subfolders(root: Path) -> dict[str, str]:
                 "them, or move one away."
             )
         found[split] = name
+    for name in found.values():
+        if "train" in found and name != found["train"] and (root / name).samefile(root / found["train"]):
+            raise ValueError(
+                f"{root} holds {readable(name)}/ and {readable(found['train'])}/, which are links to one folder, so that test "
+                "images would be trained on."
+            )
     return {split: found[split] for split in _SUBFOLDERS if split in found}
 
 
@@ -194,7 +200,10 @@ def _find_shards(root: Path) -> _Shards:
         if place.is_dir():
             with os.scandir(place) as entries:
                 found = [entry.name for entry in entries if entry.name.lower().endswith(tuple(_OPENERS))]
-            for name in sorted(name for name in found if not name.startswith(".") and (place / name).is_file()):
+            # img2dataset writes a table of what a shard holds beside it, with no image: 00000.tar and 00000.parquet.
+            tables = {f"{os.path.splitext(name)[0]}.parquet" for name in found if name.lower().endswith(".tar")}
+            found = [name for name in found if name not in tables and not name.startswith(".")]
+            for name in sorted(name for name in found if (place / name).is_file()):
                 by_split.setdefault(split_of_file(name), []).append(name)
         if by_split:
             return _Shards(place, by_split)

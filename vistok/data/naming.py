@@ -9,7 +9,7 @@ import importlib.util
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from vistok.files import readable, shown
 
@@ -54,6 +54,8 @@ UNREAD = (
 ) - SUFFIXES
 
 _SUFFIXES = frozenset(suffix.encode() for suffix in SUFFIXES)
+# Behind the suffix what a browser, wget or a copy has left: "a.jpg?w=640", "a.jpg_large", "a.jpg.1".
+_SPOILT = re.compile(rb".+(\.(?:jpe?g|png|webp|gif|bmp|tiff?))(?:[^a-z0-9.].*|\.[0-9]+)", re.IGNORECASE | re.DOTALL)
 _UNREAD = frozenset(suffix.encode() for suffix in UNREAD)
 _SYSTEM = frozenset(  # thumbnails, deleted files and older versions: of NAS devices, Windows, file systems
     {
@@ -73,7 +75,14 @@ _SYSTEM = frozenset(  # thumbnails, deleted files and older versions: of NAS dev
 _MASK_WORDS = (
     "mask|masks|seg|segm|segmap|segmentation|label|labels|labelids|instanceids|trimap|matte|gt|groundtruth|depth"
 )
-_MASK = re.compile(rf"(.+)[._-](?:{_MASK_WORDS})\.[^./]+".encode(), re.IGNORECASE | re.DOTALL)
+_PICTURE_WORDS = "image|images|img|rgb|sat|color|colour|photo|input|orig|original"
+_MASK = re.compile(  # of an image "0": "0_mask.png", "0_mask_1.png" where it has several, "mask_0.png"
+    rf"(?:(.+)[._-](?:{_MASK_WORDS})(?:[._-]?\d+)?|(?:{_MASK_WORDS})[._-](.+))\.[^./]+".encode(),
+    re.IGNORECASE | re.DOTALL,
+)
+_PICTURE = re.compile(
+    rf"(.+)[._-](?:{_PICTURE_WORDS})|(?:{_PICTURE_WORDS})[._-](.+)".encode(), re.IGNORECASE | re.DOTALL
+)
 _IMAGE_FOLDERS = frozenset(
     {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "rgb", "input", "inputs"}
 )
@@ -96,11 +105,17 @@ _MASK_FOLDERS = frozenset(
     }
 )
 _SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trainset"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "valset", "dev", "devset"), "val"),
-    **dict.fromkeys(("test", "testing", "testset"), "test"),
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _BESIDE_SPLIT = frozenset({"set", "split", "data", "dataset", "image", "images", "img", "imgs", "photos", "ilsvrc"})
+_SPLIT_AND_BESIDE = re.compile(  # written as one word: "traindata", "testimages", "imgval"
+    "(?:({0})({1})|({1})({0}))".format("|".join(_SPLIT_WORDS), "|".join(_BESIDE_SPLIT))
+)
+_BESIDE_PAIR = frozenset(
+    {"png", "jpg", "jpeg", "tif", "gif", "bmp", "anno", "ground", "truth", "color", "colour", "gray", "binary"}
+)
 
 
 # Reasons that `LeftOut` counts, each after a number.
@@ -154,8 +169,11 @@ class LeftOut:
         if suffix in _UNREAD:
             help_with = " (pip install pillow-heif)" if suffix.decode() in HEIF_SUFFIXES else ""
             self.add(f"{suffix.decode()}, which is not read{help_with}", path)
-        elif name.startswith(b".") and suffix in _SUFFIXES:
-            self.add(IN_SYSTEM_FOLDERS, path)
+        elif name.startswith(b"."):
+            if suffix in _SUFFIXES:
+                self.add(IN_SYSTEM_FOLDERS, path)
+        elif match := _SPOILT.fullmatch(name):
+            self.add(f"whose names go on behind {match[1].decode().lower()}", path)
 
     def update(self, other: "LeftOut") -> None:
         """Take over the counts of another part of the dataset."""
@@ -175,17 +193,49 @@ class LeftOut:
 
 
 def masks_among(names: Collection[bytes]) -> set[bytes]:
-    """Return the files of one folder that are masks: `0_mask.png` where there is `0.jpg`."""
-    found = {name: match[1] for name in names if (match := _MASK.fullmatch(name))}
-    stems = {name[: name.rfind(b".")] for name in names if name not in found} if found else ()
+    """Return the files of one folder that are masks: `0_mask.png` where there is `0.jpg`, or `0_rgb.jpg`."""
+    found = {name: match[1] or match[2] for name in names if (match := _MASK.fullmatch(name))}
+    stems = {name[: name.rfind(b".")] for name in names if name not in found} if found else set()
+    stems |= {match[1] or match[2] for stem in stems if (match := _PICTURE.fullmatch(stem))}
     return {name for name, stem in found.items() if stem in stems}
+
+
+def masks_in(paths: Iterable[bytes]) -> set[bytes]:
+    """Return the paths of masks, each beside its image, among those of several folders."""
+    by_folder: dict[bytes, list[bytes]] = defaultdict(list)
+    for path in paths:
+        by_folder[path[: len(path) - len(_last(path))]].append(_last(path))
+    return {folder + name for folder, names in by_folder.items() for name in masks_among(names)}
+
+
+def check_no_twins(names: Sequence[bytes], place: object) -> None:
+    """Refuse a folder that holds every picture twice, as `0.jpg` and `0.png`: these are masks, or copies of training images.
+
+    Args:
+        names: sorted paths of all images of one folder.
+        place: what they are relative to.
+    """
+    if len(names) < 4 or len(names) % 2:
+        return
+    suffixes = set()
+    for first, second in zip(names[::2], names[1::2], strict=True):
+        (stem, _, suffix), (same, _, other) = first.rpartition(b"."), second.rpartition(b".")
+        suffixes.add((suffix, other))
+        if same != stem or len(suffixes) > 1:
+            return
+    first, second = (readable(name) for name in names[:2])
+    raise ValueError(
+        f"{readable(str(place))} holds {first} and {second}, and so for every image: pictures and their masks, or each picture "
+        "twice, so that test images would be trained on. Move those of one suffix away."
+    )
 
 
 def first_of_samples(names: list[bytes], shard: object) -> tuple[list[int], LeftOut]:
     """Return which members of a shard are the image of their sample, in order, and what is left out.
 
     To WebDataset a member is a key and what it is, parted by the first dot of its last name: `0.jpg` and `0.seg.png` are one
-    sample. Of several images of a sample that whose suffix has no second dot is the image, or else what is no mask.
+    sample; `cat.0.jpg` and `cat.1.jpg` are two. Of several images of a sample that whose suffix has no second dot is the image,
+    or else what is no mask. `0_mask.png` is left out as in a folder.
 
     Raises:
         ValueError: two members have as good a claim.
@@ -193,17 +243,15 @@ def first_of_samples(names: list[bytes], shard: object) -> tuple[list[int], Left
     left_out = LeftOut()
     samples: dict[bytes, list[int]] = defaultdict(list)
     for number, name in enumerate(names):
-        samples[name[: name.find(b".", name.rfind(b"/") + 1)]].append(number)
-    if len(samples) == len(names):
-        return list(range(len(names))), left_out
+        samples[_key(name)].append(number)
     frequent = Counter(names[n][len(key) :] for key, members in samples.items() for n in members)
     dropped: set[int] = set()
     for key, members in samples.items():
         plain = [n for n in members if b"." not in names[n][len(key) + 1 :]]
-        images = plain or [n for n in members if not _MASK.fullmatch(names[n])] or members
+        images = plain or [n for n in members if not _MASK.fullmatch(_last(names[n]))] or members
         parts = {names[n][len(key) :] for n in images}
-        # The same words in every sample, `0.left.png` and `0.right.png`; else they are names with dots, like `cat.0.jpg`.
-        of_samples = all(frequent[part] > 1 and not re.search(rb"\.\d+\.", part) for part in parts)
+        # The same words in every sample, `0.left.png` and `0.right.png`; else they are names with dots.
+        of_samples = all(frequent[part] > 1 for part in parts)
         if len(parts) > 1 and (plain or of_samples):
             first, second = (shown(readable(key + part)) for part in sorted(parts)[:2])
             raise ValueError(
@@ -213,7 +261,23 @@ def first_of_samples(names: list[bytes], shard: object) -> tuple[list[int], Left
         dropped.update(set(members).difference(images))
     for number in sorted(dropped):
         left_out.add("that are further images of a sample", names[number])
+    masks = masks_in([name for number, name in enumerate(names) if number not in dropped])
+    for number, name in enumerate(names):
+        if name in masks and number not in dropped:
+            left_out.add(MASKS, name)
+            dropped.add(number)
     return [number for number in range(len(names)) if number not in dropped], left_out
+
+
+def _last(name: bytes) -> bytes:
+    return name[name.rfind(b"/") + 1 :]
+
+
+def _key(name: bytes) -> bytes:
+    """Return the sample that a member belongs to; one with a number behind a dot is a sample of its own."""
+    start = name.rfind(b"/") + 1
+    stop = name.rfind(b".") if re.search(rb"\.\d+\.", name[start:]) else name.find(b".", start)
+    return name[:stop]
 
 
 # Splits.
@@ -223,9 +287,14 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()) if word]
 
 
+def _split_words(name: str) -> list[str]:
+    words = [(word, _SPLIT_AND_BESIDE.fullmatch(word)) for word in _words(name)]
+    return [part for word, match in words for part in (filter(None, match.groups()) if match else (word,))]
+
+
 def _splits_and_rest(name: str) -> tuple[set[str], frozenset[str]]:
     """Return the splits that the words of a name tell, and its other words that say something."""
-    words = _words(name)
+    words = _split_words(name)
     rest = frozenset(word for word in words if word not in _SPLIT_WORDS and word not in _BESIDE_SPLIT)
     return {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}, rest
 
@@ -290,10 +359,25 @@ def check_one_pool(folders: Iterable[bytes], place: object) -> None:
                     f"{readable(inside)} holds {readable(listed)}, which look like splits, so that test images would be "
                     f"trained on: {advice}."
                 )
-        images = next((name for name in sorted(names) if "".join(_words(name)) in _IMAGE_FOLDERS), None)
-        masks = next((name for name in sorted(names) if "".join(_words(name)) in _MASK_FOLDERS), None)
-        if images and masks:
+        if pair := _pictures_and_masks(sorted(names)):
+            images, masks = pair
             raise ValueError(
                 f"{readable(inside)} holds images in {readable(images)}/ and in {readable(masks)}/, which look like pictures "
                 f"and their masks; give {readable(inside)}/{readable(images)}, or move {readable(masks)}/ away."
             )
+
+
+def _pictures_and_masks(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two of these folders that are pictures and their masks: "images" and "masks_png", "x-img" and "x-mask-anno"."""
+    images: dict[str, set[str]] = {}
+    masks: dict[str, set[str]] = {}
+    for name in names:
+        words = _words(name)
+        said = {*words, "".join(words)}
+        kinds = [kind for kind, known in ((images, _IMAGE_FOLDERS), (masks, _MASK_FOLDERS)) if said & known]
+        if len(kinds) == 1:  # "mask images" may be a class
+            known = _IMAGE_FOLDERS | _MASK_FOLDERS
+            kinds[0][name] = set() if "".join(words) in known else set(words) - known - _BESIDE_PAIR
+    return next(
+        ((i, m) for i, of_i in images.items() for m, of_m in masks.items() if of_i == of_m or of_i & of_m), None
+    )

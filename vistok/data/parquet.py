@@ -18,7 +18,7 @@ import numpy as np
 from vistok.data.cache import cache_folder, make_cache_folder
 from vistok.data.files import ImageFiles
 from vistok.data.names import Names
-from vistok.data.naming import IN_SYSTEM_FOLDERS, LeftOut, check_one_pool, is_system_path
+from vistok.data.naming import IN_SYSTEM_FOLDERS, MASKS, LeftOut, check_one_pool, is_system_path, masks_in
 from vistok.data.shards import Shard, shards_key
 from vistok.files import shown
 from vistok.weights import first_line
@@ -54,12 +54,13 @@ class ParquetFiles(ImageFiles):
         self._leave_out()
 
     def _leave_out(self) -> None:
-        """Leave out rows whose paths are those of hidden files or of folders of the system, and say so."""
+        """Leave out rows whose paths are those of hidden files, of folders of the system or of masks, and say so."""
         left_out, folders, dropped = LeftOut(), set(), []
-        for number, name in enumerate(self.names.encoded(0, len(self.names))):
-            path = bytes(name)
-            if is_system_path(path):
-                left_out.add(IN_SYSTEM_FOLDERS, path)
+        paths = [bytes(name) for name in self.names.encoded(0, len(self.names))]
+        masks = masks_in(paths)
+        for number, path in enumerate(paths):
+            if is_system_path(path) or path in masks:
+                left_out.add(MASKS if path in masks else IN_SYSTEM_FOLDERS, path)
                 dropped.append(number)
             else:
                 folders.add(path.rpartition(b"/")[0])

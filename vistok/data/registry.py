@@ -77,6 +77,10 @@ def open_files(name: str, split: str, data_root: str | Path | None, test_fractio
         _check_split(name, split, ("train", "test"))
         return photos(split)
     root = resolve_path(f"data/{name}" if data_root is None else data_root)
+    if root.is_file():
+        raise ValueError(
+            f"data_root is {root}, a file, but must be a folder; give the one that it lies in, {root.parent}."
+        )
     if not root.is_dir():
         raise ValueError(f"The folder of {name}, {root}, does not exist. {DATASETS[name]} {root}.")
     if PACKAGE.is_relative_to(root.resolve()):

@@ -27,7 +27,7 @@ from vistok.data.naming import SUFFIXES, LeftOut, check_one_pool
 from vistok.data.tar import scan_tar
 from vistok.files import readable, replacing
 
-_VERSION = 2  # goes up when the same shards give another index
+_VERSION = 3  # goes up when the same shards give another index
 _THREADS = 16  # that read headers: on a network disk most of the time is waiting
 _MAX_OPEN = 64  # shards; a process may have 1024 files open, and ImageNet has as many shards
 
@@ -131,7 +131,7 @@ def _read_if_good(path: Path, key: str, say_why: bool = False) -> ShardIndex | N
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
-                raise ValueError("the shards changed since")
+                raise ValueError("the shards changed since, or another version of vistok made it")
             return ShardIndex(**{name: arrays[name] for name in ShardIndex._fields})
     except Exception as error:  # a damaged file raises whatever the parser of the zip or of an array meets first
         if say_why:

@@ -75,8 +75,9 @@ def decode(data: bytes, name: str) -> Image.Image:
         with _without_warnings():
             image = _open(data, name)
             turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
+            is_halved = _is_halved(image)
             image.load()
-            image = _to_rgb(image)
+            image = _to_rgb(image, is_halved)
             return image.transpose(_UNTURN[turned]) if turned in _UNTURN else image
     except Exception as error:  # a damaged file raises whatever its format's parser meets first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -152,7 +153,18 @@ def _without_warnings() -> Iterator[None]:
                 _silent.close()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _is_halved(image: Image.Image) -> bool:
+    """Return whether Pillow will load the high byte only of 16 bits a channel: of a colour PNG or TIFF."""
+    return image.mode in ("RGB", "RGBA", "RGBX", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
+
+
+def _to_rgb(image: Image.Image, is_halved: bool = False) -> Image.Image:
+    if is_halved:
+        largest = 256 * max(high for _, high in image.getextrema()[:3]) + 255  # as exact as the high byte says
+        rgb = _to_rgb(image)
+        if largest < _DARK:
+            rgb.info[LARGEST] = largest
+        return rgb
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode.startswith("I"):  # 16 bits a pixel; convert() would clip every value above 255
