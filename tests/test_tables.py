@@ -482,11 +482,24 @@ def test_a_readme_that_cannot_be_written_is_one_sentence(
 
     (tmp_path / "README.md").write_text("as it was\n")
     monkeypatch.setattr(tables, "repository_root", lambda: tmp_path)
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(SystemExit):
         tables.main(["celeba64", "--readme"])
     assert "README.md cannot be written (No space left on device); it is as it was." in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was\n"]
+
+
+def test_a_readme_keeps_its_numbers_where_runs_lie_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text("as it was\n")
+    monkeypatch.setattr(tables, "repository_root", lambda: tmp_path)
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "elsewhere"))
+    with pytest.raises(SystemExit):
+        tables.main(["celeba64", "--readme"])
+    assert "but VISTOK_RUNS is set: unset it." in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "as it was\n"
 
 
 def test_text_without_marks_stays() -> None:

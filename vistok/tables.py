@@ -33,6 +33,7 @@ from vistok.config import (
     read_table,
     repository_root,
     resolve_path,
+    runs_root,
     settings_as_given,
 )
 from vistok.data import DATASETS, find_run_dir
@@ -296,9 +297,13 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_bars: bool = False) -> lis
         pass_on_bars: show the bars of the notebooks, as they move, instead of one over the runs.
 
     Raises:
-        FileNotFoundError: the notebooks are not there, as beside an installed package.
+        FileNotFoundError: the notebooks are not there, as beside an installed package; or the `rfid_weights`.
     """
     notebooks = {name: notebook_path(name) for name in ("02_train", "04_evaluate")}  # are there, before anything runs
+    for run in planned:
+        weights = run.evaluate_parameters.get("rfid_weights")
+        if weights is not None and not resolve_path(weights).exists():
+            raise FileNotFoundError(f"rfid_weights is {weights!r}, but there is no such file.")
     outcomes = []
     bar = tqdm(planned, unit="run", disable=pass_on_bars)
     for run in bar:
@@ -572,6 +577,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         readme = repository_root() / "README.md"
         if not in_repository():
             parser.error("--readme makes the tables in the repository's README.md anew: run it in a clone.")
+        if runs_root() != repository_root() / "runs":  # where the records are not, tables would lose their numbers
+            parser.error(
+                f"--readme reads the records in {repository_root() / 'runs'}, but VISTOK_RUNS is set: unset it."
+            )
         try:
             replace_file(readme, with_tables(readme.read_text(encoding="utf-8")).encode())
         except OSError as error:
@@ -590,7 +599,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.print_commands:
         say("\n".join(run.command for run in planned))
         return 0
-    outcomes = run_all(planned, pass_on_bars=True)
+    try:
+        outcomes = run_all(planned, pass_on_bars=True)
+    except FileNotFoundError as error:
+        parser.error(str(error))
     say(f"\n{markdown(planned).replace('<br>', ' ')}\n")
     reasons = {
         (name, reason)
