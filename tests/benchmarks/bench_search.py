@@ -31,7 +31,7 @@ from vector_quantize_pytorch import VectorQuantize
 from vistok.quantizers import BSQQuantizer, LFQQuantizer, VectorQuantizer, nearest_code
 
 T = TypeVar("T")
-NUM_TURNS, BUSY_TURNS, COMMITMENT = 10, 7, 0.25
+NUM_TURNS, BUSY_TURNS, COMMITMENT = 10, 5, 0.25
 FIGURE = "search-scaling.png"  # beside RESULTS.md
 OURS, DIFFUSERS, LUCIDRAINS = "vistok", "diffusers", "vector-quantize-pytorch"
 ALONE = "vistok, one thread"

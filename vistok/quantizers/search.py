@@ -27,6 +27,7 @@ from vistok.threads import share_out
 _BLOCK = 32  # codes whose minimum comes first: about the root of a tile's codes, so that neither arg-min is long
 _TILE_BYTES = 2**21  # of scores, in each thread
 _TILE_TOKENS = (2**6, 2**9)  # least tokens of a tile, at small D and at large, where with fewer the product is slow
+_CODES_AT_A_TIME = 2**13  # whose squares are taken
 _LEAST_PARTS = 16  # of few tokens, so that every thread has some
 _GPU_TILE = (2**28, 2**12)  # bytes and least tokens: enough to fill it, little beside a training step's activations
 
@@ -46,7 +47,7 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     Returns:
         int64 [N], in [0, K).
     """
-    return _lowest(z, codebook, codebook.square().sum(1, keepdim=True).mul_(0.5))
+    return _lowest(z, codebook, _half_squares(codebook))
 
 
 @torch.no_grad()
@@ -61,6 +62,20 @@ def largest_dot(z: Tensor, codebook: Tensor) -> Tensor:
         int64 [N], in [0, K).
     """
     return _lowest(z, codebook, codebook.new_zeros(len(codebook), 1))
+
+
+def _half_squares(codebook: Tensor) -> Tensor:
+    """Return |e_k|^2 / 2 of each code, [K, 1]."""
+    halves = codebook.new_empty(len(codebook), 1)
+    num_codes = _CODES_AT_A_TIME if codebook.device.type == "cpu" else len(codebook)
+
+    def fill(starts: Iterator[int]) -> None:
+        for start in starts:
+            codes = codebook[start : start + num_codes]
+            halves[start : start + num_codes] = codes.square().sum(1, keepdim=True).mul_(0.5)
+
+    share_out(range(0, len(codebook), num_codes), fill)
+    return halves
 
 
 def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
