@@ -116,7 +116,7 @@ def test_a_detail_of_two_numbers_is_refused_before_anything_is_loaded_and_measur
 
 def test_a_changed_number_fails(tmp_path: Path, environment: dict[str, str]) -> None:
     notebook = nbformat.v4.new_notebook()
-    cell = nbformat.v4.new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(2 * 21)")
+    cell = nbformat.v4.new_code_cell("print(2 * 21)", metadata={"tags": ["nbval-check-output"]})
     cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="43\n")]
     notebook.cells = [cell]
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
