@@ -21,16 +21,16 @@ function frame(el, model, name, alone = []) {
   return [box, () => stops.forEach((stop) => stop())];
 }
 
-// Keep the keys that are pressed in a view from the notebook around it, where `d d` deletes the cell. JupyterLab takes them before
-// the page does, unless an element says by an attribute that they are not meant for it; others listen further out. What
+// Keep the keys that are pressed in a view from the notebook around it, where `d d` deletes the cell. JupyterLab looks for an
+// attribute of the element that has the focus, by version before or after the page gets the key; others listen further out. What
 // saves, searches and shows JupyterLab's own panels goes on to it, and whatever has Ctrl, Cmd or Alt to the browser.
 function keepKeys(box) {
+  const modified = (event) => event.ctrlKey || event.metaKey || event.altKey;
   const passes = (event) => (event.ctrlKey || event.metaKey) && !event.altKey && /^([sfb]|shift c)$/.test((event.shiftKey ? "shift " : "") + event.key.toLowerCase());
-  const mark = (event) => box.toggleAttribute("data-lm-suppress-shortcuts", !passes(event));
-  const keep = (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); };
+  const mark = (event) => { if (box.contains(event.target)) event.target.toggleAttribute("data-lm-suppress-shortcuts", !passes(event)); };
+  const keep = (event) => { if (!modified(event)) event.stopPropagation(); };
   for (const kind of ["keydown", "keypress", "keyup"]) box.addEventListener(kind, keep);
   window.addEventListener("keydown", mark, true);
-  box.setAttribute("data-lm-suppress-shortcuts", "");
   return () => window.removeEventListener("keydown", mark, true);
 }
 
