@@ -44,8 +44,9 @@ function showMessages(box, model) {
   box.prepend(message);
 
   function dismiss() {
+    const held = message.contains(document.activeElement);  // the focus, which goes back to where it was
     model.set("message", ""); model.save_changes();
-    if (!box.contains(document.activeElement)) (used?.control ?? box).focus({ preventScroll: true });
+    if (held) (used?.control ?? box).focus({ preventScroll: true });
   }
   function notice(event) {
     if (message.contains(event.target)) return;
