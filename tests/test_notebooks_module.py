@@ -17,6 +17,7 @@ from vistok.config import TrainConfig, repository_root
 from vistok.notebooks import (
     SETTINGS,
     TYPES,
+    WIDGET_VIEW,
     check_parameters,
     clean,
     config_from,
@@ -332,7 +333,8 @@ def executed_notebook() -> nbformat.NotebookNode:
         new_output("stream", name="stderr", text=text)
         for text in ("\r 10%|#   | 1/10 [00:01<00:09]", "\r 50%|##  | 5/10", "\r100%|####| 10/10\n", "warned\n")
     ]
-    picture = new_output("display_data", data={"image/png": "aGVsbG8=", "text/plain": f"<at {ROOT}/runs/x>"})
+    shown = {"image/png": "aGVsbG8=", "text/plain": f"<at {ROOT}/runs/x>", WIDGET_VIEW: {"model_id": "1"}}
+    picture = new_output("display_data", data=shown)
     printed = new_output("stream", name="stdout", text=f"in {ROOT}/runs/x\n")
     cells = [
         new_markdown_cell("# Prose"),
@@ -387,7 +389,7 @@ def test_a_cleaned_notebook_keeps_what_it_says_and_one_state_of_a_bar(tmp_path: 
     assert [output.get("name", output.output_type) for output in outputs] == ["stderr", "stdout", "display_data"]
     assert outputs[0].text == "100%|####| 10/10\nwarned\n"
     assert outputs[1].text == "in runs/x\n"
-    assert outputs[2].data["image/png"] == "aGVsbG8="
+    assert outputs[2].data == {"image/png": "aGVsbG8=", "text/plain": "<at runs/x>"}  # a view is its picture
 
 
 def test_cleaning_twice_changes_nothing(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
     "tokens": str | None,
     "zoom": list[float],
 }
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 NOT_LITERAL = object()  # a default that is computed, as people write one into the cell
 
 
@@ -235,7 +236,8 @@ def _is_injected(cell: str) -> bool:
 def clean(path: Path) -> None:
     """Make an executed notebook fit to commit, in place.
 
-    Timestamps, papermill's metadata and paths go; of a progress bar the last state stays; pictures stay.
+    Timestamps, papermill's metadata and paths go; of a progress bar the last state stays; pictures stay, also those of
+    widgets, which without their state would be an error in JupyterLab in their place.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
@@ -250,6 +252,7 @@ def clean(path: Path) -> None:
         if "outputs" in cell:
             cell.outputs = _merge_streams(cell.outputs)
             for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET_VIEW, None)
                 _remove_paths(output)
     nbformat.write(notebook, path)
 

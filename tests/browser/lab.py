@@ -68,6 +68,9 @@ TABLES = """tables => tables.map(table => [...table.querySelectorAll("tr")].map(
         copy.querySelectorAll("br").forEach(br => br.replaceWith("\\n"));
         return copy.textContent.trim();
     })))"""
+COLUMN = """() => { const areas = [...document.querySelectorAll('.jp-OutputArea-output, .jp-InputArea-editor')];
+    return Math.max(0, ...areas.map(area => area.getBoundingClientRect().width)); }"""
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 SELECT = "index => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = index; }"
 # Of an image on the page, once it is decoded: its own size, the size it is shown at, how many colours it has, and a number that
 # changes with any of its pixels.
@@ -154,6 +157,40 @@ class NotebookPage:
         self.page.evaluate(SELECT, number)
         self.start("notebook:run-cell")
 
+    def set_theme(self, theme: str) -> None:
+        """Show the page in a theme, "light" or "dark"."""
+        self.page.evaluate(
+            "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", THEMES[theme]
+        )
+        light = str(theme == "light").lower()
+        self.page.wait_for_selector(f"body[data-jp-theme-light={light}]", state="attached")
+        self.page.wait_for_timeout(300)  # the theme's style sheet is loaded; canvases are drawn anew
+
+    def set_column(self, width: int) -> None:
+        """Make the window as wide as the column of outputs needs it to be `width` CSS pixels wide (825 beside the sidebar)."""
+        for _ in range(3):  # a scroll bar may come or go with it
+            missing = width - round(self.page.evaluate(COLUMN))
+            if missing:
+                size = self.page.viewport_size
+                self.page.set_viewport_size({"width": size["width"] + missing, "height": size["height"]})
+                self.page.wait_for_timeout(200)
+        assert abs(self.page.evaluate(COLUMN) - width) < 2, self.page.evaluate(COLUMN)
+
+    def photograph(self, target: str | Any, file: Path) -> None:
+        """Write a screenshot of an element, a selector or locator, whole, as the column shows it now."""
+        target = self.page.locator(target).first if isinstance(target, str) else target
+        target.scroll_into_view_if_needed()
+        former, height = self.page.viewport_size, target.bounding_box()["height"]
+        self.page.set_viewport_size({"width": former["width"], "height": max(former["height"], int(height) + 200)})
+        self.page.wait_for_timeout(300)
+        target.screenshot(path=file)
+        self.page.set_viewport_size(former)
+
+    def save(self) -> None:
+        """Save the notebook, as Ctrl+S does."""
+        self.start("docmanager:save")
+        self.finish(START_SECONDS)
+
     def cells(self) -> list[dict[str, Any]]:
         """Return the cells with their outputs, as they would be saved now."""
         return self.page.evaluate(CELLS)
@@ -215,12 +252,15 @@ def running_lab(base: Path) -> Iterator[Lab]:
 
 @contextlib.contextmanager
 def opened_notebooks(lab: Lab, browser: Any) -> Iterator[Callable[..., NotebookPage]]:
-    """A function that opens a copy of a notebook, `open_notebook("02_train", scale="smoke")`, or one in `lab.root`."""
+    """A function that opens a copy of a notebook, `open_notebook("02_train", scale="smoke")`, or one in `lab.root`.
+
+    With `again=True` it opens what lies in `lab.root` as it was left, outputs included.
+    """
     contexts = []
 
-    def open_copy(name: str, **parameters: Any) -> NotebookPage:
+    def open_copy(name: str, again: bool = False, **parameters: Any) -> NotebookPage:
         notebook_file = REPOSITORY / "notebooks" / f"{name}.ipynb"
-        if notebook_file.is_file():
+        if notebook_file.is_file() and not again:
             copy_with_parameters(notebook_file, lab.root / notebook_file.name, parameters)
         context = browser.new_context(viewport={"width": 1280, "height": 1000})
         contexts.append(context)
@@ -235,6 +275,13 @@ def opened_notebooks(lab: Lab, browser: Any) -> Iterator[Callable[..., NotebookP
     for context in contexts:
         context.close()
     lab.shut_down_kernels()
+
+
+def write_notebook(lab: Lab, name: str, *sources: str) -> None:
+    """Write a notebook of code cells into the lab's folder, for `open_notebook(name)`."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}  # else JupyterLab asks for one
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.root / f"{name}.ipynb")
 
 
 def copy_with_parameters(notebook: Path, copy: Path, parameters: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class CodebookExplorer(View):
     similar = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K], the code of each cell in the order of similarity
     columns = traitlets.Int(1).tag(sync=True)
     curve = traitlets.Dict({}).tag(sync=True)  # of `UsageCurve`, float32 each
-    atlas = traitlets.Bytes(b"").tag(sync=True)  # PNG of all codes decoded alone, by index, `columns` a row
+    atlas = traitlets.Bytes(b"").tag(sync=True, saved=False)  # PNG, all codes decoded alone by index, `columns` a row
     tile = traitlets.Int(1).tag(sync=True)  # pixels a code in `atlas`
     decoding = traitlets.Bool(False).tag(sync=True)  # the atlas is being made
     selected = traitlets.Int(-1).tag(sync=True)

@@ -18,12 +18,13 @@ from torch import Tensor
 from vistok.encoded import EncodedImages
 
 SCRIPTS = importlib.resources.files("vistok.widgets") / "js"
+SHARED = ("common", "connection", "frame")
 ANSWERED = (ValueError, FileNotFoundError)  # what bad input raises: its sentence is shown
 
 
 def script(*names: str) -> str:
     """Return one ES module made of files of `js/`, the shared helpers first; anywidget loads a widget from one module."""
-    return "\n".join((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in ("common", *names))
+    return "\n".join((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in (*SHARED, *names))
 
 
 class Refusal:
@@ -49,14 +50,23 @@ class View(anywidget.AnyWidget):
 
     A subclass names its script, fills `description`, and draws `figure`. What cannot be shown is said in `message`.
 
+    JupyterLab saves the views that a notebook shows with it, so that they are there without a kernel. Traits of bytes that
+    are large and of no use then are tagged `saved=False`.
+
     Attributes:
         message: a sentence for the reader: what was wrong with the input, or what is being done; empty: nothing.
         description: what is seen, in sentences: the text alternative.
+        unsaved: names of the traits whose bytes are not saved with the notebook.
     """
 
     _css = (SCRIPTS / "style.css").read_text(encoding="utf-8")
     message = traitlets.Unicode("").tag(sync=True)
     description = traitlets.Unicode("").tag(sync=True)
+    unsaved = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    @traitlets.default("unsaved")
+    def _tagged(self) -> list[str]:
+        return list(self.traits(saved=False))
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)

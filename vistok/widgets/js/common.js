@@ -26,20 +26,6 @@ function listen(model, handlers) {
   return () => { for (const [event, act] of Object.entries(handlers)) model.off(event, act); };
 }
 
-// The frame of a widget: the sentence of `message`, and `description` as the text alternative. Returns [box, stop].
-function frame(el, model, name) {
-  const message = node("p", { class: "message", role: "alert" });
-  const text = node("p", { class: "hidden-text description" });
-  const box = node("div", { class: `vistok ${name}`, role: "group", "aria-label": name.replaceAll("-", " ") }, message, text);
-  const say = () => {
-    message.textContent = model.get("message") ?? "";
-    text.textContent = model.get("description") ?? "";
-  };
-  say();
-  el.append(box);
-  return [box, listen(model, { "change:message": say, "change:description": say })];
-}
-
 // Draw anew when the page changes between light and dark, for canvases do not follow the style sheet: JupyterLab and VS Code
 // say so at the body, others at the whole document. And draw anew once the widget stands on the page, for its colours are not
 // known before. Returns what stops it.

@@ -1,6 +1,6 @@
 // RunComparison: what two tokenizers make of the same images; a line that is dragged uncovers one or the other.
 function render({ model, el }) {
-  const [box, stop] = frame(el, model, "run-comparison");
+  const [box, stop] = frame(el, model, "run-comparison", ["share"]);
   const [images, names] = [model.get("images"), model.get("names")];
   if (!images.length) return stop;
   const scale = model.get("error_scale"), psnr = f32(model.get("psnr")), n = images.length;

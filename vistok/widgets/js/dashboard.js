@@ -2,7 +2,8 @@
 // level - is the page's own; only the stop button speaks to Python.
 const PHASES = { ready: () => "not started", training: () => "training", stopping: () => "stopping after this step …",
   stopped: (step) => `stopped: saved at step ${count(step)}`, finished: (step) => `finished: saved at step ${count(step)}`,
-  failed: (step) => `failed at step ${count(step)}` };
+  failed: (step) => `failed at step ${count(step)}`,
+  ended: (step, all) => `the training ended with its kernel at about step ${count(step)} of ${count(all)}; running the cell again goes on from its last checkpoint` };
 
 const duration = (seconds) => seconds < 60 ? `${Math.ceil(seconds)} s` : seconds < 3600 ? `${Math.ceil(seconds / 60)} min`
   : seconds < 360000 ? `${Math.floor(seconds / 3600)} h ${Math.ceil(seconds % 3600 / 60)} min` : "more than 100 h";
@@ -17,7 +18,7 @@ function later(draw) {
 }
 
 export default { render({ model, el }) {
-  const [box, stopFrame] = frame(el, model, "training-dashboard");
+  const [box, stopFrame] = frame(el, model, "training-dashboard", true);
 
   const progress = node("progress", { "aria-label": "steps taken", style: "width:220px" });
   const steps = node("span", { class: "number steps" }), speed = node("span", { class: "number caption speed" });
@@ -48,13 +49,14 @@ export default { render({ model, el }) {
     node("div", { class: "row", style: "margin-top:8px" }, mapPart, picturePart));
 
   function drawProgress() {
-    const [step, all, name, left] = ["step", "steps", "phase", "seconds_left"].map((key) => model.get(key));
+    const [step, all, said, left] = ["step", "steps", "phase", "seconds_left"].map((key) => model.get(key));
+    const name = !alive(model) && (said === "training" || said === "stopping") ? "ended" : said;
     progress.max = all; progress.value = step;
     steps.textContent = `step ${count(step)} of ${count(all)}`;
     const rate = model.get("images_per_second"), busy = name === "training" || name === "stopping";
     speed.textContent = [rate > 0 && `${rate.toFixed(rate < 10 ? 1 : 0)} images/s`,
       name === "training" && left >= 0 && `${duration(left)} left`].filter(Boolean).join(" · ");
-    phase.textContent = (PHASES[name] ?? String)(step);
+    phase.textContent = (PHASES[name] ?? String)(step, all);
     stop.disabled = name !== "training";
     stop.style.display = busy ? "" : "none";
     box.dataset.phase = name;
@@ -135,6 +137,7 @@ export default { render({ model, el }) {
     "change:step": laterProgress, "change:phase": laterProgress, "change:images_per_second": laterProgress,
     "change:seconds_left": laterProgress, "change:curves": laterCurves, "change:counts": laterCounts, "change:pictures": laterPicture,
   });
+  box.addEventListener("live", drawProgress);
   const stopTheme = onTheme(box, redraw);
   return () => { chosen.views.delete(redraw); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
 } };

@@ -13,6 +13,7 @@ function render({ model, el }) {
   const middle = { style: "display:inline-flex;align-items:center;gap:4px" };
   const behind = () => model.get("answered") < due;
   function ask(what, more = {}) {
+    if (!alive(model)) { if (what !== "select") model.send({ do: what }); return; }  // refused there; tokens are read without Python
     due = Math.max(due, model.get("answered")) + 1;
     model.send({ do: what, ...more });
     setTimeout(() => { if (behind()) busy.textContent = "waiting for the kernel …"; }, 500);

@@ -1,7 +1,7 @@
 // ReconstructionViewer: original, reconstruction and error of one image; a lens that shows the same place of all three; and
 // all images as thumbnails, by PSNR.
 function render({ model, el }) {
-  const [box, stop] = frame(el, model, "reconstruction-viewer");
+  const [box, stop] = frame(el, model, "reconstruction-viewer", ["lens", "zoom", "order"]);
   const names = model.get("names");
   if (!names.length) return stop;
   const psnr = f32(model.get("psnr")), scale = model.get("error_scale");

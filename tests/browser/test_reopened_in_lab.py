@@ -1,0 +1,154 @@
+"""A notebook that one comes back to, in a real JupyterLab: trusted or not, with its kernel or without, after a restart."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from browser.lab import Lab, opened_notebooks, write_notebook
+from browser.views import ENCODED, TRAINER, source, view_classes
+from nbclient import NotebookClient
+from nbformat.sign import NotebookNotary
+
+SECONDS = 300
+GONE = "The kernel that made this view is gone: what needs Python needs the cell to be run again."
+STATE = "application/vnd.jupyter.widget-state+json"
+FOREVER = TRAINER.format(settings="hidden_dim=8, batch_size=4, steps=1_000_000, seed=7") + "\ndashboard.start()"
+NEEDS_NO_PYTHON = ("TrainingDashboard", "PlaneExplorer")  # once trained; drawn by the page
+
+
+def expect(target: Any) -> Any:
+    return pytest.importorskip("playwright.sync_api").expect(target)
+
+
+def saved_models(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text())["metadata"]["widgets"][STATE]["state"]
+
+
+def shows_what_it_knows(notebook: Any, number: int) -> None:
+    """Check that a page shows a number of views, all of them without Python, and no error in place of one."""
+    views = notebook.page.locator(".vistok")
+    expect(views).to_have_count(number)
+    expect(notebook.page.locator(".vistok[data-live=false]")).to_have_count(number)
+    assert "Error displaying widget" not in notebook.text() and "Loading widget" not in notebook.text()
+    assert not notebook.errors, notebook.errors
+
+
+@pytest.fixture(scope="module")
+def left(lab: Lab, browser: Any) -> Iterator[Path]:
+    """A notebook with every view that was run and saved, whose kernel was shut down."""
+    write_notebook(lab, "left", ENCODED, *map(source, view_classes()))
+    with opened_notebooks(lab, browser) as open_copy:
+        notebook = open_copy("left")
+        notebook.run_all(SECONDS)
+        notebook.save()
+    return lab.root / "left.ipynb"
+
+
+def test_a_trusted_notebook_without_its_kernel_shows_the_views(left: Path, open_notebook: Callable[..., Any]) -> None:
+    assert left.stat().st_size < 4_000_000
+    before = saved_models(left)
+    notebook = open_notebook("left", again=True)
+    shows_what_it_knows(notebook, len(view_classes()))
+    for number, name in enumerate(view_classes(), 1):
+        box = notebook.page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".vistok")
+        shown = box.locator(".gone:not([hidden])")
+        assert shown.all_text_contents() == ([] if name in NEEDS_NO_PYTHON else [GONE]), name
+    # What needs Python answers, and is drawn as it was; what does not works.
+    editor = notebook.page.locator(".token-editor")
+    editor.get_by_role("button", name="swap region").click()
+    expect(editor.locator(".message")).to_have_text(GONE)
+    notebook.page.keyboard.press("Escape")
+    expect(editor.locator(".message")).to_be_hidden()
+    viewer = notebook.page.locator(".reconstruction-viewer")
+    heading = viewer.locator("[data-role=psnr]").inner_text()
+    viewer.locator("[role=radio][aria-checked=false]").first.click()
+    expect(viewer.locator(".message")).to_have_text(GONE)
+    assert viewer.locator("[data-role=psnr]").inner_text() == heading
+    lens = viewer.locator("select").first
+    lens.select_option("8")
+    expect(lens).to_have_value("8")
+    # The next day's save keeps what it did not make.
+    notebook.save()
+    assert saved_models(left) == before
+    assert not notebook.errors, notebook.errors
+
+
+def test_an_untrusted_notebook_shows_the_pictures(left: Path, open_notebook: Callable[..., Any]) -> None:
+    copy = nbformat.read(left, as_version=4)
+    copy.cells[0].source += "  # from somebody else"
+    nbformat.write(copy, left.with_name("untrusted.ipynb"))
+    notebook = open_notebook("untrusted", again=True)
+    expect(notebook.page.locator(".jp-OutputArea-output img")).to_have_count(len(view_classes()))
+    expect(notebook.page.locator(".vistok")).to_have_count(0)
+    assert not notebook.errors, notebook.errors
+
+
+def test_a_copy_that_was_run_without_a_page_opens_trusted_or_not(lab: Lab, open_notebook: Callable[..., Any]) -> None:
+    write_notebook(lab, "executed", ENCODED, "PlaceExplorer(encoded)")
+    file = lab.root / "executed.ipynb"
+    content = nbformat.read(file, as_version=4)
+    NotebookClient(content, timeout=SECONDS).execute()
+    nbformat.write(content, file)
+    notebook = open_notebook("executed", again=True)
+    expect(notebook.page.locator(".jp-OutputArea-output img")).to_have_count(1)
+    notebook.page.context.close()
+    NotebookNotary(data_dir=str(lab.root.parent / "data")).sign(content)
+    shows_what_it_knows(open_notebook("executed", again=True), 1)
+
+
+def test_reloaded_with_its_kernel_restarted_and_opened_the_next_day(
+    lab: Lab, open_notebook: Callable[..., Any]
+) -> None:
+    write_notebook(lab, "trains", ENCODED, "PlaceExplorer(encoded)", FOREVER)
+    notebook = open_notebook("trains")
+    notebook.run_all(SECONDS)
+    page = notebook.page
+    dashboard, stop = page.locator(".training-dashboard"), page.locator(".training-dashboard button.stop")
+    expect(stop).to_be_visible()
+    notebook.save()  # amid the training
+
+    page.reload()
+    page.wait_for_selector(".vistok.training-dashboard[data-live=true][data-phase=training]")
+    expect(page.locator(".place-explorer[data-live=true]")).to_have_count(1)
+    step = dashboard.locator(".steps").inner_text()
+    expect(dashboard.locator(".steps")).not_to_have_text(step)  # it goes on
+
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    expect(dashboard.locator(".phase")).to_contain_text("the training ended with its kernel at about step")
+    expect(dashboard.locator(".phase")).to_contain_text(
+        "of 1,000,000; running the cell again goes on from its last checkpoint"
+    )
+    expect(stop).to_be_hidden()
+    expect(dashboard.locator(".speed")).not_to_contain_text("left")
+    shows_what_it_knows(notebook, 2)
+    notebook.save()  # restarted, and nothing run
+
+    lab.shut_down_kernels()
+    page.context.close()
+    notebook = open_notebook("trains", again=True)
+    shows_what_it_knows(notebook, 2)
+    expect(notebook.page.locator(".phase")).to_contain_text("the training ended with its kernel")
+    expect(notebook.page.locator("button.stop")).to_be_hidden()
+    notebook.run_all(SECONDS)
+    expect(notebook.page.locator(".vistok[data-live=true]")).to_have_count(2)
+    notebook.page.locator("button.stop").click()
+    expect(notebook.page.locator(".phase")).to_contain_text("stopped: saved at step")
+
+
+def test_a_kernel_that_dies_takes_the_training_with_it(lab: Lab, open_notebook: Callable[..., Any]) -> None:
+    write_notebook(
+        lab,
+        "dies",
+        ENCODED,
+        "PlaceExplorer(encoded)",
+        "import os, threading\nthreading.Timer(1, os._exit, (1,)).start()",
+    )
+    notebook = open_notebook("dies")
+    notebook.run_all(SECONDS)
+    expect(notebook.page.locator(".vistok[data-live=false]")).to_have_count(1)
+    notebook.page.locator(".jp-Dialog").get_by_role("button").last.click()
+    notebook.save()
+    assert any(model["model_name"] == "AnyModel" for model in saved_models(lab.root / "dies.ipynb").values())

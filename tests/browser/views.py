@@ -1,0 +1,41 @@
+"""Every view of the package, as a cell of a notebook makes it: what laws that hold for all views are tested on."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import vistok.widgets
+from vistok.widgets.view import View
+
+ENCODED = """import vistok
+from vistok.runs import EXAMPLE_RUN
+from vistok.widgets import *
+encoded = open_encoded(EXAMPLE_RUN, "photos", max_images=32, device="cpu", progress=False)"""
+TRAINER = """config = vistok.TrainConfig.from_row("celeba64", "smoke", dataset="photos", {settings})
+trainer = vistok.Trainer(vistok.Run.open(None, config), progress=False)
+from vistok.data import open_dataset, to_float
+images = to_float(open_dataset("photos", "test", config.image_size).images(range(4)))
+dashboard = TrainingDashboard(trainer, images)"""
+DASHBOARD = f"{TRAINER.format(settings='hidden_dim=8, batch_size=4, steps=20')}\ndashboard.start(); dashboard.wait()"
+OTHERS = {  # class of a view to the cell that shows it; of those that are not here: made of `encoded` alone
+    "RunComparison": "RunComparison(encoded, encoded)",
+    "TrainingDashboard": DASHBOARD,
+}
+
+
+def view_classes() -> list[str]:
+    """Return the names of all classes of views of the package, wherever they are defined."""
+    for module in pkgutil.iter_modules(vistok.widgets.__path__):
+        importlib.import_module(f"vistok.widgets.{module.name}")
+    return sorted({found.__name__ for found in _below(View) if found.__module__.startswith("vistok.")})
+
+
+def source(name: str) -> str:
+    """Return the cell that shows a view."""
+    return OTHERS.get(name, f"{name}(encoded)")
+
+
+def _below(parent: type[View]) -> Iterator[type[View]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from _below(child)

@@ -1,0 +1,60 @@
+// Whether Python is behind a view, what a view does where it is not, and what is saved of views for a day without it.
+
+const GONE = "The kernel that made this view is gone: what needs Python needs the cell to be run again.";
+const WIDGET_VIEW = "application/vnd.jupyter.widget-view+json", WIDGET_STATE = "application/vnd.jupyter.widget-state+json";
+
+// A view's layout is a model of its own, connected as the view is, and says so; where there is none, Python is there.
+const alive = (model) => model.get("layout")?.comm_live ?? true;
+
+// Without Python nothing may look as if it were done: what only Python could deal with is refused, and the controls are drawn again
+// as they were. anywidget makes a model for each view, whose methods are replaced here. alone: names of the traits that the page
+// deals with by itself, or true: all; refuse() tells the reader.
+function refuseWithoutPython(model, alone, refuse) {
+  const { on, off, set, send } = model, heard = new Set();
+  const own = (name) => name === "message" || alone === true || alone.includes(name);
+  const refused = () => { refuse(); queueMicrotask(() => heard.forEach((act) => act())); };
+  Object.assign(model, {
+    on: (event, act) => { if (event.startsWith("change:")) heard.add(act); on.call(model, event, act); },
+    off: (event, act) => { heard.delete(act); off.call(model, event, act); },
+    set: (name, value) => alive(model) || own(name) ? set.call(model, name, value) : refused(),
+    send: (...content) => alive(model) ? send.apply(model, content) : refused(),
+  });
+}
+
+// Let JupyterLab save with a notebook what its outputs show of widgets, so that a reader who comes back without the kernel finds
+// them. JupyterLab has this as a setting, off at first, that loses the views of an earlier kernel at the next save. Other
+// front ends have no such manager, and see the picture. The bytes of the traits that a view lists in `unsaved` are left out.
+function saveWithNotebook(manager) {
+  const context = manager?.context, done = Symbol.for("vistok: saves with the notebook");
+  if (manager?.[done] || !context?.saveState || !manager.get_state_sync) return;
+  manager[done] = true;
+  const known = context.model.getMetadata("widgets")?.[WIDGET_STATE]?.state ?? {};
+  let written = "";
+
+  function take() {  // of connected widgets only: those of an earlier kernel are as they were taken
+    for (const [id, widget] of Object.entries(manager.get_state_sync({ drop_defaults: true }).state)) {
+      const unsaved = widget.state.unsaved ?? [];
+      for (const buffer of widget.buffers ?? []) if (unsaved.includes(buffer.path[0])) buffer.data = "";
+      known[id] = widget;
+    }
+  }
+  function write() {
+    const state = {};
+    const add = (id) => {
+      if (id in state || !(id in known)) return;
+      state[id] = known[id];
+      for (const [, other] of JSON.stringify(known[id].state).matchAll(/"IPY_MODEL_(\w+)"/g)) add(other);
+    };
+    const outputs = context.model.toJSON().cells.flatMap((cell) => cell.outputs ?? []);
+    for (const output of outputs) if (output.data?.[WIDGET_VIEW]) add(output.data[WIDGET_VIEW].model_id);
+    const text = JSON.stringify(state);
+    if (text === written || text === "{}" && !context.model.getMetadata("widgets")) return;
+    written = text;
+    context.model.setMetadata("widgets", { [WIDGET_STATE]: { version_major: 2, version_minor: 0, state } });
+  }
+  // The manager notices a restart that a reader asks for; one of a kernel that died, and one that is shut down, it does not.
+  const disconnect = () => { take(); manager.disconnect(); };
+  context.saveState.connect((_, phase) => { if (phase === "started") { take(); write(); } });
+  context.sessionContext.statusChanged.connect((_, status) => { if (/restarting|dead/.test(status)) disconnect(); });
+  context.sessionContext.kernelChanged.connect((_, { oldValue }) => { if (oldValue) disconnect(); });
+}
