@@ -132,14 +132,14 @@ def _read_parameter(name: str, annotation: Any, value: Any) -> Any:
         raise TypeError(f"{error}{hint}") from None
 
 
-def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_bars: bool = False) -> None:
+def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_warnings: bool = False) -> None:
     """Execute a notebook with parameters and keep the executed copy, also of one that fails.
 
     Args:
         notebook: what to run; it is not written to.
         output: where the executed copy goes.
         parameters: name to literal, for the notebook's `parameters` cell.
-        pass_on_bars: show the notebook's own progress bars, as they move.
+        pass_on_warnings: what it says on standard error is said here too.
 
     Raises:
         ValueError: the notebook has no such parameter; the sentence names the nearest one.
@@ -154,9 +154,9 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
             str(output),
             parameters=parameters,
             progress_bar=False,
-            stderr_file=sys.stderr if pass_on_bars else None,
+            stderr_file=sys.stderr if pass_on_warnings else None,
             kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],  # the kernel's own notices would end up between the bars
+            extra_arguments=["--log-level=ERROR"],  # its own notices would end up between the bars
         )
     finally:
         if output.is_file() and output.stat().st_size:  # empty: papermill could not write it, and says why
