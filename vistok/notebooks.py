@@ -18,6 +18,7 @@ import nbformat
 import papermill
 
 from vistok.config import TrainConfig, as_given, in_repository, nearest, repository_root, runs_root
+from vistok.progress import MARK
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
 # What each parameter of a notebook may be; one whose default is None may be None too.
@@ -235,7 +236,8 @@ def _is_injected(cell: str) -> bool:
 def clean(path: Path) -> None:
     """Make an executed notebook fit to commit, in place.
 
-    Timestamps, papermill's metadata and paths go; of a progress bar the last state stays; pictures stay.
+    Timestamps, papermill's metadata, paths and what a progress bar has left go; of one that is not ours the last state
+    stays; pictures stay.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
@@ -248,7 +250,8 @@ def clean(path: Path) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = without_paths(cell.source)
         if "outputs" in cell:
-            cell.outputs = _merge_streams(cell.outputs)
+            shown = [output for output in cell.outputs if not MARK.items() <= output.get("metadata", {}).items()]
+            cell.outputs = _merge_streams(shown)
             for output in cell.outputs:
                 _remove_paths(output)
     nbformat.write(notebook, path)

@@ -9,7 +9,7 @@ Everything that waits opens a `progress_bar`. It is tqdm's, with one of four fac
 - In a pipe, a log file, a CI: a line now and then, on standard error.
 - In a kernel that no person sits at (papermill, nbconvert, nbval): nothing in the notebook. It goes where the kernel's
   own standard error goes, which is the terminal, under papermill's bar, or the log file of whoever started it; or, where a
-  bar of that process waits for it (`following_kernels`), there.
+  bar of that process follows it (`KernelBars`), there.
 
 A kernel knows which it is by the request that it works on: the front end of a person says that it answers `input()`
 (`allow_stdin`), programs that run notebooks say that they do not. Environment variables would not do: a notebook that is run
@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -87,30 +87,79 @@ def on_page() -> bool:
     return _request().get("content", {}).get("allow_stdin", False)
 
 
-@contextlib.contextmanager
-def following_kernels(desc: str) -> Iterator[tqdm]:
-    """Show in one bar what the bars of kernels that are started inside say.
+class KernelBars:
+    """One bar that shows what the bars of kernels say which this process starts one after the other.
 
-    Args:
-        desc: what is going on before they say anything.
-
-    Yields:
-        the bar; `postfix` is its own.
+    with KernelBars("rows") as kernels:
+        kernels.begin("02_train")  # until a bar of the kernel says more
+        ...                        # starts the kernel, and waits for its end
     """
-    before = os.environ.get(FOLLOWED)
-    with tempfile.TemporaryDirectory() as folder, progress_bar(desc=desc, unit="", leave=False) as shown:
-        ended, file = threading.Event(), Path(folder) / "bar.json"
-        os.environ[FOLLOWED] = str(file)
-        follower = threading.Thread(target=_follow, args=(shown, desc, file, ended), daemon=True)
-        follower.start()
-        try:
-            yield shown
-        finally:
-            ended.set()
-            follower.join()
-            os.environ.pop(FOLLOWED)
-            if before is not None:
-                os.environ[FOLLOWED] = before
+
+    def __init__(self, desc: str) -> None:
+        """Show nothing yet.
+
+        Args:
+            desc: what all of them are about.
+        """
+        self._desc, self._prefix, self._number = desc, "", 0
+        self._ended, self._lock = threading.Event(), threading.Lock()
+
+    def __enter__(self) -> "KernelBars":
+        self._folder = tempfile.TemporaryDirectory()
+        self._file = Path(self._folder.name) / "bar.json"
+        self._before = os.environ.get(FOLLOWED)
+        os.environ[FOLLOWED] = str(self._file)
+        self._bar = progress_bar(desc=self._desc, leave=False)
+        self._since = self._bar.start_t if not self._bar.disable else 0.0
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._follower.start()
+        return self
+
+    def begin(self, starting: str, prefix: str = "") -> None:
+        """Say which kernel comes next.
+
+        Args:
+            starting: what is going on before it says anything.
+            prefix: stands before all that it says.
+        """
+        with self._lock:
+            self._prefix, self._number = prefix, self._number + 1
+            self._file.unlink(missing_ok=True)
+            self._set({"n": 0, "total": None, "elapsed": 0.0, "prefix": f"{prefix}{starting}"})
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._follower.join()
+        state = {"n": self._number, "total": None, "unit": " notebooks", "elapsed": time.time() - self._since}
+        self._set(state | {"prefix": self._desc}, refresh=False)
+        self._bar.close()
+        os.environ.pop(FOLLOWED)
+        if self._before is not None:
+            os.environ[FOLLOWED] = self._before
+        self._folder.cleanup()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(UPDATE_SECONDS):
+            with self._lock:
+                try:
+                    state = json.loads(self._file.read_bytes())
+                except FileNotFoundError:  # there is no bar in the kernel yet
+                    self._bar.refresh()
+                else:
+                    self._set(state | {"prefix": f"{self._prefix}{_words(state['prefix'])}"})
+
+    def _set(self, state: dict[str, Any], refresh: bool = True) -> None:
+        bar = self._bar
+        bar.n, bar.total, bar.initial = state["n"], state["total"], state.get("initial", 0)
+        bar.unit, bar.unit_scale, bar.postfix = (
+            state.get("unit", ""),
+            state.get("unit_scale", False),
+            state.get("postfix"),
+        )
+        bar.bar_format = None if bar.total else "{desc}{elapsed}"  # of tqdm's own, which would count nothing
+        bar.last_print_t = time.time()
+        bar.start_t = bar.last_print_t - state["elapsed"]
+        bar.set_description(state["prefix"], refresh=refresh)
 
 
 # Where it is shown.
@@ -144,7 +193,7 @@ def _face() -> tuple[type[tqdm], dict[str, Any]]:
     if stream is None:
         return tqdm, {"disable": True}
     if not stream.isatty():
-        return _Lines, {"file": stream}
+        return _Lines, {"file": stream, "apart": True}
     return tqdm, {"file": stream, "position": 1, "leave": False, "dynamic_ncols": True}  # under papermill's own
 
 
@@ -213,9 +262,10 @@ class _Page(_Quiet):
 
 
 class _Lines(_Quiet):
-    """A line now and then."""
+    """A line now and then; `apart`: also from what another process has not ended its line after, as papermill's bar."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, apart: bool = False, **options: Any) -> None:
+        self._before = "\n" if apart else ""
         self._said_at: float | None = None  # seconds after the start
         self._said: tuple[str, float] = ("", 0.0)  # description and share at the last line
         super().__init__(*args, **options)
@@ -244,7 +294,7 @@ class _Lines(_Quiet):
         return since >= LONGEST_SECONDS or (since >= LINE_SECONDS and another)
 
     def _write(self, line: str) -> None:
-        print(line, file=self.fp, flush=True)
+        print(f"{self._before}{line}", file=self.fp, flush=True)
 
 
 class _Followed(_Quiet):
@@ -268,20 +318,6 @@ class _Followed(_Quiet):
 FOLLOWED_KEYS = ("n", "total", "elapsed", "initial", "unit", "unit_scale", "prefix", "postfix")
 
 
-def _follow(shown: tqdm, desc: str, file: Path, ended: threading.Event) -> None:
-    """Keep a bar as the kernel's bar in a file is, until it has ended."""
-    while not ended.wait(UPDATE_SECONDS):
-        try:
-            state = json.loads(file.read_bytes())
-        except FileNotFoundError:  # no bar in the kernel yet
-            shown.refresh()
-            continue
-        shown.n, shown.total, shown.initial = state["n"], state["total"], state["initial"]
-        shown.unit, shown.unit_scale, shown.postfix = state["unit"], state["unit_scale"], state["postfix"]
-        shown.start_t = time.time() - state["elapsed"]
-        shown.set_description(f"{desc}: {_words(state['prefix'])}")
-
-
 # What it says.
 
 
@@ -302,7 +338,7 @@ def sentence(state: dict[str, Any]) -> str:
     if done and rate:
         said.append(_speed(rate, state))
         if state["total"]:
-            said.append(f"{span((state['total'] - state['n']) / rate)} left")
+            said.append(f"{span(max(0.0, state['total'] - state['n']) / rate)} left")
     else:
         said.append(f"for {span(state['elapsed'])} so far")
     return " · ".join([*said, *([state["postfix"]] if state["postfix"] else [])])

@@ -38,7 +38,7 @@ from vistok.config import (
 from vistok.data import DATASETS, find_run_dir
 from vistok.files import replace_file, say
 from vistok.notebooks import execute, notebook_path, read_parameters
-from vistok.progress import following_kernels
+from vistok.progress import KernelBars
 from vistok.quantizers import Quantizer
 from vistok.tokenizer import VisualTokenizer
 
@@ -305,26 +305,27 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_warnings: bool = False) ->
         if weights is not None and not resolve_path(weights).exists():
             raise FileNotFoundError(f"rfid_weights is {weights!r}, but there is no such file.")
     outcomes = []
-    for number, run in enumerate(planned, 1):
-        of_all = f" ({number} of {len(planned)})" if len(planned) > 1 else ""
-        start = time.perf_counter()
-        if run.metrics is not None:
-            outcomes.append(Outcome(run, "complete", 0.0))
-            continue
-        steps = (
-            ("02_train", run.train_parameters),
-            ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}),
-        )
-        status, reason = "done", ""
-        try:
-            for notebook, parameters in steps:
-                output = run.run_dir / f"{notebook}.ipynb"
-                with following_kernels(f"{notebook}{of_all}"):
+    with KernelBars(f"{len(planned)} of the table's runs" if len(planned) > 1 else "one run") as kernels:
+        for number, run in enumerate(planned, 1):
+            start = time.perf_counter()
+            if run.metrics is not None:
+                outcomes.append(Outcome(run, "complete", 0.0))
+                continue
+            steps = (
+                ("02_train", run.train_parameters),
+                ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}),
+            )
+            status, reason = "done", ""
+            try:
+                for notebook, parameters in steps:
+                    of_all = f"{number} of {len(planned)}, " if len(planned) > 1 else ""
+                    kernels.begin(f"{run.config.run_name}: starting {notebook}", prefix=of_all)
+                    output = run.run_dir / f"{notebook}.ipynb"
                     execute(notebooks[notebook], output, parameters, pass_on_warnings=pass_on_warnings)
-        except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
-            status, reason = "failed", f"{notebook}: {_last_line(error)}"
-        outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
-        say(outcome_line(outcomes[-1]))
+            except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
+                status, reason = "failed", f"{notebook}: {_last_line(error)}"
+            outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
+            say(outcome_line(outcomes[-1]))
     return outcomes
 
 
