@@ -130,7 +130,8 @@ class KernelBars:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._follower.join()
-        state = {"n": self._number, "total": None, "unit": " notebooks", "elapsed": time.time() - self._since}
+        unit = " notebook" if self._number == 1 else " notebooks"
+        state = {"n": self._number, "total": None, "unit": unit, "elapsed": time.time() - self._since}
         self._set(state | {"prefix": self._desc}, refresh=False)
         self._bar.close()
         os.environ.pop(FOLLOWED)
@@ -199,11 +200,13 @@ def _face() -> tuple[type[tqdm], dict[str, Any]]:
 
 def _inherited_stderr() -> TextIO | None:
     """Return what standard error was for this kernel before it was made part of the notebook."""
-    try:  # of the kernel's stream it is that of the original
-        number = os.dup(sys.stderr.fileno())
-    except (AttributeError, OSError):
-        return None
-    return open(number, "w", encoding="utf-8", errors="backslashreplace")
+    for stream in (
+        sys.stderr,
+        sys.__stderr__,
+    ):  # the kernel's stream has the number of the original where it took that over
+        with contextlib.suppress(AttributeError, OSError):
+            return open(os.dup(stream.fileno()), "w", encoding="utf-8", errors="backslashreplace")
+    return None
 
 
 # The faces other than tqdm's own. Their common ground is `gui=True`: tqdm counts and calls `display`, and prints nothing.
