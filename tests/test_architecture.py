@@ -16,6 +16,7 @@ ROWS = [  # from the top
     {"checkpoints", "devices", "inputs", "locks", "processes", "provenance", "threads", "weights"},
     {"config"},
     {"files"},
+    {"progress"},
 ]
 MODES = {f"{how}{plus}{kind}" for how in "rwax" for plus in ("", "+") for kind in ("", "b", "t")}  # of opening a file
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}

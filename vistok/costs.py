@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vistok.estimate import StepMeter
+from vistok.progress import progress_bar
 from vistok.quantizers import Quantizer
 
 MIB = 2**20  # bytes
@@ -25,7 +26,9 @@ class Cost:
     mib: float
 
 
-def measure(quantizers: dict[str, Quantizer], num_tokens: int = 8192, num_turns: int = 5) -> dict[str, Cost]:
+def measure(
+    quantizers: dict[str, Quantizer], num_tokens: int = 8192, num_turns: int = 5, *, progress: bool = True
+) -> dict[str, Cost]:
     """Return the cost of each quantizer in training mode on z from N(0, 1), all its losses included.
 
     They take turns and the fastest turn of each counts: the speed of a shared machine drifts, its best moment less so.
@@ -34,6 +37,7 @@ def measure(quantizers: dict[str, Quantizer], num_tokens: int = 8192, num_turns:
         quantizers: name to quantizer; one that moves inside `forward` is moved.
         num_tokens: in grids of 16x16; a multiple of 256.
         num_turns: at least 1.
+        progress: show a bar.
 
     Raises:
         ValueError: an argument is out of range.
@@ -46,14 +50,18 @@ def measure(quantizers: dict[str, Quantizer], num_tokens: int = 8192, num_turns:
         raise ValueError(f"num_turns is {num_turns}, but must be at least 1.")
     inputs = {name: _z_for(quantizer, num_tokens) for name, quantizer in quantizers.items()}
     mib, seconds = {}, dict.fromkeys(quantizers, float("inf"))
-    for name, quantizer in quantizers.items():
-        with StepMeter([inputs[name], *quantizer.state_dict().values()]) as meter:
-            _pass(quantizer, inputs[name])
-        mib[name] = meter.live.peak / MIB
-    for name in list(quantizers) * num_turns:
-        start = time.perf_counter()
-        _pass(quantizers[name], inputs[name])
-        seconds[name] = min(seconds[name], time.perf_counter() - start)
+    passes = len(quantizers) * (num_turns + 1)
+    with progress_bar(total=passes, desc="measuring the quantizers", unit=" passes", disable=not progress) as bar:
+        for name, quantizer in quantizers.items():
+            with StepMeter([inputs[name], *quantizer.state_dict().values()]) as meter:
+                _pass(quantizer, inputs[name])
+            mib[name] = meter.live.peak / MIB
+            bar.update()
+        for name in list(quantizers) * num_turns:
+            start = time.perf_counter()
+            _pass(quantizers[name], inputs[name])
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            bar.update()
     return {name: Cost(1e3 * seconds[name], mib[name]) for name in quantizers}
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vistok.codebook import to_uint8
 from vistok.config import checked
@@ -19,6 +18,7 @@ from vistok.files import readable
 from vistok.inputs import as_images, begin_range_check, end_range_check
 from vistok.metrics import CodebookUsage
 from vistok.pretrained import load_pretrained
+from vistok.progress import progress_bar
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
 
@@ -361,7 +361,7 @@ def _encode(
     parts: list[tuple[Tensor, ...]] = []
     done = 0
     # The bar comes only where it takes long, and goes: what is shown then is the view.
-    bar = tqdm(total=number, desc="encoding", unit=" images", disable=not progress, delay=5, leave=False)
+    bar = progress_bar(total=number, desc="encoding", unit=" images", delay=2, leave=False, disable=not progress)
     with exact_float32(device), bar:
         for batch in batches:
             batch = to_float(batch[: number - done].to(device))

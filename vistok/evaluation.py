@@ -26,7 +26,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
-from tqdm import tqdm
 
 from vistok.config import TrainConfig, checked, resolve_path
 from vistok.data import DATASETS, eval_batches, open_dataset, same_images, share, to_float
@@ -34,6 +33,7 @@ from vistok.devices import check_default_dtype, eval_view, exact_float32, usable
 from vistok.files import check_writable, say
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
 from vistok.processes import of_all_processes, process_state, rank_and_number
+from vistok.progress import progress_bar
 from vistok.provenance import provenance
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
@@ -209,7 +209,9 @@ def evaluate(
         exact_float32(device),
         torch.inference_mode(),
         _Stopwatch(networks, device) as stopwatch,
-        tqdm(total=len(mine), desc=f"evaluating on {dataset}", unit=" images", disable=not progress or rank > 0) as bar,
+        progress_bar(
+            total=len(mine), desc=f"evaluating on {dataset}", unit=" images", disable=not progress or rank > 0
+        ) as bar,
     ):
         batches = eval_batches(
             opened, batch_size, end_image=num_images, num_workers=num_workers, rank=rank, num_processes=num_processes

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import psutil
 from tqdm import tqdm
 
+from vistok.progress import on_page
+
 MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
 PROBE_BYTES = 2**16  # more than any record has
 MAX_SHOWN = 200  # characters of a value in an error sentence
@@ -90,9 +92,10 @@ def say(text: str, *, warning: bool = False) -> None:
 
     Args:
         text: what to print.
-        warning: print it where progress bars are, so that it is also seen where results are collected, not shown.
+        warning: print it on standard error, so that it is also seen where results are collected, not shown; but not on a
+            page, where standard error is a red box, and what is said here is no failure.
     """
-    stream = sys.stderr if warning else sys.stdout
+    stream = sys.stderr if warning and not on_page() else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 

@@ -18,6 +18,7 @@ import nbformat
 import papermill
 
 from vistok.config import TrainConfig, as_given, in_repository, nearest, repository_root, runs_root
+from vistok.progress import MARK
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
 # What each parameter of a notebook may be; one whose default is None may be None too.
@@ -133,14 +134,14 @@ def _read_parameter(name: str, annotation: Any, value: Any) -> Any:
         raise TypeError(f"{error}{hint}") from None
 
 
-def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_bars: bool = False) -> None:
+def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_warnings: bool = False) -> None:
     """Execute a notebook with parameters and keep the executed copy, also of one that fails.
 
     Args:
         notebook: what to run; it is not written to.
         output: where the executed copy goes.
         parameters: name to literal, for the notebook's `parameters` cell.
-        pass_on_bars: show the notebook's own progress bars, as they move.
+        pass_on_warnings: what it says on standard error is said here too.
 
     Raises:
         ValueError: the notebook has no such parameter; the sentence names the nearest one.
@@ -155,9 +156,9 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
             str(output),
             parameters=parameters,
             progress_bar=False,
-            stderr_file=sys.stderr if pass_on_bars else None,
+            stderr_file=sys.stderr if pass_on_warnings else None,
             kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],  # the kernel's own notices would end up between the bars
+            extra_arguments=["--log-level=ERROR"],  # its own notices would end up between the bars
         )
     finally:
         if output.is_file() and output.stat().st_size:  # empty: papermill could not write it, and says why
@@ -236,8 +237,8 @@ def _is_injected(cell: str) -> bool:
 def clean(path: Path) -> None:
     """Make an executed notebook fit to commit, in place.
 
-    Timestamps, papermill's metadata and paths go; of a progress bar the last state stays; pictures stay, also those of
-    widgets, which without their state would be an error in JupyterLab in their place.
+    Timestamps, papermill's metadata, paths and what a progress bar has left go; of a bar that is not ours the last state
+    stays. Pictures stay, also those of widgets, which without their state would be an error in JupyterLab in their place.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
@@ -250,7 +251,8 @@ def clean(path: Path) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = without_paths(cell.source)
         if "outputs" in cell:
-            cell.outputs = _merge_streams(cell.outputs)
+            shown = [output for output in cell.outputs if not MARK.items() <= output.get("metadata", {}).items()]
+            cell.outputs = _merge_streams(shown)
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET_VIEW, None)
                 _remove_paths(output)

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 import yaml
-from tqdm import tqdm
 
 from vistok.config import (
     TrainConfig,
@@ -39,6 +38,7 @@ from vistok.config import (
 from vistok.data import DATASETS, find_run_dir
 from vistok.files import replace_file, say
 from vistok.notebooks import execute, notebook_path, read_parameters
+from vistok.progress import KernelBars
 from vistok.quantizers import Quantizer
 from vistok.tokenizer import VisualTokenizer
 
@@ -289,12 +289,12 @@ class Outcome:
     reason: str = ""
 
 
-def run_all(planned: Sequence[PlannedRun], *, pass_on_bars: bool = False) -> list[Outcome]:
+def run_all(planned: Sequence[PlannedRun], *, pass_on_warnings: bool = False) -> list[Outcome]:
     """Train and evaluate each planned run through 02_train and 04_evaluate; a failed one does not stop the others.
 
     Args:
         planned: the runs; complete ones are skipped.
-        pass_on_bars: show the bars of the notebooks, as they move, instead of one over the runs.
+        pass_on_warnings: what the notebooks say on standard error is said here too.
 
     Raises:
         FileNotFoundError: the notebooks are not there, as beside an installed package; or the `rfid_weights`.
@@ -305,25 +305,26 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_bars: bool = False) -> lis
         if weights is not None and not resolve_path(weights).exists():
             raise FileNotFoundError(f"rfid_weights is {weights!r}, but there is no such file.")
     outcomes = []
-    bar = tqdm(planned, unit="run", disable=pass_on_bars)
-    for run in bar:
-        bar.set_description(run.config.run_name)
-        start = time.perf_counter()
-        if run.metrics is not None:
-            outcomes.append(Outcome(run, "complete", 0.0))
-            continue
-        steps = (
-            ("02_train", run.train_parameters),
-            ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}),
-        )
-        status, reason = "done", ""
-        try:
-            for notebook, parameters in steps:
-                execute(notebooks[notebook], run.run_dir / f"{notebook}.ipynb", parameters, pass_on_bars=pass_on_bars)
-        except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
-            status, reason = "failed", f"{notebook}: {_last_line(error)}"
-        outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
-        if not pass_on_bars:
+    with KernelBars(f"{len(planned)} of the table's runs" if len(planned) > 1 else "one run") as kernels:
+        for number, run in enumerate(planned, 1):
+            start = time.perf_counter()
+            if run.metrics is not None:
+                outcomes.append(Outcome(run, "complete", 0.0))
+                continue
+            steps = (
+                ("02_train", run.train_parameters),
+                ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}),
+            )
+            status, reason = "done", ""
+            try:
+                for notebook, parameters in steps:
+                    of_all = f"{number} of {len(planned)}, " if len(planned) > 1 else ""
+                    kernels.begin(f"{run.config.run_name}: starting {notebook}", prefix=of_all)
+                    output = run.run_dir / f"{notebook}.ipynb"
+                    execute(notebooks[notebook], output, parameters, pass_on_warnings=pass_on_warnings)
+            except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
+                status, reason = "failed", f"{notebook}: {_last_line(error)}"
+            outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
             say(outcome_line(outcomes[-1]))
     return outcomes
 
@@ -600,7 +601,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("\n".join(run.command for run in planned))
         return 0
     try:
-        outcomes = run_all(planned, pass_on_bars=True)
+        outcomes = run_all(planned, pass_on_warnings=True)
     except FileNotFoundError as error:
         parser.error(str(error))
     say(f"\n{markdown(planned).replace('<br>', ' ')}\n")
@@ -613,8 +614,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, reason in sorted(reasons):
         say(f"{name} was not measured: {reason}\n")
     for outcome in outcomes:
-        say(outcome_line(outcome))
-        say(f"  pictures and executed notebooks: {outcome.run.run_dir}")
+        say(f"{outcome.run.config.run_name}: pictures and executed notebooks in {outcome.run.run_dir}")
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 

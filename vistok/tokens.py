@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from vistok.config import checked, resolve_path
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
 from vistok.devices import eval_view, exact_float32, usable_device
 from vistok.files import replace_file, say, shown, strict_json
 from vistok.locks import only_process
+from vistok.progress import progress_bar
 from vistok.provenance import provenance
 from vistok.tokenizer import VisualTokenizer
 from vistok.weights import first_line, state_sha256
@@ -231,7 +231,7 @@ def _encode_rest(
     begun = recorded_at = time.perf_counter()
     with (
         (path / ARRAY).open("r+b") as file,
-        tqdm(
+        progress_bar(
             total=len(dataset),
             initial=num_done,
             desc=f"encoding {dataset.name}",

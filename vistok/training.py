@@ -50,6 +50,7 @@ from vistok.processes import (
     process_state,
     share_model,
 )
+from vistok.progress import progress_bar
 from vistok.runs import Report, Run
 from vistok.threads import slower_than_one
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
@@ -271,12 +272,10 @@ class Trainer:
             say(self.interruption)  # in another thread its owner says so, where the reader looks
 
     def _bar(self) -> tqdm:
-        return tqdm(
+        return progress_bar(
             total=self.config.steps,
             initial=self.step,
-            unit="step",
             desc=self.config.run_name,
-            mininterval=0.5,
             disable=not (self.progress and self.accelerator.is_main_process),
         )
 

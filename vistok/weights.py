@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vistok.config import resolve_path
+from vistok.progress import progress_bar
 
 DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
 # What wrappers put into the names of a module's tensors: DistributedDataParallel, DataParallel and AveragedModel,
@@ -91,7 +91,7 @@ def download_file(url: str, path: Path) -> None:
             partial = Path(folder) / path.name
             with (
                 partial.open("wb") as file,
-                tqdm(total=size, unit="B", unit_scale=True, desc=f"downloading {path.name}") as bar,
+                progress_bar(total=size, unit="B", unit_scale=True, desc=f"downloading {path.name}") as bar,
             ):
                 while block := response.read(2**20):
                     file.write(block)

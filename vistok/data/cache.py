@@ -23,10 +23,10 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-from tqdm import tqdm
 
 from vistok.config import path_from_environment
 from vistok.files import replace_file, strict_json
+from vistok.progress import progress_bar
 
 CODE_VERSION = 2  # goes up when the same files and settings give other pixels
 
@@ -220,7 +220,7 @@ def _render_all(
     unreadable: list[tuple[int, str]] = []
     stopped = threading.Event()
     with (
-        tqdm(total=len(pixels), desc=f"pixel cache {label}", unit=" images", leave=False, delay=1.0) as progress,
+        progress_bar(total=len(pixels), desc=f"pixel cache {label}", unit=" images", leave=False, delay=1.0) as bar,
         ThreadPoolExecutor(num_threads) as pool,
     ):
 
@@ -237,7 +237,7 @@ def _render_all(
                     if not keep_going:
                         raise
                     unreadable.append((index, str(error)))
-            progress.update(len(indices))
+            bar.update(len(indices))
 
         futures = [pool.submit(render_chunk, start) for start in range(0, len(pixels), _CHUNK)]
         try:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import filelock
 import numpy as np
-from tqdm import tqdm
 
 from vistok.data.cache import cache_folder, make_cache_folder
 from vistok.data.files import ImageFiles
@@ -26,6 +25,7 @@ from vistok.data.names import Names
 from vistok.data.naming import SUFFIXES, LeftOut, check_one_pool
 from vistok.data.tar import scan_tar
 from vistok.files import readable, replacing
+from vistok.progress import progress_bar
 
 _VERSION = 3  # goes up when the same shards give another index
 _THREADS = 16  # that read headers: on a network disk most of the time is waiting
@@ -144,7 +144,7 @@ def _make_index(folder: Path, shards: Sequence[Shard], label: str) -> ShardIndex
     with ThreadPoolExecutor(_THREADS) as pool:
         found = [pool.submit(scan_tar, Path(shard.path)) for shard in shards]
         try:
-            scans = [scan.result() for scan in tqdm(found, desc=label, unit=" shards", leave=False, delay=1.0)]
+            scans = [scan.result() for scan in progress_bar(found, desc=label, unit=" shards", leave=False, delay=1.0)]
         finally:  # after a damaged shard or Ctrl-C nothing more is begun
             pool.shutdown(wait=True, cancel_futures=True)
     left_out = LeftOut()

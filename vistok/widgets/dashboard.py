@@ -25,6 +25,7 @@ from vistok import plots
 from vistok.codebook import to_uint8
 from vistok.devices import eval_view
 from vistok.files import say
+from vistok.progress import progress_bar
 from vistok.runs import Report
 from vistok.threads import release_idle_threads
 from vistok.training import Trainer, deferred_interrupt
@@ -188,13 +189,10 @@ class TrainingDashboard(View):
 
     def _bar(self) -> tqdm:
         ahead = self._first_step < self.steps  # else there was nothing to train
-        description = self.trainer.config.run_name
-        bar = tqdm(
+        bar = progress_bar(
             total=self.steps,
             initial=self._first_step,
-            unit="step",
-            desc=description,
-            mininterval=0.5,
+            desc=self.trainer.config.run_name,
             disable=not ahead,
         )
         if ahead:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from vistok.encoded import EncodedImages
 from vistok.plots import DPI
+from vistok.progress import progress_bar
 from vistok.widgets.view import Refusal, View, image_png, script, strip_png
 
 ERROR_SCALE = (
@@ -168,7 +168,7 @@ def _small(images: Tensor) -> Tensor:
 def psnr_of(encoded: EncodedImages, rows: range) -> np.ndarray:
     """Return `encoded.psnr(rows)`; where decoding takes its time, as with a large tokenizer on a CPU, a bar says so."""
     found = []
-    with tqdm(total=len(rows), desc="decoding", unit=" images", delay=PATIENCE_SECONDS, leave=False) as bar:
+    with progress_bar(total=len(rows), desc="decoding", unit=" images", delay=PATIENCE_SECONDS, leave=False) as bar:
         for first in range(0, len(rows), IMAGES_A_STEP):
             found.append(encoded.psnr(rows[first : first + IMAGES_A_STEP]))
             bar.update(len(found[-1]))

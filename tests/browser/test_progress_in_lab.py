@@ -1,0 +1,140 @@
+"""Progress in a real JupyterLab: seen while a cell runs, and afterwards neither in red boxes nor in what is saved."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import nbformat
+import pytest
+
+from vistok import progress
+
+OpenNotebook = Callable[..., Any]
+SECONDS = 300
+WAITING = """import time
+from pathlib import Path
+from vistok.files import say
+from vistok.progress import progress_bar
+
+print("before")
+with progress_bar(total=10**6, desc="waiting <1>", unit=" turns") as bar:
+    while not Path("go-on").exists():
+        bar.update()
+        time.sleep(0.02)
+    say("a calm warning", warning=True)
+print("after")"""
+IN_THREADS = """from concurrent.futures import ThreadPoolExecutor
+
+with progress_bar(total=40, desc="in threads", unit=" turns") as bar, ThreadPoolExecutor(2) as pool:
+    for _ in range(40):
+        pool.submit(lambda: (time.sleep(0.1), bar.update()))"""
+STEPS = re.compile(r"(\d[\d,]*) of \d")
+
+
+def new_notebook(lab: Any, name: str, *sources: str) -> None:
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.root / f"{name}.ipynb")
+
+
+def watch(notebook: Any, seconds: float = SECONDS) -> dict[str, set[int]]:
+    """Watch the bars until what was started has ended; return their names with the numbers that they showed."""
+    seen: dict[str, set[int]] = {}
+    finished = "() => window.finished !== undefined"
+    for _ in range(int(10 * seconds)):
+        for name, text in notebook.page.get_by_role("progressbar").evaluate_all(
+            "bars => bars.map(bar => [bar.getAttribute('aria-label'), bar.getAttribute('aria-valuetext')])"
+        ):
+            if (number := STEPS.match(text or "")) is not None:
+                seen.setdefault(name, set()).add(int(number[1].replace(",", "")))
+        if notebook.page.evaluate(finished):
+            break
+        notebook.page.wait_for_timeout(100)
+    assert notebook.finish(seconds) is True, notebook.failures()
+    return seen
+
+
+def lines_left(notebook: Any) -> list[str]:
+    """Check that no output is saved on standard error, empty or as a bar; return the lines that bars have become."""
+    lines = []
+    for output in (output for cell in notebook.cells() for output in cell.get("outputs", [])):
+        assert output.get("name") != "stderr", output
+        if output["output_type"] == "display_data":
+            assert output["data"] and "progressbar" not in str(output["data"].get("text/html", "")), output
+            if output["metadata"].get("vistok") == "progress":
+                assert list(output["data"]) == ["text/plain"], output
+                lines.append("".join(output["data"]["text/plain"]))
+    return lines
+
+
+def test_a_bar_moves_while_its_cell_runs_and_becomes_one_line(lab: Any, open_notebook: OpenNotebook) -> None:
+    new_notebook(lab, "waiting", WAITING, IN_THREADS)
+    notebook = open_notebook("waiting")
+    notebook.start("notebook:run-all-cells")
+    bar = notebook.page.get_by_role("progressbar", name="waiting <1>")
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(bar).to_have_attribute(
+        "aria-valuetext", re.compile(r"^\d+ of 1,000,000 turns · [\d.]+ turns/s · \d+ h \d+ min left$")
+    )
+    first = bar.get_attribute("aria-valuetext")
+    expect(bar).not_to_have_attribute("aria-valuetext", first)
+    assert STEPS.match(bar.get_attribute("aria-valuetext"))[1] > STEPS.match(first)[1]
+    (lab.root / "go-on").touch()
+    assert len(watch(notebook)["in threads"]) > 1
+    waited, in_threads = lines_left(notebook)
+    assert re.fullmatch(r"waiting <1>: [\d,]+ of 1,000,000 turns in \d+ s", waited)
+    assert re.fullmatch(r"in threads: 40 of 40 turns in \d+ s", in_threads)
+    (said,) = [output for output in notebook.cells()[0]["outputs"] if "calm" in str(output)]
+    assert said["name"] == "stdout"
+    assert not notebook.errors, notebook.errors
+
+
+def test_a_bar_whose_kernel_died_is_no_error_when_the_notebook_is_opened_again(
+    lab: Any, open_notebook: OpenNotebook
+) -> None:
+    state = {
+        "prefix": "training: ",
+        "n": 40,
+        "total": 200,
+        "initial": 0,
+        "elapsed": 4.0,
+        "rate": 10.0,
+        "unit": " steps",
+    }
+    state |= {"unit_scale": False, "postfix": None}
+    left = {"text/html": progress.as_html(state), "text/plain": progress.sentence(state)}
+    new_notebook(lab, "died", "1")
+    saved = nbformat.read(lab.root / "died.ipynb", as_version=4)
+    saved.cells[0].outputs = [nbformat.v4.new_output("display_data", data=left, metadata=progress.MARK)]
+    nbformat.write(saved, lab.root / "died.ipynb")
+    reopened = open_notebook("died")  # not trusted: JupyterLab takes out of it what could do harm
+    reopened.page.get_by_text("40 of 200 steps · 10 steps/s · 16 s left").wait_for()
+    assert "rror" not in reopened.text() and not reopened.errors, reopened.errors
+
+
+def test_02_shows_its_training_and_leaves_no_red_box(lab: Any, open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook("02_train", scale="smoke", dataset="photos", seed=11, steps=120)
+    notebook.start("notebook:run-all-cells")
+    (training,) = [steps for name, steps in watch(notebook).items() if name.startswith("vq-smoke")]
+    assert len(training) > 2
+    assert re.fullmatch(r"vq-smoke-photos-s11-\w+: 120 of 120 steps in \d+ s", lines_left(notebook)[-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "bar"),
+    [
+        ("03_codebook", {"max_images": None, "image_size": 128}, "encoding"),
+        ("04_evaluate", {}, "evaluating on photos"),
+        ("05_table", {"overrides": {"steps": 120}}, "vq-d4-smoke-photos-s0"),
+        ("06_pretrained", {}, "evaluating on photos"),
+        ("07_quantizers", {"num_steps": 40, "num_turns": 2}, "measuring the quantizers"),
+    ],
+)
+def test_others_show_what_they_wait_for_and_leave_no_red_box(
+    lab: Any, open_notebook: OpenNotebook, name: str, parameters: dict[str, Any], bar: str
+) -> None:
+    notebook = open_notebook(name, **parameters)
+    notebook.start("notebook:run-all-cells")
+    seen = watch(notebook)
+    assert any(shown.startswith(bar) and len(numbers) > 1 for shown, numbers in seen.items()), seen
+    assert all(":" in line for line in lines_left(notebook))
