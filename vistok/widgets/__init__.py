@@ -11,10 +11,12 @@ from vistok.widgets.explorer import CodebookExplorer
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
+from vistok.widgets.space import CodebookSpace
 from vistok.widgets.view import Refusal, open_encoded
 
 __all__ = [
     "CodebookExplorer",
+    "CodebookSpace",
     "PlaceExplorer",
     "PlaneExplorer",
     "ReconstructionViewer",
