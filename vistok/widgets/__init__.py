@@ -7,7 +7,7 @@ CodebookExplorer(encoded)
 from vistok.widgets.comparison import RunComparison
 from vistok.widgets.dashboard import TrainingDashboard
 from vistok.widgets.editor import TokenEditor
-from vistok.widgets.explorer import CodebookExplorer
+from vistok.widgets.explorer import CodebookExplorer, show_maps
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
@@ -25,4 +25,5 @@ __all__ = [
     "TokenEditor",
     "TrainingDashboard",
     "open_encoded",
+    "show_maps",
 ]

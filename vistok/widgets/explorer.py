@@ -281,6 +281,21 @@ class CodebookExplorer(View):
         plots.show_photographs(figure)
 
 
+def show_maps(*several: EncodedImages | Refusal) -> None:
+    """Show the maps of codebooks side by side, codes by index; of what could not be opened, say why."""
+    opened = [encoded for encoded in several if not isinstance(encoded, Refusal)]
+    for refusal in (encoded for encoded in several if isinstance(encoded, Refusal)):
+        say(refusal.sentence)
+    if not opened:
+        return
+    figure, axes = plt.subplots(1, len(opened), figsize=(4.8 * len(opened), 4.4), dpi=plots.DPI, squeeze=False)
+    for axis, encoded in zip(axes[0], opened, strict=True):
+        counts = encoded.counts()
+        plots.draw_code_map(axis, counts, math.ceil(math.sqrt(len(counts))))
+        axis.set_title(f"{encoded.name}\n{axis.get_title()}", fontsize=9)
+    figure.tight_layout()
+
+
 def _smaller(tiles: Tensor, side: int) -> Tensor:
     """Return patches, uint8 [n, 3, p, p], made smaller: uint8 [n, 3, side, side]."""
     return F.interpolate(tiles.float(), (side, side), mode="area").round().to(torch.uint8)

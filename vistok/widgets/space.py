@@ -84,12 +84,12 @@ class CodebookSpace(View):
             [name, method.title, "" if is_there(name) else method.package] for name, method in PROJECTIONS.items()
         ]
         self._show_level(encoded.choice.chosen.level)
-        if projection is not None:
-            self._project(projection)
         encoded.choice.observe(lambda change: self._show(change.new), names="chosen")
         self._show(encoded.choice.chosen)
         if encoded.choice.chosen.code < 0:
             self.select(int(encoded.counts(self.level).argmax()))
+        if projection is not None:
+            self._project(projection)
         self.observe(self._on_level, names="level")
         self.observe(lambda change: self._project(change.new), names="projection")
         self.observe(lambda change: self.select(change.new), names="selected")
