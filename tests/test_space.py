@@ -252,8 +252,9 @@ def test_levels_are_shared_too() -> None:
     explorer, space, places, editor = (
         view(encoded) for view in (CodebookExplorer, CodebookSpace, PlaceExplorer, TokenEditor)
     )
-    first = space.points
+    first, counts = space.points, explorer.counts
     explorer.level = 1
+    assert np.frombuffer(explorer.counts, "<u4").tolist() == encoded.counts(1).tolist() and explorer.counts != counts
     assert space.level == places.level == editor.level == 1 and space.points != first
     assert explorer.detail["level"] == 1 and "of level 1" in places.description
     space.level = 0
@@ -273,7 +274,9 @@ def test_patches_are_decoded_ahead_where_that_is_cheap(encoded: EncodedImages, m
     assert np.frombuffer(space.patches["codes"], "<u4").tolist() == list(range(64)) and space.patches["columns"] == 8
 
 
-def test_maps_side_by_side_and_what_cannot_be_opened(encoded: EncodedImages, capsys: pytest.CaptureFixture[str]) -> None:
+def test_maps_side_by_side_and_what_cannot_be_opened(
+    encoded: EncodedImages, capsys: pytest.CaptureFixture[str]
+) -> None:
     from matplotlib import pyplot as plt
 
     from vistok.widgets import Refusal

@@ -117,7 +117,10 @@ def test_choosing_in_one_view_chooses_in_all(lab: Any, open_notebook: OpenNotebo
     scatter = space.locator("canvas.scatter")
 
     def place(code: int) -> dict[str, float]:
-        (x, y), scale = map(float, scatter.get_attribute("data-origin").split()), float(scatter.get_attribute("data-scale"))
+        (x, y), scale = (
+            map(float, scatter.get_attribute("data-origin").split()),
+            float(scatter.get_attribute("data-scale")),
+        )
         return {"x": x + points[code, 0] * scale, "y": y - points[code, 1] * scale}
 
     # Hover: the patch that the code decodes to alone, pixel by pixel.

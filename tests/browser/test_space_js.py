@@ -1,4 +1,4 @@
-"""The JavaScript of the codebook as a space, without a kernel: what is drawn, hit, selected by mouse and keys, and asked for."""
+"""The JavaScript of the codebook as a space, without a kernel: what is drawn, hit, selected and asked for."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -135,7 +135,9 @@ def test_dragging_moves_where_that_is_asked_for(page: Any) -> None:
     before = canvas.get_attribute("data-origin")
     page.get_by_role("button", name="move", exact=True).click()
     drag(page, {"x": 200, "y": 200}, {"x": 240, "y": 230})
-    moved = np.subtract(*(np.array(list(map(float, text.split()))) for text in (canvas.get_attribute("data-origin"), before)))
+    moved = np.subtract(
+        *(np.array(list(map(float, text.split()))) for text in (canvas.get_attribute("data-origin"), before))
+    )
     assert moved == pytest.approx([40, 30], abs=1) and page.evaluate(SENT, "box") == []
     page.get_by_role("button", name="move", exact=True).click()
     page.keyboard.down("Shift")
@@ -217,7 +219,9 @@ def test_patches_are_asked_for_when_they_are_looked_at(browser: Any, space: Code
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "where in the 16x16 grid: nowhere"), (2, "where in the 16x16 grid: 2 everywhere")]
 )
-def test_where_a_code_is_has_no_scale_of_one_number(browser: Any, encoded: EncodedImages, count: int, text: str) -> None:
+def test_where_a_code_is_has_no_scale_of_one_number(
+    browser: Any, encoded: EncodedImages, count: int, text: str
+) -> None:
     explorer = CodebookExplorer(encoded)
     explorer.select(int((encoded.counts() == 0).nonzero()[0]))
     detail = explorer.detail | {"grid_counts": np.full(256, count, "<u4").tobytes()}

@@ -70,6 +70,7 @@ class CodebookExplorer(View):
         self.encoded = None if isinstance(encoded, Refusal) else encoded
         self._seed = seed
         self._tiles: dict[int, Tensor] = {}
+        self._shown_level = -1
         if self.encoded is None:
             self._refuse(encoded)
             return
@@ -96,8 +97,8 @@ class CodebookExplorer(View):
     @answering
     def _show(self, chosen: Chosen, code: int | None = None) -> None:
         """Show what is chosen; where no code is, the one that is used most."""
-        if not self.counts or chosen.level != self.level:
-            self.level = chosen.level
+        if chosen.level != self._shown_level:  # `level` is there already where the page asked for it
+            self.level = self._shown_level = chosen.level
             self._show_level()
         self.marked = np.asarray(chosen.codes, "<u4").tobytes()
         if code is None:

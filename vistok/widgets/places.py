@@ -117,9 +117,7 @@ class PlaceExplorer(View):
         if not 0 <= self.selected < places:
             raise ValueError(f"There is no place {self.selected}: places are 0 to {places - 1}.")
         here = torch.from_numpy(self._codes.reshape(places, -1)[self.selected])
-        self.tiles = strip_png(
-            torch.cat(list(decode_alone(self.encoded.tokenizer, here[here >= 0], level=self.level)))
-        )
+        self.tiles = strip_png(torch.cat(list(decode_alone(self.encoded.tokenizer, here[here >= 0], level=self.level))))
 
     def figure(self) -> Figure | None:
         if self.encoded is None:

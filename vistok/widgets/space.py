@@ -221,7 +221,9 @@ class CodebookSpace(View):
     def figure(self) -> Figure | None:
         if self.encoded is None:
             return None
-        figure, axes = plt.subplots(1, 2, figsize=(10, 5), dpi=plots.DPI, layout="constrained", sharex=True, sharey=True)
+        figure, axes = plt.subplots(
+            1, 2, figsize=(10, 5), dpi=plots.DPI, layout="constrained", sharex=True, sharey=True
+        )
         points = self._projected.points
         points = points[points.isfinite().all(1)]
         middle, spread = (points.amax(0) + points.amin(0)) / 2, self._spread
@@ -264,7 +266,9 @@ class CodebookSpace(View):
         tile, (low, high) = 18, zip(*(axis.get_xlim(), axis.get_ylim()), strict=True)
         (left, bottom), side = low, high[0] - low[0]
         picture = np.full((FIGURE_SIDE, FIGURE_SIDE, 3), 255, dtype=np.uint8)
-        enlarged = F.interpolate(tiles.float(), (tile, tile), mode="nearest").to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        enlarged = (
+            F.interpolate(tiles.float(), (tile, tile), mode="nearest").to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        )
         for (x, y), patch in zip(points[codes].tolist(), enlarged, strict=True):
             row = round((1 - (y - bottom) / side) * FIGURE_SIDE - tile / 2)
             column = round((x - left) / side * FIGURE_SIDE - tile / 2)
