@@ -3,7 +3,9 @@
 Nothing here looks at a dataset: these are properties of a tokenizer. What images do with its codes is in `vistok.encoded`.
 """
 
+import importlib.util
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +22,29 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def principal_components(codebook: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the codes on their first two principal components, and how much of the variance each of these holds.
+
+    Args:
+        codebook: float [K, D].
+        weights: of each code, at least 0, [K]; with the codes' counts the components are those of the tokens. None: all alike.
+
+    Returns:
+        float64 [K, 2] and the shares, float64 [2]; [K, 1] and [1] where D = 1.
+    """
+    codes = codebook.double()
+    weights = torch.ones(len(codes), dtype=torch.float64) if weights is None else weights.double()
+    weights = (weights / weights.sum()).to(codes.device)[:, None]
+    centred = codes - (weights * codes).sum(0)
+    # Of D x D, however many codes there are; eigenvalues ascend.
+    values, directions = torch.linalg.eigh(centred.T @ (weights * centred))
+    values, directions = values[-2:].flip(0), directions[:, -2:].flip(1)  # [D, 2 or 1]
+    largest = directions.abs().argmax(0, keepdim=True)
+    directions = directions * directions.gather(0, largest).sign()  # the sign of an eigenvector is arbitrary
+    variance = (weights * centred.square()).sum()
+    return centred @ directions, values.clamp(min=0) / variance.clamp(min=torch.finfo(torch.float64).tiny)
+
+
 def similarity_order(codebook: Tensor, columns: int) -> Tensor:
     """Return the codes in an order that, written in rows of `columns`, puts similar codes side by side.
 
@@ -33,14 +58,120 @@ def similarity_order(codebook: Tensor, columns: int) -> Tensor:
     Returns:
         int64 [K], a permutation of the codes.
     """
-    centred = codebook.double() - codebook.double().mean(0)
-    # Of D x D, however many codes there are; eigenvalues ascend.
-    directions = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -2:].flip(1)  # [D, 2 or 1]
-    largest = directions.abs().argmax(0, keepdim=True)
-    plane = centred @ (directions * directions.gather(0, largest).sign())  # the sign of an eigenvector is arbitrary
+    plane, _ = principal_components(codebook)
     first, second = plane[:, 0], plane[:, -1]
     by_row = first.argsort(stable=True)
     return torch.cat([row[second[row].argsort(stable=True)] for row in by_row.split(columns)])
+
+
+class Projection(NamedTuple):
+    """A codebook as points of a plane.
+
+    Attributes:
+        points: float32 [K, 2]; NaN where a code was left out.
+        axes: what lies along x and y.
+        note: what one has to know of it; may be empty.
+    """
+
+    points: Tensor
+    axes: tuple[str, str]
+    note: str = ""
+
+
+class _Method(NamedTuple):
+    """A way of projecting: its name for people, and what it needs, a module and the package that pip installs it from."""
+
+    title: str
+    module: str = "torch"
+    package: str = ""
+
+
+PROJECTIONS = {
+    "codes": _Method("PCA of the codes"),
+    "tokens": _Method("PCA of the tokens"),
+    "umap": _Method("UMAP", "umap", "umap-learn"),
+    "tsne": _Method("t-SNE", "sklearn", "scikit-learn"),
+}
+MOST_EMBEDDED = 2048  # codes, of UMAP and t-SNE: about 20 s on two cores
+
+
+def is_there(method: str) -> bool:
+    """Return whether the package that a method of `PROJECTIONS` needs is installed."""
+    return importlib.util.find_spec(PROJECTIONS[method].module) is not None
+
+
+def usual_projection(codebook: Tensor, counts: Tensor) -> str:
+    """Return the method to begin with: "codes", or "tokens" where codes would lie upon each other, as those of a grid do.
+
+    The codes of a grid (FSQ, LFQ, BSQ) spread alike in all its dimensions: their principal components are two of these, any
+    two, and all codes that differ in the others alone fall into one point. The tokens' components lie across the grid.
+    """
+    points = project(codebook, counts, "codes").points
+    steps = (points / points.abs().amax().clamp(min=1e-30) * 1e5).round()
+    return "tokens" if len(steps.unique(dim=0)) < len(points) / 2 and counts.any() else "codes"
+
+
+def project(codebook: Tensor, counts: Tensor, method: str = "codes", *, seed: int = 0) -> Projection:
+    """Lay the codes of a codebook out in a plane.
+
+    Args:
+        codebook: float [K, D].
+        counts: tokens of each code, int64 [K]; they weight the components of "tokens", and UMAP and t-SNE leave the rarest
+            codes out where there are more than 2,048.
+        method: "codes" or "tokens", the first two principal components of either; "umap" or "tsne".
+        seed: of UMAP and t-SNE.
+
+    Raises:
+        ValueError: there is no such method, or its package is missing.
+    """
+    if method not in PROJECTIONS:
+        raise ValueError(f"There is no projection {method!r}: there are {', '.join(PROJECTIONS)}.")
+    title, _, package = PROJECTIONS[method]
+    if not is_there(method):
+        raise ValueError(f"{title} needs a package that is missing: pip install {package}")
+    codebook = codebook.detach().float().cpu()
+    if package:
+        return _embedded(codebook, counts, method, seed)
+    if method == "tokens" and not counts.any():
+        raise ValueError("There are no tokens, hence no principal components of them.")
+    plane, shares = principal_components(codebook, counts if method == "tokens" else None)
+    names = [
+        f"{which} component, {share:.0%} of the {method}' variance"
+        for which, share in zip(("first", "second"), shares, strict=False)
+    ]
+    if plane.shape[1] == 1:  # a line of codes would hide most of them
+        size = len(codebook)
+        spread = float(plane.max() - plane.min()) or 1.0
+        plane = torch.stack([plane[:, 0], (torch.arange(size) / max(1, size - 1) - 0.5) * spread], dim=1)
+        names = ["the only dimension of the codes", "index of the code"]
+    return Projection(plane.float(), tuple(names))
+
+
+def _embedded(codebook: Tensor, counts: Tensor, method: str, seed: int) -> Projection:
+    """Return the plane of UMAP or t-SNE, which keep who is beside whom, and neither distances nor directions."""
+    title, size = PROJECTIONS[method].title, len(codebook)
+    shown = counts.argsort(descending=True, stable=True)[:MOST_EMBEDDED]
+    if len(shown) < 4:
+        raise ValueError(f"{title} needs 4 codes, but there are {len(shown)}.")
+    points = torch.full((size, 2), torch.nan)
+    laid = _embedding(method, codebook[shown], seed).fit_transform(codebook[shown].numpy())
+    points[shown] = torch.from_numpy(laid).float()
+    note = "neighbours are neighbours in the codebook; distances and directions mean nothing"
+    if len(shown) < size:
+        note += f"; the {len(shown):,} most frequent of {size:,} codes"
+    return Projection(points, (f"{title}, first axis", f"{title}, second axis"), note)
+
+
+def _embedding(method: str, codes: Tensor, seed: int) -> Any:
+    """Return the object of another package that lays codes out, the same way every time."""
+    size, init = len(codes), "pca" if codes.shape[1] > 1 else "random"
+    if method == "umap":
+        from umap import UMAP
+
+        return UMAP(n_neighbors=min(15, size - 1), init=init, random_state=seed, n_jobs=1)
+    from sklearn.manifold import TSNE
+
+    return TSNE(perplexity=min(30, (size - 1) / 3), init=init, random_state=seed)
 
 
 def nearest_codes(codebook: Tensor, code: int, number: int) -> tuple[Tensor, Tensor]:

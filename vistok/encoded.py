@@ -2,12 +2,14 @@
 
 import functools
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+import traitlets
 from torch import Tensor
 
 from vistok.codebook import to_uint8
@@ -44,6 +46,60 @@ class UsageCurve(NamedTuple):
     in_queue: np.ndarray
 
 
+class Chosen(NamedTuple):
+    """What is chosen of a codebook.
+
+    Attributes:
+        level: of the codebooks.
+        code: the one; -1: none.
+        codes: several, rising, each once; empty: none.
+    """
+
+    level: int = 0
+    code: int = -1
+    codes: tuple[int, ...] = ()
+
+
+class Choice(traitlets.HasTraits):
+    """What is chosen of some images' codes, one choice for all views of them; they listen to `chosen`, and `choose`.
+
+    Attributes:
+        chosen: level, code and codes.
+        turn: held by whoever acts on the views, for a choice in one acts on all.
+    """
+
+    chosen = traitlets.Instance(Chosen, args=())
+
+    def __init__(self, codebook_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self._sizes = codebook_sizes
+        self.turn = threading.RLock()
+
+    def choose(self, code: int | None = None, *, codes: Sequence[int] | None = None, level: int | None = None) -> None:
+        """Choose a code, several codes, a level; what is not given stays, except codes of another level or beside a new code.
+
+        Raises:
+            ValueError: there is no such code or level.
+        """
+        now = self.chosen
+        if level is None:
+            level = now.level
+        if not 0 <= level < len(self._sizes):
+            raise ValueError(f"There is no level {level}: levels are 0 to {len(self._sizes) - 1}.")
+        if level != now.level:
+            now = Chosen(level)
+        size = self._sizes[level]
+        if codes is None:  # one goes through the codes of a selection, and leaves it with a code that is not in it
+            codes = now.codes if code is None or code in now.codes else ()
+        code = now.code if code is None else int(code)
+        several = tuple(sorted({int(one) for one in codes}))
+        for one in (code if code != -1 else 0, *several[:1], *several[-1:]):  # -1 is none
+            if not 0 <= one < size:
+                raise ValueError(f"There is no code {one}: codes are 0 to {size - 1}.")
+        with self.turn:
+            self.chosen = Chosen(level, code, several)
+
+
 class EncodedImages:
     """Images and their tokens.
 
@@ -53,6 +109,7 @@ class EncodedImages:
         images_name: what the images are called in captions.
         tokens: int32 [N, h, w], one array a level.
         image_names: of each image, for captions.
+        choice: the codes that are chosen in all views of these images.
     """
 
     def __init__(
@@ -97,6 +154,7 @@ class EncodedImages:
         else:
             self.images_name, self.image_names = "images", [f"image {number}" for number in range(len(self))]
         self._decoded: dict[int, Tensor] = {}  # reconstructions, the newest last
+        self.choice = Choice(self.codebook_sizes)
 
     @classmethod
     def open(
@@ -264,11 +322,15 @@ class EncodedImages:
             found.append(around[shown.index(image), :, top : top + side, left : left + side])
         return torch.stack(found) if found else pictures.new_empty(0, 3, side, side)
 
-    def grid_counts(self, code: int, level: int = 0) -> np.ndarray:
-        """Return how many images have a code at each place of the grid, int64 [h, w]."""
-        grid = np.zeros(self.tokens[level].shape[1:], dtype=np.int64)
-        np.add.at(grid, tuple(self.places(code, level)[:, 1:].T), 1)
-        return grid
+    def grid_counts(self, codes: int | Sequence[int], level: int = 0) -> np.ndarray:
+        """Return how many images have a code, or one of several, at each place of the grid, int64 [h, w]."""
+        if isinstance(codes, int | np.integer):
+            grid = np.zeros(self.tokens[level].shape[1:], dtype=np.int64)
+            np.add.at(grid, tuple(self.places(codes, level)[:, 1:].T), 1)
+            return grid
+        wanted = np.zeros(self.codebook_sizes[level], dtype=bool)
+        wanted[list(codes)] = True
+        return wanted[self.tokens[level]].sum(0)
 
     def codes_by_place(self, number: int, level: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return which codes there are at each place of the grid.

@@ -7,14 +7,16 @@ CodebookExplorer(encoded)
 from vistok.widgets.comparison import RunComparison
 from vistok.widgets.dashboard import TrainingDashboard
 from vistok.widgets.editor import TokenEditor
-from vistok.widgets.explorer import CodebookExplorer
+from vistok.widgets.explorer import CodebookExplorer, show_maps
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
+from vistok.widgets.space import CodebookSpace
 from vistok.widgets.view import Refusal, open_encoded
 
 __all__ = [
     "CodebookExplorer",
+    "CodebookSpace",
     "PlaceExplorer",
     "PlaneExplorer",
     "ReconstructionViewer",
@@ -23,4 +25,5 @@ __all__ = [
     "TokenEditor",
     "TrainingDashboard",
     "open_encoded",
+    "show_maps",
 ]

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from vistok.codebook import decode_alone, interpolate, nearest_codes, to_uint8
-from vistok.encoded import EncodedImages
+from vistok.encoded import Chosen, EncodedImages
 from vistok.plots import DPI
 from vistok.widgets.reconstructions import ERROR_SCALE, draw_picture, error_map
 from vistok.widgets.view import Refusal, View, answering, image_png, script, strip_png
@@ -52,6 +52,7 @@ class TokenEditor(View):
         can_undo: whether there is something to take back.
         titles: names of the two images.
         images: how many images there are.
+        offered: the code that was chosen in another view of the same images, to paint with; -1: none.
         codebook_sizes: K of each level.
         grid: height and width of the level's grid.
         token_values: uint32 [h, w], the level's tokens, as bytes.
@@ -74,6 +75,7 @@ class TokenEditor(View):
     can_undo = traitlets.Bool(False).tag(sync=True)
     titles = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
     images = traitlets.Int(0).tag(sync=True)
+    offered = traitlets.Int(-1).tag(sync=True)
     codebook_sizes = traitlets.List(traitlets.Int()).tag(sync=True)
     grid = traitlets.List(traitlets.Int(), [1, 1]).tag(sync=True)
     token_values = traitlets.Bytes().tag(sync=True)
@@ -119,6 +121,10 @@ class TokenEditor(View):
         self.level = level
         self._begin(image, other)
         self.on_msg(self._asked)
+        self._turn, self._choosing = encoded.choice.turn, False
+        if encoded.choice.chosen.level == self.level:
+            self.offered = encoded.choice.chosen.code
+        encoded.choice.observe(lambda change: self._offer(change.new), names="chosen")
 
     # What the buttons do.
 
@@ -234,8 +240,26 @@ class TokenEditor(View):
             try:
                 if act in ACTS:
                     getattr(self, act)(**arguments)
+                if act in ("select", "look_at"):
+                    self._choose_token()
             finally:  # whatever came of it: the page waits for it
                 self.answered += 1
+
+    def _choose_token(self) -> None:
+        """Choose the code of the first selected token in the other views; what is offered here stays."""
+        self._choosing = True
+        try:
+            self._encoded.choice.choose(self.near[0], level=self.level)
+        finally:
+            self._choosing = False
+
+    def _offer(self, chosen: Chosen) -> None:
+        """Offer what was chosen in another view, and look at its level."""
+        if self._choosing:
+            return
+        if chosen.level != self.level:
+            self.look_at(chosen.level)
+        self.offered = chosen.code
 
     def _check_image(self, number: int) -> None:
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < self.images:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vistok import plots
 from vistok.codebook import decode_alone, nearest_codes, poster, similarity_order
-from vistok.encoded import QUEUE_SIZE, EncodedImages
+from vistok.encoded import QUEUE_SIZE, Chosen, EncodedImages
 from vistok.files import say
 from vistok.weights import first_line
 from vistok.widgets.view import Refusal, View, answering, image_png, script, strip_png
@@ -31,10 +31,13 @@ class CodebookExplorer(View):
     cell, and can show each code decoded alone in place of the colour: the atlas. Beside it stand the codes' frequencies and
     how usage grows with the number of tokens that were seen.
 
+    The level, the chosen code and the codes selected together are those of all views of the same images (`encoded.choice`).
+
     Attributes:
         encoded: what is looked into, or None.
         level: of the quantizer's codebooks, where it has several.
         selected: the chosen code; -1: none.
+        marked: uint32, the codes selected together, as bytes.
         detail: what is shown of it: numbers, and pictures as PNG.
         decoded: its patches as the decoder paints them in their images; comes after `detail`, for it takes longer.
     """
@@ -51,6 +54,7 @@ class CodebookExplorer(View):
     tile = traitlets.Int(1).tag(sync=True)  # pixels a code in `atlas`
     decoding = traitlets.Bool(False).tag(sync=True)  # the atlas is being made
     selected = traitlets.Int(-1).tag(sync=True)
+    marked = traitlets.Bytes(b"").tag(sync=True)
     detail = traitlets.Dict({}).tag(sync=True)
     decoded = traitlets.Dict({}).tag(sync=True)
 
@@ -59,22 +63,26 @@ class CodebookExplorer(View):
 
         Args:
             encoded: images and their tokens (`open_encoded`), or why there are none.
-            selected: the code to begin with; None: the one that is used most.
+            selected: the code to begin with; None: the one that other views chose, or else the one that is used most.
             seed: of the random sample of patches.
         """
         super().__init__()
         self.encoded = None if isinstance(encoded, Refusal) else encoded
         self._seed = seed
         self._tiles: dict[int, Tensor] = {}
+        self._shown_level = -1
         if self.encoded is None:
             self._refuse(encoded)
             return
+        self._turn = encoded.choice.turn
         self.name, self.sizes = encoded.name, list(encoded.codebook_sizes)
-        self._show_level()
-        self._select(int(encoded.counts().argmax()) if selected is None else selected)
+        self._show(encoded.choice.chosen, selected)
+        if selected is not None or encoded.choice.chosen.code < 0:
+            self._select(self.selected if selected is None else selected)
         self.observe(self._on_level, names="level")
         self.observe(lambda change: self._select(change.new), names="selected")
         self.on_msg(self._on_message)
+        encoded.choice.observe(lambda change: self._show(change.new), names="chosen")
 
     # The whole codebook.
 
@@ -83,8 +91,19 @@ class CodebookExplorer(View):
         if not 0 <= change.new < len(self.sizes):
             self.level = change.old
             raise ValueError(f"There is no level {change.new}: levels are 0 to {len(self.sizes) - 1}.")
-        self._show_level()
-        self._select(int(self.encoded.counts(self.level).argmax()))
+        if change.new != self.encoded.choice.chosen.level:
+            self.encoded.choice.choose(level=change.new)  # it comes back as `_show`, here and in the other views
+
+    @answering
+    def _show(self, chosen: Chosen, code: int | None = None) -> None:
+        """Show what is chosen; where no code is, the one that is used most."""
+        if chosen.level != self._shown_level:  # `level` is there already where the page asked for it
+            self.level = self._shown_level = chosen.level
+            self._show_level()
+        self.marked = np.asarray(chosen.codes, "<u4").tobytes()
+        if code is None:
+            code = chosen.code if chosen.code >= 0 else int(self.encoded.counts(self.level).argmax())
+        self._look(code)
 
     def _show_level(self) -> None:
         size = self.sizes[self.level]
@@ -179,12 +198,14 @@ class CodebookExplorer(View):
 
     @answering
     def _select(self, code: int) -> None:
-        if code == self.detail.get("code") and self.level == self.detail.get("level"):
-            return
-        places = self.encoded.places(code, self.level)  # refuses an unknown code
-        if self.selected != code:  # the first one
-            self.set_trait("selected", code)
-        self._show_code(code, places)
+        self._look(code)
+        chosen = self.encoded.choice.chosen
+        if (chosen.level, chosen.code) != (self.level, code):
+            self.encoded.choice.choose(code, level=self.level)  # last: the view that was clicked answers first
+
+    def _look(self, code: int) -> None:
+        if code != self.detail.get("code") or self.level != self.detail.get("level"):
+            self._show_code(code, self.encoded.places(code, self.level))  # refuses an unknown code
 
     @answering
     def another_sample(self) -> None:
@@ -194,7 +215,9 @@ class CodebookExplorer(View):
         self._show_code(code, self.encoded.places(code, self.level))
 
     def _show_code(self, code: int, places: np.ndarray) -> None:
-        self.detail = self._look_at(code, places)
+        detail = self._look_at(code, places)
+        with self.hold_sync():
+            self.detail, self.selected = detail, code
         if len(places):
             patches = self.encoded.patches(self._shown, self.level, decoded=True)
             self.decoded = {"code": code, "level": self.level, "patches": strip_png(patches)}
@@ -257,6 +280,21 @@ class CodebookExplorer(View):
         axis.imshow(picture.numpy(), interpolation="nearest")
         axis.set_axis_off()
         plots.show_photographs(figure)
+
+
+def show_maps(*several: EncodedImages | Refusal) -> None:
+    """Show the maps of codebooks side by side, codes by index; of what could not be opened, say why."""
+    opened = [encoded for encoded in several if not isinstance(encoded, Refusal)]
+    for refusal in (encoded for encoded in several if isinstance(encoded, Refusal)):
+        say(refusal.sentence)
+    if not opened:
+        return
+    figure, axes = plt.subplots(1, len(opened), figsize=(4.8 * len(opened), 4.4), dpi=plots.DPI, squeeze=False)
+    for axis, encoded in zip(axes[0], opened, strict=True):
+        counts = encoded.counts()
+        plots.draw_code_map(axis, counts, math.ceil(math.sqrt(len(counts))))
+        axis.set_title(f"{encoded.name}\n{axis.get_title()}", fontsize=9)
+    figure.tight_layout()
 
 
 def _smaller(tiles: Tensor, side: int) -> Tensor:

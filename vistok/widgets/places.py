@@ -1,5 +1,7 @@
 """`PlaceExplorer`: which codes appear at which place of the grid."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import traitlets
@@ -7,7 +9,7 @@ from matplotlib.figure import Figure
 
 from vistok import plots
 from vistok.codebook import decode_alone
-from vistok.encoded import EncodedImages
+from vistok.encoded import Chosen, EncodedImages
 from vistok.widgets.view import Refusal, View, answering, script, strip_png
 
 SHOWN_CODES = 10
@@ -16,10 +18,15 @@ SHOWN_CODES = 10
 class PlaceExplorer(View):
     """The grid of tokens, coloured by how many codes share each place; a chosen place names its most frequent codes.
 
+    Beside it stands where the code or codes appear that are chosen in any view of the same images (`encoded.choice`).
+
     Attributes:
         encoded: what is looked into, or None.
+        level: of the quantizer's codebooks, where it has several.
         selected: the chosen place, row * w + column.
         tiles: its most frequent codes decoded alone, a strip as PNG.
+        where: uint32 [h, w], how many images have one of the chosen codes there, as bytes; empty: none is chosen.
+        whose: what is chosen, in words.
     """
 
     _esm = script("cellmap", "places")
@@ -30,6 +37,9 @@ class PlaceExplorer(View):
     num_images = traitlets.Int(0).tag(sync=True)
     selected = traitlets.Int(0).tag(sync=True)
     tiles = traitlets.Bytes(b"").tag(sync=True)
+    where = traitlets.Bytes(b"").tag(sync=True)
+    whose = traitlets.Unicode("").tag(sync=True)
+    level = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, encoded: EncodedImages | Refusal, *, level: int = 0) -> None:
         """Show the places of a grid.
@@ -47,27 +57,59 @@ class PlaceExplorer(View):
             self.encoded = None
             self._refuse(Refusal(f"There is no level {level}: levels are 0 to {levels - 1}."))
             return
-        self._level = level
-        self._codes, self._counts, perplexity = encoded.codes_by_place(SHOWN_CODES, level)
-        self.grid, self.num_images = list(perplexity.shape), len(encoded)
-        self._perplexity = perplexity
+        self._turn = encoded.choice.turn
+        self._show_level(level)
+        self._show_where(encoded.choice.chosen)
+        self.observe(lambda change: self._show_tiles(), names="selected")
+        self.on_msg(self._on_message)
+        encoded.choice.observe(lambda change: self._follow(change.new), names="chosen")
+
+    def _show_level(self, level: int) -> None:
+        encoded = self.encoded
+        self._codes, self._counts, self._perplexity = encoded.codes_by_place(SHOWN_CODES, level)
+        perplexity = self._perplexity
+        row, column = np.unravel_index(perplexity.argmin(), perplexity.shape)
         with self.hold_sync():
+            self.level, self.grid, self.num_images = level, list(perplexity.shape), len(encoded)
             self.perplexity = perplexity.astype("<f4").tobytes()
             self.codes = self._codes.astype("<i4").tobytes()
             self.counts = self._counts.astype("<u4").tobytes()
-        row, column = np.unravel_index(perplexity.argmin(), perplexity.shape)
-        self.description = (
-            f"The perplexity of the codes at each of the {perplexity.shape[0]}x{perplexity.shape[1]} places over "
+            self.selected = int(perplexity.argmin())
+            self._show_tiles()
+        of_level = f" of level {level}" if len(encoded.tokens) > 1 else ""
+        self._summary = (
+            f"The perplexity of the codes{of_level} at each of the {perplexity.shape[0]}x{perplexity.shape[1]} places over "
             f"{len(encoded):,} images lies between {perplexity.min():.0f} and {perplexity.max():.0f}; the lowest is at row "
             f"{row}, column {column}, where code {self._codes[row, column, 0]} is the most frequent "
             f"({self._counts[row, column, 0]:,} images)."
         )
-        self.observe(self._on_selected, names="selected")
-        self.selected = int(perplexity.argmin())
-        self._show_tiles()
 
-    def _on_selected(self, change: object) -> None:
-        self._show_tiles()
+    def _follow(self, chosen: Chosen) -> None:
+        if chosen.level != self.level:
+            self._show_level(chosen.level)
+        self._show_where(chosen)
+
+    def _show_where(self, chosen: Chosen) -> None:
+        """Show where the codes selected together appear, or else the one that is chosen."""
+        codes = chosen.codes or ((chosen.code,) if chosen.code >= 0 else ())
+        if chosen.level != self.level or not codes:
+            self.where, self.whose, self.description = b"", "", self._summary
+            return
+        grid = self.encoded.grid_counts(codes if len(codes) > 1 else codes[0], self.level)
+        row, column = np.unravel_index(grid.argmax(), grid.shape)
+        whose = f"code {codes[0]}" if len(codes) == 1 else f"any of the {len(codes):,} selected codes"
+        found = f"most often at row {row}, column {column} ({grid.max():,} images)" if grid.any() else "nowhere"
+        with self.hold_sync():
+            self.where, self.whose = grid.astype("<u4").tobytes(), whose
+            self.description = f"{self._summary} {whose[0].upper()}{whose[1:]} appears {found}."
+
+    def _on_message(self, widget: object, content: dict[str, Any], buffers: object) -> None:
+        if content.get("do") == "choose":
+            self._choose(content["code"])
+
+    @answering
+    def _choose(self, code: int) -> None:
+        self.encoded.choice.choose(code, codes=(), level=self.level)
 
     @answering
     def _show_tiles(self) -> None:
@@ -75,9 +117,7 @@ class PlaceExplorer(View):
         if not 0 <= self.selected < places:
             raise ValueError(f"There is no place {self.selected}: places are 0 to {places - 1}.")
         here = torch.from_numpy(self._codes.reshape(places, -1)[self.selected])
-        self.tiles = strip_png(
-            torch.cat(list(decode_alone(self.encoded.tokenizer, here[here >= 0], level=self._level)))
-        )
+        self.tiles = strip_png(torch.cat(list(decode_alone(self.encoded.tokenizer, here[here >= 0], level=self.level))))
 
     def figure(self) -> Figure | None:
         if self.encoded is None:

@@ -3,9 +3,10 @@
 //
 // options: width, height in CSS pixels; label, the accessible name; describe(item) and describeBlock(items), texts of the
 // tip; onSelect(item); onDraw(), after each drawing; interactive: false for a picture only.
-// set({values, order, columns, scale, tiles, tileSize, selected}): values Float32Array or Uint32Array, one an item; order, the
+// set({values, order, columns, scale, tiles, tileSize, selected, marked}): values Float32Array or Uint32Array, one an item; order, the
 // item of each cell, or null; scale "log" (zero is dead, and marked) or "linear"; tiles, a canvas of patches to draw instead
-// of colours, tileSize pixels each, in the order of the items, tiles.width / tileSize a row; or null. Replaced tiles are closed.
+// of colours, tileSize pixels each, in the order of the items, tiles.width / tileSize a row; or null. Replaced tiles are closed. marked, Uint8Array, 1 for
+// each item that is selected with others, or null: the rest steps back.
 class CellMap {
   constructor({ width = 420, height = 420, label = "", describe = String, describeBlock, onSelect = () => {}, onDraw = () => {}, interactive = true }) {
     Object.assign(this, { width, height, describe, onSelect, onDraw });
@@ -14,7 +15,7 @@ class CellMap {
     this.tip = node("div", { class: "tip" });
     this.status = node("p", { class: "hidden-text", "aria-live": "polite" });
     this.element = node("div", { style: "position:relative" }, this.canvas, this.tip, this.status);
-    this.values = new Uint32Array(); this.order = null; this.columns = 1; this.scale = "log"; this.tiles = null;
+    this.values = new Uint32Array(); this.order = null; this.columns = 1; this.scale = "log"; this.tiles = null; this.marked = null;
     this.selected = -1; this.cursor = -1; this.paints = 0; this.view = { x: 0, y: 0, zoom: 1 };
     if (interactive) this.#listen();
   }
@@ -33,6 +34,7 @@ class CellMap {
     if (this.values.length !== former) { this.view = { x: 0, y: 0, zoom: 1 }; this.cursor = -1; }
     if ("values" in changes || "order" in changes || "columns" in changes || "scale" in changes) this.levels = null;
     if ("tiles" in changes || "order" in changes) this.atlas = null;
+    if ("marked" in changes || "order" in changes || "columns" in changes) this.veil = null;
     if ("order" in changes || !this.cellOf) {
       this.cellOf = null;
       if (this.order) { this.cellOf = new Uint32Array(this.order.length); this.order.forEach((item, cell) => { this.cellOf[item] = cell; }); }
@@ -98,6 +100,22 @@ class CellMap {
     return this.atlas;
   }
 
+  // A cover over all cells but the marked ones, a pixel a cell.
+  #veil(paper) {
+    if (this.veil?.dataset.paper === paper) return this.veil;
+    const veil = this.veil = document.createElement("canvas");
+    veil.dataset.paper = paper;
+    [veil.width, veil.height] = [this.columns, this.rows];
+    const context = veil.getContext("2d");
+    context.fillStyle = paper; context.globalAlpha = 0.8; context.fillRect(0, 0, veil.width, veil.height);
+    this.marked.forEach((marked, item) => {
+      if (!marked) return;
+      const place = this.cellOf ? this.cellOf[item] : item;
+      context.clearRect(place % this.columns, Math.floor(place / this.columns), 1, 1);
+    });
+    return veil;
+  }
+
   draw() {
     const [width, height] = this.size, context = sized(this.canvas, width, height);
     const colours = theme(this.canvas), { cell, view, columns, rows } = this;
@@ -131,6 +149,7 @@ class CellMap {
       for (let y = first.y; y <= last.y; y++) { context.moveTo(0, (y - view.y) * cell); context.lineTo(width, (y - view.y) * cell); }
       context.stroke();
     }
+    if (this.marked) context.drawImage(this.#veil(colours.paper), -view.x * cell, -view.y * cell, columns * cell, rows * cell);
     const outline = (place, colour, thick) => {
       if (place < 0) return;
       const x = (place % columns - view.x) * cell, y = (Math.floor(place / columns) - view.y) * cell, size = Math.max(cell, 5);
@@ -272,3 +291,15 @@ class CellMap {
 }
 CellMap.DEAD = [205, 205, 205];
 CellMap.CROSS = "#8a3ffc";
+
+// Both ends of a scale of colours, or the one number that there is.
+const ends = (low, high, words = count) => words(low) === words(high) ? `${words(low)} everywhere` : `${words(low)} (dark) to ${words(high)} (bright)`;
+
+const tokens = (number) => number === 1 ? "1 token" : `${count(number)} tokens`;
+
+// Which of so many codes are among these, as CellMap and Scatter take them; null: none.
+function markedOf(view, size) {
+  const codes = u32(view), marked = new Uint8Array(size);
+  codes.forEach((code) => { marked[code] = 1; });
+  return codes.length ? marked : null;
+}

@@ -212,11 +212,14 @@ function render({ model, el }) {
     select(now);
   };
   const changed = () => { controls(); describe(); draw(); };
-  const handlers = { "change:selection": selected, "change:near_tiles": neighbours, "change:near": neighbours, "change:answered": answered };
+  const offer = () => {  // the code that was chosen in another view is at hand to paint with
+    if (model.get("offered") >= 0 && document.activeElement !== code) code.value = model.get("offered");
+  };
+  const handlers = { "change:selection": selected, "change:near_tiles": neighbours, "change:near": neighbours, "change:answered": answered, "change:offered": offer };
   for (const name of ["original", "decoded_png", "before", "other_decoded"]) handlers[`change:${name}`] = load;
   for (const name of ["image", "other", "titles", "level", "share", "to_codes", "can_undo", "change", "token_values", "edited", "grid"]) handlers[`change:${name}`] = changed;
   const deaf = listen(model, handlers);
-  controls(); describe(); load(); neighbours();
+  controls(); describe(); load(); neighbours(); offer();
   return () => { asked++; deaf(); stop(); };
 }
 export default { render };

@@ -1,4 +1,6 @@
-// The codebook explorer: map of all codes, their frequencies, usage against tokens seen; below, the chosen code.
+// The codebook explorer: the map of all codes and beside it the chosen one; below, all codes' frequencies and usage against tokens seen.
+
+const CURVE = 260, PATCH = 96, SHOWN = 150;  // CSS pixels: width of a plot, sides of a patch and of an image
 
 function render({ model, el }) {
   const arrived = performance.now();
@@ -32,17 +34,20 @@ function render({ model, el }) {
   const bar = node("div", { class: "bar" }, node("strong", { class: "name" }), level, node("label", {}, "codes ", sort), node("label", {}, "cells ", cells),
     zoomIn, zoomOut, whole, node("label", {}, "code ", go));
 
-  // Beside the map.
-  const summary = node("p", { class: "caption summary", style: "max-width:340px" });
+  // Below: what is of the whole codebook.
+  const summary = node("p", { class: "caption summary", style: "max-width:75em" });
   const frequencies = node("canvas", { role: "img", "aria-label": "codes' frequencies, most frequent first", class: "frequencies" });
   const covered = node("canvas", { role: "img", "aria-label": "share of the tokens that the most frequent codes cover", class: "covered" });
   const growth = node("canvas", { role: "img", "aria-label": "codes seen against tokens seen", class: "growth" });
   const growthNames = ["in the images' order", "tokens drawn at random", "the last 65,536 tokens only"];
   const scale = node("canvas", { role: "img", "aria-label": "colour scale", class: "scale" });
   const scaleText = node("p", { class: "caption number", style: "max-width:420px" });
-  const beside = node("div", { class: "column" }, summary, frequencies, covered, growth, legend(growthNames));
-  const below = node("div", { class: "detail", "aria-live": "polite" });
-  const content = node("div", {}, bar, node("div", { class: "row" }, node("div", { class: "column" }, map.element, scale, scaleText), beside), below);
+  const curves = node("div", { class: "curves" }, summary, node("div", { class: "row" }, frequencies, covered, growth), legend(growthNames));
+  // Beside the map stands what matters first of the chosen code; the rest comes where there is room, beside it or below.
+  const head = node("h4", { class: "number head", style: "margin:0" });
+  const first = node("div", { class: "column first" }), rest = node("div", { class: "column rest" });
+  const below = node("div", { class: "detail", "aria-live": "polite" }, node("div", { class: "column chosen" }, head, first), rest);
+  const content = node("div", {}, bar, node("div", { class: "row" }, node("div", { class: "column" }, map.element, scale, scaleText), below), curves);
 
   function choose(code) {
     if (!Number.isInteger(code) || code < 0 || code >= counts.length) {
@@ -55,6 +60,8 @@ function render({ model, el }) {
     model.set("selected", code); model.save_changes();
     map.set({ selected: code });
     map.show(code);
+    head.textContent = say(code);
+    below.classList.add("stale");  // what is below the name is of the former code until Python has answered
   }
 
   function arrange() {
@@ -92,7 +99,7 @@ function render({ model, el }) {
     byCount.forEach((code, place) => {  // equals share a rank
       rank[code] = place && counts[code] === counts[byCount[place - 1]] ? rank[byCount[place - 1]] : place + 1;
     });
-    map.set({ values: counts, columns: model.get("columns"), tiles: null, order: { index: null, count: byCount, similarity: similar }[sort.value], selected: model.get("selected") });
+    map.set({ values: counts, columns: model.get("columns"), tiles: null, marked: markedOf(model.get("marked"), counts.length), order: { index: null, count: byCount, similarity: similar }[sort.value], selected: model.get("selected") });
     map.canvas.dataset.total = total;
     drawPlots();
     if (cells.value === "patch") fill();
@@ -105,13 +112,13 @@ function render({ model, el }) {
     if (places.at(-1) !== k) places.push(k);
     let sum = 0; const sums = Float64Array.from(byCount, (code) => (sum += counts[code]));
     linePlot(frequencies, [{ x: places, y: places.map((place) => counts[byCount[place - 1]]) }],
-      { width: 340, height: 130, xlog: true, ylog: true, ylabel: "tokens of a code", xlabel: "codes, most frequent first" });
+      { width: CURVE, height: 150, xlog: true, ylog: true, ylabel: "tokens of a code", xlabel: "codes, most frequent first" });
     linePlot(covered, [{ x: places, y: places.map((place) => 100 * sums[place - 1] / total) }],
-      { width: 340, height: 130, xlog: true, ylabel: "% of all tokens covered", xlabel: "most frequent codes", yrange: [0, 103] });
+      { width: CURVE, height: 150, xlog: true, ylabel: "% of all tokens covered", xlabel: "most frequent codes", yrange: [0, 103] });
     const curve = model.get("curve"), tokens = f32(curve.tokens);
     linePlot(growth, ["seen", "expected", "in_queue"].map((name, number) => ({ x: tokens, y: f32(curve[name]).map((value) => 100 * value / k),
       width: number === 2 ? 3 : 1.8 })),  // dots over a line that they may follow all along
-      { width: 340, height: 150, xlog: true, ylabel: "codes seen, % of the codebook", xlabel: "tokens seen", yrange: [0, 103],
+      { width: CURVE, height: 150, xlog: true, ylabel: "codes seen, % of the codebook", xlabel: "tokens seen", yrange: [0, 103],
         marks: tokens.at(-1) > 65536 ? [{ x: 65536, label: "65,536" }] : [] });
     const context = sized(scale, 420, 10);
     for (let x = 0; x < 420; x++) { context.fillStyle = `rgb(${heat(x / 419)})`; context.fillRect(x, 0, 1, 10); }
@@ -119,8 +126,9 @@ function render({ model, el }) {
   }
 
   function readScale() {
-    const cell = map.tiles ? "each code decoded alone" : `1 token to ${count(counts[byCount[0]] ?? 1)} tokens, on a log scale`;
-    const text = [cell, map.reading("never chosen")].filter(Boolean).join("; ");
+    const most = counts[byCount[0]] ?? 0, range = most > 1 ? `1 token to ${tokens(most)}, on a log scale` : most ? "1 token each" : "";
+    const selected = map.marked ? `bright: the ${count(u32(model.get("marked")).length)} codes that are selected` : "";
+    const text = [map.tiles ? "each code decoded alone" : range, map.reading("never chosen"), selected].filter(Boolean).join("; ");
     scale.style.display = map.tiles ? "none" : "";
     if (scaleText.textContent !== text) scaleText.textContent = text;
   }
@@ -142,28 +150,29 @@ function render({ model, el }) {
     const free = () => [alone, images, patches].forEach((strip) => strip?.close());
     if (mine !== turn) return free();  // another code was chosen meanwhile
     const size = alone.height;
-    const aloneTile = tile(alone, size, 0, 72, `code ${detail.code} decoded alone`);
     const nearest = detail.nearest.map((code, place) => node("button", { class: "nearest", "aria-label": `code ${code}, at distance ${short(detail.distances[place])}`, onclick: () => choose(code) },
       tile(alone, size, place + 1, 40, `code ${code} decoded alone`), `${code}`, node("div", { class: "caption number" }, short(detail.distances[place]))));
-    const places = new CellMap({ width: 110, height: 110, label: "where in the grid this code appears", interactive: false });
     const [h, w] = detail.grid, here = u32(detail.grid_counts), [least, most] = [Math.min(...here), Math.max(...here)];
-    const head = node("h4", { class: "number head", style: "margin:8px 0 4px" }, say(detail.code));
-    const parts = [node("div", { class: "column" }, node("p", { class: "caption" }, "decoded alone"), aloneTile),
-      node("div", { class: "column" }, node("p", { class: "caption" }, "nearest codes, and how far they are"), node("div", { class: "bar" }, ...nearest)),
-      node("div", { class: "column" }, node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${count(least)} (dark) to ${count(most)} (bright)`), places.element)];
-    const rows = [head, node("div", { class: "row" }, ...parts)];
+    const places = most > 0 && new CellMap({ width: PATCH, height: PATCH, label: "where in the grid this code appears", interactive: false });
+    head.textContent = say(detail.code);
+    const where = places ? [node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${ends(least, most)}`), places.element]
+      : [node("p", { class: "caption" }, `where in the ${h}x${w} grid: nowhere`)];
+    const parts = [node("div", { class: "row", style: "flex-wrap:nowrap" },
+      node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, "decoded alone"), tile(alone, size, 0, PATCH, `code ${detail.code} decoded alone`)),
+      node("div", { class: "column" }, ...where))];
+    const more = [node("p", { class: "caption" }, "nearest codes, and how far they are"), node("div", { class: "bar nearest-codes" }, ...nearest)];
     if (images) {
       const side = images.height, names = detail.image_names;
-      rows.push(node("p", { class: "caption" }, "the images that use it most, its tokens outlined"), node("div", { class: "row" }, ...names.map((name, number) => {
-        const canvas = tile(images, side, number, 144, name), context = canvas.getContext("2d");
+      parts.push(node("p", { class: "caption" }, "the images that use it most, its tokens outlined"), node("div", { class: "images" }, ...names.map((name, number) => {
+        const canvas = tile(images, side, number, SHOWN, name), context = canvas.getContext("2d");
         canvas.classList.add("image");
         detail.image_places[number].forEach(([y, x]) => {
           for (const [colour, width] of [["#fff", 3], ["#d55e00", 1.5]]) {
             context.strokeStyle = colour; context.lineWidth = width;
-            context.strokeRect(x * 144 / w, y * 144 / h, 144 / w, 144 / h);
+            context.strokeRect(x * SHOWN / w, y * SHOWN / h, SHOWN / w, SHOWN / h);
           }
         });
-        return node("div", { class: "column", style: "width:144px" }, canvas, node("p", { class: "caption" }, name));
+        return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));
       })));
       const patch = patches.height, number = detail.patch_places.length;
       const line = (from, to) => node("div", { class: "bar" }, ...Array.from({ length: to - from }, (_, i) => {
@@ -172,16 +181,17 @@ function render({ model, el }) {
         pair.dataset.place = from + i;
         return pair;
       }));
-      rows.push(node("p", { class: "caption" }, "patches from these images, the token in the middle; below each, as decoded in its image"), line(0, detail.num_first),
+      more.push(node("p", { class: "caption" }, "patches from these images, the token in the middle; below each, as decoded in its image"), line(0, detail.num_first),
         node("div", { class: "bar" }, node("span", { class: "caption" }, "a random sample of all its patches"),
           node("button", { class: "sample", onclick: () => model.send({ do: "sample" }) }, "another sample")), line(detail.num_first, number));
-    } else rows.push(node("p", {}, "No image uses this code."));
+    } else parts.push(node("p", { style: "margin:0" }, "No image uses this code."));
     free();
     const focused = [...below.querySelectorAll("button")].indexOf(below.querySelector("button:focus"));
-    below.replaceChildren(...rows);
+    first.replaceChildren(...parts); rest.replaceChildren(...more);
+    below.classList.remove("stale");
     below.dataset.code = detail.code;
     if (focused >= 0) below.querySelectorAll("button")[focused]?.focus({ preventScroll: true });  // it stays where it was
-    places.set({ values: here, columns: w, scale: "linear" });
+    if (places) places.set({ values: here, columns: w, scale: "linear" });
     await addDecoded(mine);
     performance.mark("vistok:patches");
     if (performance.getEntriesByName("vistok:click").length) performance.measure("vistok:click-to-patches", "vistok:click", "vistok:patches");
@@ -212,7 +222,9 @@ function render({ model, el }) {
     painted = true; box.dataset.painted = "true";
   }));
   const stopModel = listen(model, { "change:counts": takeUp, "change:description": drawPlots, "change:atlas": () => { if (cells.value === "patch") fill(); },
-    "change:decoding": giveUp, "change:detail": show, "change:decoded": () => addDecoded(turn), "change:selected": () => map.set({ selected: model.get("selected") }) });
+    "change:decoding": giveUp, "change:detail": show, "change:decoded": () => addDecoded(turn),
+    "change:selected": () => { map.set({ selected: model.get("selected") }); map.show(model.get("selected")); },
+    "change:marked": () => map.set({ marked: markedOf(model.get("marked"), counts.length) }) });
   const stopTheme = onTheme(box, () => { map.draw(); if (counts.length) drawPlots(); });
   return () => { stopFrame(); stopModel(); stopTheme(); map.tiles?.close(); };
 }

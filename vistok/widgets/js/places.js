@@ -1,44 +1,68 @@
-// Which codes appear at which place of the grid: a map of the places, and the chosen place's most frequent codes.
+// Which codes appear at which place of the grid: a map of the places, where the chosen codes are, and the chosen place's most frequent codes.
 
 function render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "place-explorer");
-  const [h, w] = model.get("grid");
-  const perplexity = f32(model.get("perplexity")), codes = new Int32Array(bytes(model.get("codes")).buffer), counts = u32(model.get("counts"));
-  const number = codes.length / (h * w || 1);
-  const say = (place) => `row ${Math.floor(place / w)}, column ${place % w}: perplexity ${perplexity[place].toFixed(1)}; most frequent: code ${codes[place * number]}, ${count(counts[place * number])} images`;
-  const map = new CellMap({ width: 300, height: 300, label: "places of the grid; arrow keys move, Enter chooses", describe: say,
-    describeBlock: () => "", onSelect: (place) => { model.set("selected", place); model.save_changes(); } });
+  let perplexity = new Float32Array(), codes = new Int32Array(), counts = new Uint32Array(), where = new Uint32Array(), number = 0;
+  const width = () => model.get("grid")[1], choose = (place) => { model.set("selected", place); model.save_changes(); };
+  const named = (place) => `row ${Math.floor(place / width())}, column ${place % width()}`;
+  const images = (number) => number === 1 ? "1 image" : `${count(number)} images`;
+  const say = (place) => `${named(place)}: perplexity ${perplexity[place].toFixed(1)}; most frequent: code ${codes[place * number]}, ${images(counts[place * number])}`;
+  const options = { width: 228, height: 228, describeBlock: () => "", onSelect: choose };
+  const map = new CellMap({ ...options, label: "places of the grid; arrow keys move, Enter chooses", describe: say });
+  const there = new CellMap({ ...options, label: "where the chosen codes appear; arrow keys move, Enter chooses a place",
+    describe: (place) => `${named(place)}: ${images(where[place])} with ${model.get("whose")}` });
   const list = node("div", { class: "column list", "aria-live": "polite" });
-  const caption = node("p", { class: "caption" });
+  const caption = node("p", { class: "caption" }), whereCaption = node("p", { class: "caption where" });
+  const whereColumn = node("div", { class: "column", style: "max-width:228px" }, there.element, whereCaption);
+  const content = node("div", { class: "row" }, node("div", { class: "column", style: "max-width:228px" }, map.element, caption), whereColumn, list);
 
   async function show() {
     const place = model.get("selected");
     if (!(place in perplexity)) return;  // the message says so
     const strip = model.get("tiles").byteLength ? await bitmap(model.get("tiles")) : null;
-    map.set({ selected: place });
+    map.set({ selected: place }); there.set({ selected: place });
     if (place !== model.get("selected")) { strip?.close(); return; }
     const rows = [];
     for (let i = 0; i < number && codes[place * number + i] >= 0; i++) {
-      const canvas = node("canvas", { role: "img", "aria-label": "decoded alone" }), context = sized(canvas, 22, 22), times = counts[place * number + i];
+      const code = codes[place * number + i], times = counts[place * number + i], share = times / model.get("num_images");
+      const canvas = node("canvas", { role: "img", "aria-label": "decoded alone" }), context = sized(canvas, 22, 22);
       context.imageSmoothingEnabled = false;
       if (strip && strip.width >= (i + 1) * strip.height) context.drawImage(strip, i * strip.height, 0, strip.height, strip.height, 0, 0, 22, 22);
-      const share = times / model.get("num_images");
-      rows.push(node("div", { class: "bar number", style: "margin:0" }, canvas, node("span", { style: "min-width:6em" }, `code ${codes[place * number + i]}`),
-        node("span", { style: `display:inline-block;height:10px;background:#0072b2;width:${Math.max(1, 160 * share)}px` }), `${count(times)} images, ${percent(share)}`));
+      rows.push(node("div", { class: "bar number", style: "margin:0" }, canvas,
+        node("button", { style: "min-width:6em", title: "choose it in all views", onclick: () => model.send({ do: "choose", code }) }, `code ${code}`),
+        node("span", { style: `display:inline-block;height:10px;background:#0072b2;width:${Math.max(1, 60 * share)}px` }), `${images(times)}, ${percent(share)}`));
     }
     strip?.close();
-    list.replaceChildren(node("strong", { class: "head" }, `row ${Math.floor(place / w)}, column ${place % w}: perplexity ${perplexity[place].toFixed(1)}`), ...rows);
+    const focused = [...list.querySelectorAll("button")].indexOf(list.querySelector("button:focus"));
+    list.replaceChildren(node("strong", { class: "head" }, `${named(place)}: perplexity ${perplexity[place].toFixed(1)}`), ...rows);
+    if (focused >= 0) list.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
   }
 
-  if (h * w) {
-    const [low, high] = [Math.min(...perplexity), Math.max(...perplexity)];
-    caption.textContent = `perplexity of the codes at each place: ${low.toFixed(0)} (dark) to ${high.toFixed(0)} (bright)`;
-    box.append(node("div", { class: "row" }, node("div", { class: "column" }, map.element, caption), list));
-    map.set({ values: perplexity, columns: w, scale: "linear" });
-    show();
+  function showWhere() {
+    where = u32(model.get("where"));
+    whereColumn.hidden = !where.length;
+    if (!where.length) return;
+    const [low, high] = [Math.min(...where), Math.max(...where)];
+    whereCaption.textContent = high ? `images with ${model.get("whose")} there: ${ends(low, high)}` : `no image has ${model.get("whose")}`;
+    there.set({ values: where, columns: width(), scale: "linear", selected: model.get("selected") });
   }
-  const stopModel = listen(model, { "change:selected": show, "change:tiles": show });
-  const stopTheme = onTheme(box, () => map.draw());
+
+  function takeUp() {
+    perplexity = f32(model.get("perplexity")); codes = new Int32Array(bytes(model.get("codes")).buffer); counts = u32(model.get("counts"));
+    content.hidden = !perplexity.length;
+    if (!perplexity.length) return;
+    number = codes.length / perplexity.length;
+    const [low, high] = [Math.min(...perplexity), Math.max(...perplexity)];
+    caption.textContent = `perplexity of the codes at each place: ${ends(low, high, (value) => value.toFixed(0))}`;
+    map.set({ values: perplexity, columns: width(), scale: "linear" });
+    show();
+    showWhere();
+  }
+
+  box.append(content);
+  takeUp();
+  const stopModel = listen(model, { "change:selected": show, "change:tiles": show, "change:perplexity": takeUp, "change:where": showWhere, "change:whose": showWhere });
+  const stopTheme = onTheme(box, () => { map.draw(); there.draw(); });
   return () => { stopFrame(); stopModel(); stopTheme(); };
 }
 export default { render };
