@@ -15,14 +15,14 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
-from vistok.config import TrainConfig, checked, resolve_path
+from vistok.config import EXECUTION_FIELDS, TrainConfig, checked, resolve_path
 from vistok.data import find_run_dir
 from vistok.files import left_behind, replace_file, strict_json
 from vistok.locks import only_process
@@ -282,3 +282,43 @@ class Run:
         """The evaluation on the run's own test split, or None before there is one."""
         file = self.path / "metrics.json"
         return json.loads(file.read_bytes()) if file.is_file() else None
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """Return what to call runs that stand side by side: by what differs between their settings, no two alike.
+
+    Args:
+        runs: any; rows are named where these differ, within a row scales, and within a scale the settings.
+    """
+    settings = [_flat(run.config) for run in runs]
+    labels = []
+    for mine in settings:
+        same_row = [other for other in settings if other["row"] == mine["row"]]
+        same_scale = [other for other in same_row if other["scale"] == mine["scale"]]
+        parts = [mine["row"]] if len(same_row) < len(settings) or len(settings) == 1 else []
+        parts += [mine["scale"]] if len(same_scale) < len(same_row) else []
+        names = dict.fromkeys(name for other in same_scale for name in other)
+        differing = [name for name in names if any(other.get(name) != mine.get(name) for other in same_scale)]
+        labels.append(", ".join(parts + [_said(name, mine.get(name)) for name in differing]))
+    labels = [label or run.path.name for label, run in zip(labels, runs, strict=True)]
+    twice = {label for label in labels if labels.count(label) > 1}  # the same settings in several directories
+    labels = [f"{label}, {run.path.name}" if label in twice else label for label, run in zip(labels, runs, strict=True)]
+    return [
+        f"{label} ({labels[:number].count(label) + 1})" if labels.count(label) > 1 else label
+        for number, label in enumerate(labels)
+    ]
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    """Return what makes a run, options of networks and quantizers among the other settings, its row by its short name."""
+    flat: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        if name not in EXECUTION_FIELDS:
+            flat |= value if isinstance(value, dict) else {name: value}
+    return flat | {"row": (config.row or config.quantizer).rpartition("/")[2]}
+
+
+def _said(name: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"no {name}"
+    return name if value is True else f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
