@@ -13,6 +13,7 @@ processes one trains a run; `.lock` is its lock.
 
 import contextlib
 import dataclasses
+import difflib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,10 @@ class Run:
         existing = cls._read_config(path)
         if config is None:
             if existing is None:
-                raise FileNotFoundError(f"There is no run in {path}: it has no config.json.")
+                beside = [config.parent.name for config in path.parent.glob("*/config.json")]
+                near = difflib.get_close_matches(path.name, beside, n=1)
+                hint = f" Did you mean {near[0]!r}, which is beside it?" if near else ""
+                raise FileNotFoundError(f"There is no run in {path}: it has no config.json.{hint}")
             return cls(path, existing)
         if existing is not None and (differences := existing.differences(config)):
             listed = "; ".join(

@@ -1,6 +1,5 @@
 """`RunCurves`: the logs of one or several runs as curves over each other, to be read point by point."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
-from vistok.config import resolve_path
 from vistok.plots import COLOURS, DPI
 from vistok.runs import Run, run_labels
 from vistok.widgets.view import ANSWERED, View, script
@@ -148,18 +146,11 @@ class RunCurves(View):
 
 
 def _opened(asked: Any) -> Run:
-    """Return a run; of a directory without one say which one beside it has nearly that name."""
     if isinstance(asked, Run):
         return asked
     if not isinstance(asked, str | Path):
         raise ValueError(f"runs holds {asked!r}, but must hold run directories or runs.")
-    try:
-        return Run.open(asked)
-    except FileNotFoundError as error:
-        path = resolve_path(asked)
-        beside = [config.parent.name for config in path.parent.glob("*/config.json")]
-        near = difflib.get_close_matches(path.name, beside, n=1)
-        raise FileNotFoundError(f"{error}{f' Did you mean {near[0]!r}?' if near else ''}") from None
+    return Run.open(asked)
 
 
 def _table(log: Sequence[dict[str, Any]]) -> tuple[list[str], np.ndarray]:

@@ -18,8 +18,8 @@ function ticks(low, high, log) {
 }
 
 // A number as one reads it at a point: four digits.
-const precise = (value) => !Number.isFinite(value) ? "–" : value === 0 ? "0" : Math.abs(value) < 1e-4 ? value.toExponential(2)
-  : Math.abs(value) < 1e4 ? String(+value.toPrecision(4)) : count(Math.round(value));
+const precise = (value) => !Number.isFinite(value) ? "–" : Number.isInteger(value) || Math.abs(value) >= 1e4 ? count(Math.round(value))
+  : Math.abs(value) < 1e-4 ? value.toExponential(2) : value.toPrecision(4);
 
 // Draw at the next frame, once, however often it is asked for.
 function later(draw) {
@@ -141,7 +141,7 @@ function layOut(series, options) {
   lines.forEach(([line], number) => {  // a line that later ones cover is drawn wider: both are seen
     const twins = turns.find((group) => group.includes(number));
     const over = lines.slice(number + 1).filter(([other], i) => !twins.includes(number + 1 + i) && covers(other, line));
-    if (over.length) styles[number].width += 3.4;
+    if (over.length) styles[number].width += 2.6;
   });
   const unlog = (value) => xlog ? 10 ** value : value;
   return { width, height, box: [left, right, top, bottom], range: [x0, x1, y0, y1], px, py, markX, styles, points: all.length,

@@ -158,10 +158,12 @@ export default { render({ model, el }) {
     drawPicture();
   }
 
-  // Whole multiples of the pixels where there is room for one.
+  // As large as there is room, up to twice, in halves of a pixel; smooth only where it has to be smaller than it is.
   function sizePicture() {
     const room = picturePart.clientWidth, own = picture.naturalWidth;
-    if (room && own) picture.style.width = own <= room ? `${own * Math.max(1, Math.min(3, Math.floor(room / own)))}px` : "100%";
+    if (!room || !own) return;
+    picture.style.width = own <= room ? `${own * Math.min(2, Math.floor(2 * room / own) / 2)}px` : "100%";
+    picture.classList.toggle("pixels", own <= room);
   }
   picture.addEventListener("load", sizePicture);
 
