@@ -206,12 +206,19 @@ class Run:
     # The log.
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the lines of the log, oldest first; a last line cut short by a crash is left out."""
+        """Return the lines of the log, oldest first; a last line cut short by a crash is left out.
+
+        Raises:
+            ValueError: a whole line is no report.
+        """
         file = self.path / "log.jsonl"
         if not file.is_file():
             return []
         complete = file.read_text(encoding="utf-8").split("\n")[:-1]  # every whole line ends in a newline
-        return [json.loads(line) for line in complete if line]
+        try:
+            return [json.loads(line) for line in complete if line]
+        except ValueError as error:
+            raise ValueError(f"{file} holds a line that is no report: {error}") from error
 
     @property
     def steps_logged(self) -> int:

@@ -315,7 +315,9 @@ def test_one_point_none_and_a_hundred_thousand_are_drawn(page: Any, tmp_path: Pa
     canvas = page.locator("canvas.curves")
     rows_seen = """() => { const canvas = document.querySelector('canvas.curves'), found = new Set();
         const { data, width } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-        for (let i = 0; i < data.length; i += 4) if (data[i] < 12 && Math.abs(data[i + 1] - 114) < 12) found.add(Math.floor(i / 4 / width));
+        for (let i = 0; i < data.length; i += 4) {
+          if (data[i] < 12 && Math.abs(data[i + 1] - 114) < 12) found.add(Math.floor(i / 4 / width));
+        }
         return [Math.min(...found), Math.max(...found)]; }"""
     high, low = page.evaluate(rows_seen)
     assert high < 40 and low > 240  # both spikes are there, over nearly the whole height

@@ -141,7 +141,7 @@ function layOut(series, options) {
   lines.forEach(([line], number) => {  // a line that later ones cover is drawn wider: both are seen
     const twins = turns.find((group) => group.includes(number));
     const over = lines.slice(number + 1).filter(([other], i) => !twins.includes(number + 1 + i) && covers(other, line));
-    if (over.length) styles[number].width += 2.6;
+    if (over.length) styles[number].width += 2;
   });
   const unlog = (value) => xlog ? 10 ** value : value;
   return { width, height, box: [left, right, top, bottom], range: [x0, x1, y0, y1], px, py, markX, styles, points: all.length,

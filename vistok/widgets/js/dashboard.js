@@ -13,7 +13,7 @@ const CHOICES = new Map();
 export default { render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "training-dashboard");
 
-  const progress = node("progress", { "aria-label": "steps taken", style: "width:220px" });
+  const progress = node("progress", { "aria-label": "steps taken", style: "flex:1 1 120px;max-width:220px" });
   const steps = node("span", { class: "number steps" }), speed = node("span", { class: "number caption speed" });
   const phase = node("span", { class: "phase", role: "status" });
   const stop = node("button", { class: "stop", onclick: () => { stop.disabled = true; model.send({ stop: true }); } }, "■ stop and save");
@@ -184,21 +184,23 @@ export default { render({ model, el }) {
   return () => { chosen.views.delete(redraw); resized.disconnect(); stopCalling(); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
 } };
 
-// When a training begins, show it: "Run all" scrolls to the last cell, far below. Not where the reader has gone elsewhere since:
-// whoever scrolls, types or points stays where he is, and so does whoever is no longer where the notebook took him, which is its
-// active cell. The focus stays where it is.
+// When a training begins, show it, and keep it on the screen while it grows: "Run all" scrolls to the last cell, far below. Whoever
+// scrolls, types or points from then on stays where he is, and so does whoever has gone elsewhere before: he is not where the notebook
+// took him, which is its active cell. The focus stays where it is.
 function comeIntoView(box, model) {
   if (!model.get("unseen")) return () => {};
   model.set("unseen", false); model.save_changes();
-  const signs = ["wheel", "touchmove", "keydown", "pointerdown"], moved = () => stop();
-  const watcher = new IntersectionObserver(([seen]) => {
-    const active = box.closest(".jp-Notebook")?.querySelector(":scope .jp-Cell.jp-mod-active"), rect = active?.getBoundingClientRect();
-    const elsewhere = active && (rect.bottom < 0 || rect.top > window.innerHeight || active.querySelector(".jp-InputArea-editor.jp-mod-focused, .cm-focused"));
-    if (seen.intersectionRatio < 0.5 && seen.boundingClientRect.height && !elsewhere) box.scrollIntoView({ block: "nearest" });
-    if (seen.boundingClientRect.height) stop();
-  }, { threshold: [0, 0.5] });
-  const stop = () => { watcher.disconnect(); signs.forEach((sign) => document.removeEventListener(sign, moved, true)); };
-  signs.forEach((sign) => document.addEventListener(sign, moved, { capture: true, passive: true }));
-  watcher.observe(box);
+  const signs = ["wheel", "touchmove", "keydown", "pointerdown"];
+  let placed = false;
+  const growth = new ResizeObserver(() => {
+    if (!box.offsetHeight) return;
+    const active = box.closest(".jp-Notebook")?.querySelector(".jp-Cell.jp-mod-active"), rect = active?.getBoundingClientRect();
+    if (!placed && rect && (rect.bottom < 0 || rect.top > window.innerHeight || active.querySelector(".cm-focused"))) return stop();
+    placed = true;
+    box.scrollIntoView({ block: "nearest" });
+  });
+  const stop = () => { growth.disconnect(); signs.forEach((sign) => document.removeEventListener(sign, stop, true)); };
+  signs.forEach((sign) => document.addEventListener(sign, stop, { capture: true, passive: true }));
+  growth.observe(box);
   return stop;
 }
