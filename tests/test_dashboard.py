@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from vistok.config import TrainConfig, repository_root
 from vistok.encoded import EncodedImages
-from vistok.runs import RATES, Run
+from vistok.runs import RATES, Report, Run
 from vistok.training import Trainer
 from vistok.widgets import dashboard as module
 from vistok.widgets.dashboard import TrainingDashboard
@@ -260,31 +261,66 @@ def test_curves_stay_short_and_their_means_true(reports: int) -> None:
     assert len(history.entries()) == len(found)
 
 
-def test_two_messages_a_second_and_steps_between_reports(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+class Clock:
+    """A time that passes only while somebody waits, so that a law of seconds holds on a busy machine too."""
+
+    def __init__(self, seconds: float, act: Callable[[], None]) -> None:
+        self.now, self._end, self._act = 0.0, seconds, act
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, seconds: float) -> bool:
+        """Let the training go on, a step each 64th of a second, until the time is over or the training is."""
+        until = min(self.now + seconds, self._end)
+        while self.now < until:
+            self.now += 1 / 64  # sums of it are exact
+            self._act()
+        return self.now >= self._end
+
+
+@pytest.mark.parametrize("reporting", [True, False])
+def test_two_messages_a_second_and_steps_between_reports(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, reporting: bool
+) -> None:
+    dashboard = TrainingDashboard(opened(toy(steps=10_000)), IMAGES, images_every=5.0)
+    trainer = dashboard.trainer
     sent: list[tuple[float, set[str]]] = []
 
     def send_state(self: TrainingDashboard, key: Any = None) -> None:
         if key:
-            sent.append((time.monotonic(), {key} if isinstance(key, str) else set(key)))
+            sent.append((clock.now, {key} if isinstance(key, str) else set(key)))
 
-    dashboard = TrainingDashboard(opened(toy(steps=300, report_every=1, checkpoint_every=1000)), IMAGES)
+    def step() -> None:
+        trainer.step += 1
+        trainer.counts = [torch.randint(1, 9, (16,))]
+        if reporting:
+            losses = {"reconstruction": 1 / trainer.step, "total": 1 / trainer.step}
+            dashboard._note(Report(trainer.step, losses, 0.5, 3.0, 100.0, 0.0))
+
+    clock = Clock(20.0, step)
+    monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(TrainingDashboard, "send_state", send_state)
-    slow(dashboard.trainer, 0.01)
-    dashboard.start()
-    dashboard.wait()
+    dashboard._reset()
+    dashboard._ended = clock  # type: ignore[assignment]  # what the sender waits for
+    dashboard._send_news()
+    assert trainer.step == 20 * 64
     times = np.array([at for at, _ in sent])
-    assert len(times) >= 5
-    assert np.diff(times).min() >= 0.45
-    counts = np.array([at for at, keys in sent if "counts" in keys])
-    assert np.diff(counts[:-1]).min(initial=1.0) >= 0.9  # the last ones are those of the end
-
-    sent.clear()
-    quiet = TrainingDashboard(opened(toy(steps=40, report_every=1000, checkpoint_every=1000, seed=1)), IMAGES)
-    slow(quiet.trainer, 0.05)
-    quiet.start()
-    quiet.wait()
-    steps = [at for at, keys in sent if "step" in keys]
-    assert len(steps) >= 3 and np.diff(steps[:-1]).min() >= 0.5  # two a second, and the end
+    assert len(times) == 39 and np.diff(times).min() >= module.PUSH_SECONDS
+    told = {
+        name: np.array([at for at, keys in sent if name in keys])
+        for name in ("step", "curves", "counts", "pictures_step")
+    }
+    assert len(told["step"]) == 39
+    if reporting:
+        assert len(told["curves"]) == 39
+        assert 15 <= len(told["counts"]) <= 20 and np.diff(told["counts"]).min() >= module.COUNTS_SECONDS
+        assert 3 <= len(told["pictures_step"]) <= 4 and np.diff(told["pictures_step"]).min() >= 4.5
+    else:
+        assert not any(len(told[name]) for name in ("curves", "counts", "pictures_step"))
 
 
 def test_reconstructions_wait_where_they_cost_too_much(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +335,56 @@ def test_reconstructions_wait_where_they_cost_too_much(toy: Toy, monkeypatch: py
     monkeypatch.setattr(TrainingDashboard, "_reconstruct", slower)
     shown(toy(steps=20), images_every=0.0)
     assert made == [2, 20]  # the first and the last
+
+
+def test_former_reconstructions_are_kept_a_limited_number_denser_at_first(toy: Toy) -> None:
+    dashboard = TrainingDashboard(opened(toy()), IMAGES)
+    trainer = dashboard.trainer
+    for step in range(5, 2505, 5):
+        trainer.step = step
+        dashboard._reconstruct()
+        assert len(dashboard._pictures) <= module.PICTURES_KEPT
+    dashboard._push()
+    steps = dashboard.pictured_steps
+    assert len(steps) == module.PICTURES_KEPT and steps == sorted(steps) and (steps[0], steps[-1]) == (5, 2500)
+    assert steps[1] == 10 and max(later / step for step, later in pairwise(steps)) <= 2  # doublings at most
+    assert dashboard.pictures_step == 2500 and dashboard.pictures == dashboard._pictures[2500]
+
+    trainer.step = 1200  # a part that failed is trained anew
+    dashboard._reconstruct()
+    assert max(dashboard._pictures) == 1200
+
+
+def test_reconstructions_of_a_step_are_chosen_here_too(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    dashboard = shown(toy(), images_every=0.0)
+    monkeypatch.setattr(module, "PICTURES_SHARE", 1e9)
+    first, last = dashboard.pictured_steps[0], dashboard.pictured_steps[-1]
+    assert (first, last) == (2, 6)
+    drawn: list[Tensor] = []
+    monkeypatch.setattr(module.plots, "dashboard", lambda *parts: drawn.append(parts[-1]))
+    dashboard.figure()
+    dashboard.shown_step = first
+    dashboard.figure()
+    assert drawn[0].shape == drawn[1].shape == (2, 3, 32, 16)
+    assert torch.equal(drawn[0][:, :, :16], drawn[1][:, :, :16]) and not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0][:, :, :16], module.to_uint8(IMAGES))
+    dashboard.shown_step = 3
+    assert dashboard.shown_step == first
+    assert dashboard.message == f"There are no reconstructions of step 3; the nearest are those of step {first}."
+    dashboard.shown_step = -1
+    assert dashboard.message == ""
+
+    sent: list[Any] = []
+    monkeypatch.setattr(dashboard, "send", lambda content, buffers: sent.append((content, buffers)))
+    dashboard._heard(dashboard, {"pictures": first}, [])
+    dashboard._heard(dashboard, {"pictures": 3}, [])
+    assert sent == [({"pictures": first}, [dashboard._pictures[first]])]
+
+
+def test_who_is_looked_at_stays(toy: Toy) -> None:
+    steps = [1, 2, 3, 4, 100]
+    assert module._least_missed(steps, shown=-1) == 3
+    assert module._least_missed(steps, shown=3) == 2
 
 
 SCRIPT = """

@@ -24,6 +24,7 @@ SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if fiel
 # What each parameter of a notebook may be; one whose default is None may be None too.
 TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
     "checkpoints": list[str] | None,
+    "compare_runs": list[str],
     "compare_with": str | None,
     "device": str | None,
     "evaluation": dict[str, Any],

@@ -13,16 +13,17 @@ processes one trains a run; `.lock` is its lock.
 
 import contextlib
 import dataclasses
+import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from vistok.checkpoints import Checkpoints, step_of
-from vistok.config import TrainConfig, checked, resolve_path
+from vistok.config import EXECUTION_FIELDS, TrainConfig, checked, resolve_path
 from vistok.data import find_run_dir
 from vistok.files import left_behind, replace_file, strict_json
 from vistok.locks import only_process
@@ -101,7 +102,10 @@ class Run:
         existing = cls._read_config(path)
         if config is None:
             if existing is None:
-                raise FileNotFoundError(f"There is no run in {path}: it has no config.json.")
+                beside = [config.parent.name for config in path.parent.glob("*/config.json")]
+                near = difflib.get_close_matches(path.name, beside, n=1)
+                hint = f" Did you mean {near[0]!r}, which is beside it?" if near else ""
+                raise FileNotFoundError(f"There is no run in {path}: it has no config.json.{hint}")
             return cls(path, existing)
         if existing is not None and (differences := existing.differences(config)):
             listed = "; ".join(
@@ -202,12 +206,19 @@ class Run:
     # The log.
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the lines of the log, oldest first; a last line cut short by a crash is left out."""
+        """Return the lines of the log, oldest first; a last line cut short by a crash is left out.
+
+        Raises:
+            ValueError: a whole line is no report.
+        """
         file = self.path / "log.jsonl"
         if not file.is_file():
             return []
         complete = file.read_text(encoding="utf-8").split("\n")[:-1]  # every whole line ends in a newline
-        return [json.loads(line) for line in complete if line]
+        try:
+            return [json.loads(line) for line in complete if line]
+        except ValueError as error:
+            raise ValueError(f"{file} holds a line that is no report: {error}") from error
 
     @property
     def steps_logged(self) -> int:
@@ -282,3 +293,43 @@ class Run:
         """The evaluation on the run's own test split, or None before there is one."""
         file = self.path / "metrics.json"
         return json.loads(file.read_bytes()) if file.is_file() else None
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """Return what to call runs that stand side by side: by what differs between their settings, no two alike.
+
+    Args:
+        runs: any; rows are named where these differ, within a row scales, and within a scale the settings.
+    """
+    settings = [_flat(run.config) for run in runs]
+    labels = []
+    for mine in settings:
+        same_row = [other for other in settings if other["row"] == mine["row"]]
+        same_scale = [other for other in same_row if other["scale"] == mine["scale"]]
+        parts = [mine["row"]] if len(same_row) < len(settings) or len(settings) == 1 else []
+        parts += [mine["scale"]] if len(same_scale) < len(same_row) else []
+        names = dict.fromkeys(name for other in same_scale for name in other)
+        differing = [name for name in names if any(other.get(name) != mine.get(name) for other in same_scale)]
+        labels.append(", ".join(parts + [_said(name, mine.get(name)) for name in differing]))
+    labels = [label or run.path.name for label, run in zip(labels, runs, strict=True)]
+    twice = {label for label in labels if labels.count(label) > 1}  # the same settings in several directories
+    labels = [f"{label}, {run.path.name}" if label in twice else label for label, run in zip(labels, runs, strict=True)]
+    return [
+        f"{label} ({labels[:number].count(label) + 1})" if labels.count(label) > 1 else label
+        for number, label in enumerate(labels)
+    ]
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    """Return what makes a run, options of networks and quantizers among the other settings, its row by its short name."""
+    flat: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        if name not in EXECUTION_FIELDS:
+            flat |= value if isinstance(value, dict) else {name: value}
+    return flat | {"row": (config.row or config.quantizer).rpartition("/")[2]}
+
+
+def _said(name: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"no {name}"
+    return name if value is True else f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

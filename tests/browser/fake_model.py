@@ -31,6 +31,7 @@ START = """async ([module, style, state]) => {
     off: (event, act) => heard[event]?.delete(act),
   };
   Object.assign(window, { model, sent: [], saved: 0, change: (changes) => update(decoded(changes)),
+    hear: (content, buffers) => [...(heard['msg:custom'] ?? [])].forEach((act) => act(content, buffers.map(bytes))),
     listeners: () => Object.values(heard).reduce((sum, acts) => sum + acts.size, 0) });
   document.head.append(Object.assign(document.createElement('style'), { textContent: style }));
   const loaded = await import(URL.createObjectURL(new Blob([module], { type: 'text/javascript' })));

@@ -56,7 +56,12 @@ def render(page: Any, **changes: Any) -> None:
         **{"description": "Training of a run.", "phase": "training", "step": 40, "steps": 200, "pictures_step": 30},
         **{"images_per_second": 128.4, "seconds_left": 150.0, "weights": {"reconstruction": 1.0, "commitment": 0.25}},
         **{"played": ["adversarial"], "series": SERIES, "levels": [16]},
-        **{"curves": curves(4), "counts": counts([0, 1, 2000] + 13 * [5]), "pictures": png(64, 32)},
+        **{
+            "curves": curves(4),
+            "counts": counts([0, 1, 2000] + 13 * [5]),
+            "pictures": png(64, 32),
+            "pictured_steps": [30],
+        },
     }
     show(page, TrainingDashboard, **state | changes)
 
@@ -71,8 +76,8 @@ def test_it_shows_where_the_training_is(page: Any) -> None:
     assert text(page, ".speed") == "128 images/s · 3 min left"
     assert text(page, ".phase") == "training"
     assert page.locator("progress").evaluate("bar => [bar.value, bar.max]") == [40, 200]
-    size = page.locator("canvas.losses").evaluate("canvas => [canvas.clientWidth, canvas.clientHeight]")
-    assert size == [400, 250]
+    width, height = page.locator("canvas.losses").evaluate("canvas => [canvas.clientWidth, canvas.clientHeight]")
+    assert 600 < width < 800 and height == 232  # eight parts of thirteen of the page
     assert page.locator(".training-dashboard").get_attribute("data-points") == "4"
     assert text(page, ".codes").endswith("chosen by none, 1 of 16.")
     assert page.locator("img").evaluate("async image => { await image.decode(); return image.naturalWidth; }") == 64
@@ -180,7 +185,8 @@ def test_a_line_is_broken_where_a_value_is_missing(page: Any) -> None:
           if (colour.every((value, c) => Math.abs(data[i + c] - value) < 12)) found.add(i / 4 % width);
         }
         return [...found]; }"""
-    steps = (np.array(page.evaluate(columns, VERMILLION)) - 52) / (400 - 60) * 300  # 52 and 8 pixels beside the axis
+    width = page.locator("canvas.losses").evaluate("canvas => canvas.clientWidth")
+    steps = (np.array(page.evaluate(columns, VERMILLION)) - 52) / (width - 60) * 300  # 52 and 8 pixels beside the axis
     assert not ((steps > 105) & (steps < 205)).any()
     assert ((steps > 95) & (steps < 105)).any()  # the step at 100 alone
     assert (steps > 215).any() and (steps < 75).any()
@@ -231,12 +237,12 @@ def test_codes_say_their_tokens(page: Any) -> None:
     render(page)
     canvas, tip = page.locator(".column canvas[role=application]"), page.locator(".tip")
     canvas.scroll_into_view_if_needed()
-    canvas.hover(position={"x": 2 * 75 + 20, "y": 20})  # 4 cells of 75 pixels a row
+    canvas.hover(position={"x": 2 * 50 + 20, "y": 20})  # 4 cells of 50 pixels a row
     expect(tip).to_have_text("code 2: 2,000 tokens")
     canvas.hover(position={"x": 20, "y": 20})
     expect(tip).to_have_text("code 0: 0 tokens, dead")
     assert page.evaluate(PIXEL, ["canvas[role=application]", 6, 6]) == DEAD
-    assert page.evaluate(PIXEL, ["canvas[role=application]", 156, 6]) == [254, 232, 56]  # the most frequent
+    assert page.evaluate(PIXEL, ["canvas[role=application]", 106, 6]) == [254, 232, 56]  # the most frequent
     change(page, counts=counts([7] + 15 * [1]))
     expect(tip).to_have_text("code 0: 7 tokens")  # under the pointer, without a move of it
     canvas.focus()

@@ -5,6 +5,7 @@ CodebookExplorer(encoded)
 """
 
 from vistok.widgets.comparison import RunComparison
+from vistok.widgets.curves import RunCurves
 from vistok.widgets.dashboard import TrainingDashboard
 from vistok.widgets.editor import TokenEditor
 from vistok.widgets.explorer import CodebookExplorer, show_maps
@@ -22,6 +23,7 @@ __all__ = [
     "ReconstructionViewer",
     "Refusal",
     "RunComparison",
+    "RunCurves",
     "TokenEditor",
     "TrainingDashboard",
     "open_encoded",

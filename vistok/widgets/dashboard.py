@@ -5,6 +5,7 @@ In a thread, because a cell that trains by itself would keep a click from reachi
 
 import atexit
 import dataclasses
+import io
 import math
 import threading
 import time
@@ -18,6 +19,7 @@ import torch
 import traitlets
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,6 +38,7 @@ PUSH_SECONDS = 0.5  # at least between two messages to the page
 COUNTS_SECONDS = 1.0  # at least between two that carry counts
 IDLE_SECONDS = 0.5  # at least between two that only tell the step, where reports are far apart
 PICTURES_SHARE = 0.015  # of the training's time: beyond it reconstructions wait
+PICTURES_KEPT = 24  # strips of reconstructions, in memory: the first, the last and between them ever farther apart
 SENTENCES = (ValueError, FileNotFoundError, FloatingPointError)  # what they say is meant for a reader
 
 
@@ -52,12 +55,13 @@ class TrainingDashboard(View):
     Attributes:
         trainer: what trains.
         images: float [N, 3, H, W] in [-1, 1], whose reconstructions are shown.
+        shown_step: whose reconstructions are shown, one of `pictured_steps`; -1: the latest. May be set.
         last: the last line of the log, or None.
         seconds: time spent on showing, by both threads, since the last start.
         pushes: messages sent to the page, since the last start.
     """
 
-    _esm = script("cellmap", "dashboard")
+    _esm = script("cellmap", "curves", "dashboard")
     name = traitlets.Unicode("").tag(sync=True)
     phase = traitlets.Unicode("ready").tag(sync=True)  # or training, stopping, stopped, finished, failed
     step = traitlets.Int(0).tag(sync=True)
@@ -72,6 +76,9 @@ class TrainingDashboard(View):
     counts = traitlets.Bytes(b"").tag(sync=True)  # uint32, all levels in a row; empty: not known yet
     pictures = traitlets.Bytes(b"").tag(sync=True)  # PNG: originals over reconstructions
     pictures_step = traitlets.Int(0).tag(sync=True)
+    pictured_steps = traitlets.List(traitlets.Int()).tag(sync=True)  # whose reconstructions can be looked at again
+    shown_step = traitlets.Int(-1).tag(sync=True)  # one of them; -1: the latest is followed
+    unseen = traitlets.Bool(False).tag(sync=True)  # a training has begun that no page has shown yet
 
     def __init__(self, trainer: Trainer, images: Tensor, *, images_every: float = 10.0) -> None:
         """Show a training, and do not begin it.
@@ -93,8 +100,7 @@ class TrainingDashboard(View):
                 self._history.add(entry)
                 self.last = entry
         self._counts: list[Tensor] = []  # int64 [K] a level; empty: not known yet
-        self._pictures: Tensor | None = None  # uint8 [N, 3, 2H, W]: originals over reconstructions
-        self._pictures_step, self._pictures_png = 0, b""
+        self._pictures: dict[int, bytes] = {}  # step to PNG: originals over reconstructions
         self._news = {"curves"}  # what the page does not have yet
         self._writing = threading.Lock()  # held by whoever writes traits, or what they are made of
         self._thread: threading.Thread | None = None
@@ -135,7 +141,7 @@ class TrainingDashboard(View):
         reports = iter(self.trainer)  # from here on a stop is heard
         self._reset()
         with self._writing:
-            self._push(phase="training", message="")
+            self._push(phase="training", message="", unseen=True)
         self._show()
         self._thread = threading.Thread(target=self._train, args=(reports,), daemon=True, name=self.name)
         _STARTED.add(self)
@@ -176,12 +182,38 @@ class TrainingDashboard(View):
     def figure(self) -> Figure | None:
         """Return the training so far as a picture; None before the first report."""
         with self._writing:
-            log, counts, pictures = self._history.entries(), self._counts, self._pictures
-        return plots.dashboard(log, self.weights, self.steps, counts, pictures) if log else None
+            log, counts = self._history.entries(), self._counts
+            pictures = self._pictures.get(max(self._pictures, default=0) if self.shown_step < 0 else self.shown_step)
+        return plots.dashboard(log, self.weights, self.steps, counts, self._unpacked(pictures)) if log else None
+
+    def _unpacked(self, png: bytes | None) -> Tensor | None:
+        """Return a strip of pictures as uint8 [N, 3, 2H, W]."""
+        if png is None:
+            return None
+        strip = torch.from_numpy(np.array(Image.open(io.BytesIO(png))))  # [2H, N * W, 3]
+        return strip.unflatten(1, (len(self.images), -1)).permute(1, 3, 0, 2)
 
     def _heard(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        if isinstance(content, dict) and content.get("stop"):
+        if not isinstance(content, dict):
+            return
+        if content.get("stop"):
             self.stop()
+        if (png := self._pictures.get(content.get("pictures"))) is not None:  # a page that was not there at that step
+            self.send({"pictures": content["pictures"]}, buffers=[png])
+
+    @traitlets.validate("shown_step")
+    def _known_step(self, proposal: Any) -> int:
+        """Return the step that is proposed where its reconstructions are there; else say which one is nearest."""
+        steps = list(self._pictures)
+        if proposal.value < 0 or proposal.value in steps:
+            if self.phase != "failed":  # else the message says why
+                self.message = ""
+            return max(proposal.value, -1)
+        near = min(steps, key=lambda step: abs(step - proposal.value), default=None)
+        self.message = f"There are no reconstructions of step {proposal.value}; " + (
+            "there are none yet." if near is None else f"the nearest are those of step {near}."
+        )
+        return self.shown_step
 
     def _show(self, again: bool = False) -> None:
         """Display the widget; `again`: anew where it stands, so that the saved output holds the last picture."""
@@ -222,6 +254,7 @@ class TrainingDashboard(View):
         self._error = None
         self._seconds_training = self._seconds_sending = self._seconds_pictures = 0.0
         self.pushes = 0
+        self._drawn = self._counted = -math.inf  # when reconstructions and counts were last taken
         self._since, self._until, self._first_step = time.monotonic(), None, self.trainer.step
 
     def _stop_and_join(self) -> None:
@@ -235,20 +268,8 @@ class TrainingDashboard(View):
         sender.start()
         phase, message = "finished", ""
         try:
-            drawn = counted = -math.inf
             for report in reports:
-                begun = time.monotonic()
-                with self._writing:
-                    self.last = dataclasses.asdict(report)
-                    self._history.add(self.last)
-                    self._news.add("curves")
-                if begun - counted >= COUNTS_SECONDS:
-                    self._take_counts()
-                    counted = begun
-                if begun - drawn >= self.images_every and self._affordable(first=drawn < 0):
-                    self._reconstruct()
-                    drawn = begun
-                self._seconds_training += time.monotonic() - begun
+                self._note(report)
             self._until = time.monotonic()
             self._take_counts()
             self._reconstruct()
@@ -265,6 +286,21 @@ class TrainingDashboard(View):
         if not self._waited_for:
             self._show(again=True)
 
+    def _note(self, report: Report) -> None:
+        """Take up what a report says, and, where it is time for them, counts and reconstructions."""
+        begun = time.monotonic()
+        with self._writing:
+            self.last = dataclasses.asdict(report)
+            self._history.add(self.last)
+            self._news.add("curves")
+        if begun - self._counted >= COUNTS_SECONDS:
+            self._take_counts()
+            self._counted = begun
+        if begun - self._drawn >= self.images_every and self._affordable(first=self._drawn < 0):
+            self._reconstruct()
+            self._drawn = begun
+        self._seconds_training += time.monotonic() - begun
+
     def _take_counts(self) -> None:
         counts = [of_codes.cpu() for of_codes in self.trainer.counts]
         if counts[0].any():  # else there was no report yet
@@ -280,7 +316,7 @@ class TrainingDashboard(View):
     def _reconstruct(self) -> None:
         begun = time.monotonic()
         trainer = self.trainer
-        if self._pictures is not None and self._pictures_step == trainer.result_step:
+        if trainer.result_step in self._pictures:
             return
         precision = trainer.dtype
         with torch.autocast(trainer.device.type, precision, enabled=precision != torch.float32, cache_enabled=False):
@@ -288,7 +324,10 @@ class TrainingDashboard(View):
         pictures = torch.cat([to_uint8(self.images).cpu(), to_uint8(reconstruction).cpu()], dim=2)
         png = strip_png(pictures)
         with self._writing:
-            self._pictures, self._pictures_step, self._pictures_png = pictures, trainer.result_step, png
+            former = {step: earlier for step, earlier in self._pictures.items() if step < trainer.result_step}
+            self._pictures = former | {trainer.result_step: png}  # steps of a failed part are trained anew
+            if len(self._pictures) > PICTURES_KEPT:
+                del self._pictures[_least_missed(list(self._pictures), self.shown_step)]
             self._news.add("pictures")
         self._seconds_pictures = time.monotonic() - begun
 
@@ -308,7 +347,7 @@ class TrainingDashboard(View):
             self._seconds_sending += sent - begun
         time.sleep(PUSH_SECONDS)  # the message of the end keeps its distance too
 
-    def _push(self, **traits: str) -> None:
+    def _push(self, **traits: str | bool) -> None:
         """Send what the page does not have yet, as one message; the caller holds the lock."""
         step, elapsed = self.trainer.step, time.monotonic() - self._since
         taken = step - self._first_step
@@ -324,7 +363,9 @@ class TrainingDashboard(View):
             if "counts" in self._news:
                 self.counts = np.concatenate([of_codes.numpy() for of_codes in self._counts]).astype("<u4").tobytes()
             if "pictures" in self._news:
-                self.pictures, self.pictures_step = self._pictures_png, self._pictures_step
+                self.pictured_steps = list(self._pictures)
+                self.pictures_step = self.pictured_steps[-1]
+                self.pictures = self._pictures[self.pictures_step]
             self.description = self._describe(step)
         self._news.clear()
         self.pushes += 1
@@ -340,6 +381,19 @@ class TrainingDashboard(View):
             dead = codes - sum(int(np.count_nonzero(of_codes.numpy())) for of_codes in self._counts)
             said.append(f"{dead} of {codes} codes were chosen by no token of the last report.")
         return " ".join(said)
+
+
+def _least_missed(steps: list[int], shown: int) -> int:
+    """Return the step whose pictures are let go: its neighbours are nearest to each other, counted in doublings.
+
+    A network changes most at first, so that pictures are to be the denser the earlier they were made.
+
+    Args:
+        steps: in rising order; the first and the last stay.
+        shown: the one that somebody looks at, which stays too.
+    """
+    inner = [place for place in range(1, len(steps) - 1) if steps[place] != shown]
+    return steps[min(inner, key=lambda place: (steps[place + 1] + 1) / (steps[place - 1] + 1))]
 
 
 class _History:

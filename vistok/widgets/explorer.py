@@ -42,7 +42,7 @@ class CodebookExplorer(View):
         decoded: its patches as the decoder paints them in their images; comes after `detail`, for it takes longer.
     """
 
-    _esm = script("cellmap", "explorer")
+    _esm = script("cellmap", "curves", "explorer")
     name = traitlets.Unicode("").tag(sync=True)
     sizes = traitlets.List(traitlets.Int()).tag(sync=True)
     level = traitlets.Int(0).tag(sync=True)

@@ -11,42 +11,44 @@ const duration = (seconds) => seconds < 60 ? `${Math.ceil(seconds)} s` : seconds
 // Run to what was chosen for it, for all its views: at its end a training is shown anew, and the choice stays.
 const CHOICES = new Map();
 
-// Draw at the next frame, once, however often it is asked for.
-function later(draw) {
-  let asked = 0;
-  return () => { asked ||= requestAnimationFrame(() => { asked = 0; draw(); }); };
-}
-
 export default { render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "training-dashboard", true);
 
-  const progress = node("progress", { "aria-label": "steps taken", style: "width:220px" });
+  const progress = node("progress", { "aria-label": "steps taken", style: "flex:1 1 120px;max-width:220px" });
   const steps = node("span", { class: "number steps" }), speed = node("span", { class: "number caption speed" });
   const phase = node("span", { class: "phase", role: "status" });
   const stop = node("button", { class: "stop", onclick: () => { stop.disabled = true; model.send({ stop: true }); } }, "■ stop and save");
 
-  const chosen = CHOICES.get(model.get("name")) ?? { losses: "raw", level: 0, views: new Set() };
+  const chosen = CHOICES.get(model.get("name")) ?? { losses: "raw", axis: "log", smoothing: 0, level: 0, views: new Set() };
   CHOICES.set(model.get("name"), chosen);
   const choose = (choice) => { Object.assign(chosen, choice); chosen.views.forEach((draw) => draw()); };
-  const toggles = ["raw", "weighted"].map((name) => node("button", { onclick: () => choose({ losses: name }) }, name));
-  const losses = node("canvas", { role: "img", class: "losses" }), key = node("div", { style: "max-width:400px" });
-  const usage = node("canvas", { role: "img", class: "usage" }), perplexity = node("canvas", { role: "img", class: "perplexity" });
-  const game = node("canvas", { role: "img", class: "game" }), gameKey = node("div", { style: "max-width:300px" }), gamePart = node("div", {}, game, gameKey);
+  const [kinds, showKind] = choice("losses", ["raw", "weighted"], (losses) => choose({ losses }));
+  const [axes, showAxis] = choice("axis of the losses", ["log", "linear"], (axis) => choose({ axis }), "axis");
+  const [smoothing, showSmoothing] = smoothingSlider((weight) => choose({ smoothing: weight }));
+  const chart = (name) => node("canvas", { role: "img", class: name });
+  const [losses, game, usage, perplexity] = ["losses", "game", "usage", "perplexity"].map(chart);
+  const key = node("div"), gameKey = node("div"), gamePart = node("div", {}, game, gameKey);
+  const charts = node("div", { class: "charts" }, node("div", {}, losses, key), gamePart,
+    node("div", { class: "small" }, node("div", {}, usage), node("div", {}, perplexity)));
 
-  const map = new CellMap({ width: 300, height: 300, label: "codebook, one cell a code", describe: (code) =>
+  const map = new CellMap({ width: 200, height: 200, label: "codebook, one cell a code", describe: (code) =>
     `code ${code}: ${count(map.values[code])} token${map.values[code] === 1 ? "" : "s"}${map.values[code] ? "" : ", dead"}`, onDraw: readMap });
   const levels = node("select", { "aria-label": "level", onchange: () => choose({ level: levels.selectedIndex }) });
-  const codes = node("p", { class: "caption codes", style: "max-width:300px" });
-  const picture = node("img", { class: "pixels", style: "width:560px" }), pictureText = node("p", { class: "caption" });
+  const codes = node("p", { class: "caption codes" });
+  const picture = node("img", { class: "pixels" }), pictureText = node("p", { class: "caption pictured" });
+  const scrubber = node("input", { type: "range", min: 0, step: 1, class: "scrubber", "aria-label": "reconstructions at step", style: "flex:1;max-width:360px",
+    oninput: () => { const steps = model.get("pictured_steps"); scrub(scrubber.valueAsNumber === steps.length - 1 ? -1 : steps[scrubber.valueAsNumber]); } });
+  const latest = node("button", { class: "latest", title: "follow the training again", onclick: () => scrub(-1) }, "latest");
+  const scrubbing = node("div", { class: "bar", style: "margin:4px 0 0" }, scrubber, latest);
   const mapPart = node("div", { class: "column" }, levels, map.element, codes);
-  const picturePart = node("div", { class: "column" }, picture, pictureText);
+  const picturePart = node("div", {}, picture, pictureText, scrubbing);
+  const state = node("div", { class: "state", style: "margin-top:8px" }, mapPart, picturePart);
 
   box.append(
     node("div", { class: "bar" }, progress, steps, speed, stop, phase),
-    node("div", { class: "row" },
-      node("div", {}, node("div", { class: "bar", role: "group", "aria-label": "losses" }, "losses", ...toggles), losses, key),
-      gamePart, node("div", { class: "column" }, usage, perplexity)),
-    node("div", { class: "row", style: "margin-top:8px" }, mapPart, picturePart));
+    node("div", { class: "bar choices" }, kinds, axes, smoothing), charts, state);
+
+  const sayPhase = (name, step, all) => (PHASES[name] ?? String)(step, all);
 
   function drawProgress() {
     const [step, all, said, left] = ["step", "steps", "phase", "seconds_left"].map((key) => model.get(key));
@@ -56,22 +58,25 @@ export default { render({ model, el }) {
     const rate = model.get("images_per_second"), busy = name === "training" || name === "stopping";
     speed.textContent = [rate > 0 && `${rate.toFixed(rate < 10 ? 1 : 0)} images/s`,
       name === "training" && left >= 0 && `${duration(left)} left`].filter(Boolean).join(" · ");
-    phase.textContent = (PHASES[name] ?? String)(step, all);
+    phase.textContent = sayPhase(name, step, all);
     stop.disabled = name !== "training";
     stop.style.display = busy ? "" : "none";
     box.dataset.phase = name;
   }
 
+  // The width that a chart's column has; before it stands on the page, a usual one.
+  const wide = (canvas, usual) => Math.max(200, Math.floor(canvas.parentElement.clientWidth) || usual);
+
   function drawCurves() {
     const weighted = chosen.losses === "weighted";
-    toggles.forEach((button) => button.setAttribute("aria-pressed", String(button.textContent === chosen.losses)));
+    showKind(chosen.losses); showAxis(chosen.axis); showSmoothing(chosen.smoothing);
     const names = model.get("series"), numbers = f32(model.get("curves")), length = names.length ? numbers.length / names.length : 0;
     const column = (name) => {
       const place = names.indexOf(name);
       return place < 0 ? null : Float32Array.from({ length }, (_, point) => numbers[point * names.length + place]);
     };
     const x = column("step") ?? new Float32Array(), xrange = [0, x.at(-1) ?? 1], xlabel = "step", played = model.get("played"), weights = model.get("weights");
-    const line = (name, y, style = {}) => ({ name, x, y, ...style });
+    const line = (name, y, style = {}) => smooth({ name, x, y, ...style }, chosen.smoothing);
     const raw = names.slice(3).filter((name) => name !== "total" && name !== "adversarial_weight" && !played.includes(name));
     const shown = weighted ? [...raw.filter((name) => name in weights), ...["adversarial"].filter((name) => names.includes(name))] : raw;
     const own = column("adversarial_weight");  // it changes from step to step
@@ -80,21 +85,22 @@ export default { render({ model, el }) {
       return line(name, weighted ? y.map((value, point) => value * (name === "adversarial" ? own[point] : weights[name])) : y);
     });
     if (names.includes("total")) terms.push(line("total", column("total"), { color: theme(box).ink }));
-    const ylog = !terms.some((term) => term.y.some((value) => value <= 0)), axis = ylog ? "" : ", linear axis: some are not above 0";
-    linePlot(losses, terms, { width: 400, height: 250, ylog, xrange, xlabel, ylabel: (weighted ? "loss × weight" : "loss") + axis });
-    losses.setAttribute("aria-label", `${weighted ? "weighted" : "raw"} losses over steps${axis}: ${terms.map((term) => term.name).join(", ")}`);
-    const colours = terms.map((term, number) => term.color ?? LINES[number % LINES.length]);
-    key.replaceChildren(legend(terms.map((term) => term.name), colours));
-    const small = { width: 300, height: 140, xrange, xlabel };
-    linePlot(usage, length ? [line("usage", column("usage").map((share) => 100 * share), { color: LINES[2] })] : [],
-      { ...small, yrange: [0, 103], ylabel: "codes in use, %" });
-    linePlot(perplexity, length ? [line("perplexity", column("perplexity"), { color: LINES[3] })] : [],
-      { ...small, yrange: [0, length ? 1.05 * Math.max(...column("perplexity")) : 1], ylabel: "perplexity, codes" });
-    usage.setAttribute("aria-label", "codes in use over steps"); perplexity.setAttribute("aria-label", "perplexity over steps");
+    const above = !terms.some((term) => term.y.some((value) => value <= 0)), ylog = chosen.axis === "log" && above;
+    const axis = above || chosen.axis === "linear" ? "" : ", linear axis: some are not above 0";
     const players = played.filter((name) => names.includes(name));
     gamePart.style.display = players.length ? "" : "none";
+    charts.classList.toggle("played", players.length > 0);
+    linePlot(losses, terms, { width: wide(losses, 400), height: 232, ylog, xrange, xlabel, ylabel: (weighted ? "loss × weight" : "loss") + axis });
+    losses.setAttribute("aria-label", `${weighted ? "weighted" : "raw"} losses over steps${axis}: ${terms.map((term) => term.name).join(", ")}`);
+    key.replaceChildren(legendOf(terms));
+    const small = { height: 110, xrange, xlabel };
+    linePlot(usage, length ? [line("usage, %", column("usage").map((share) => 100 * share), { color: LINES[2], dash: [] })] : [],
+      { ...small, width: wide(usage, 300), yrange: [0, 103], ylabel: "codes in use, %" });
+    linePlot(perplexity, length ? [line("perplexity", column("perplexity"), { color: LINES[3], dash: [] })] : [],
+      { ...small, width: wide(perplexity, 300), yrange: [0, length ? 1.05 * Math.max(...column("perplexity")) : 1], ylabel: "perplexity, codes" });
+    usage.setAttribute("aria-label", "codes in use over steps"); perplexity.setAttribute("aria-label", "perplexity over steps");
     if (players.length) {
-      linePlot(game, players.map((name) => line(name, column(name))), { width: 300, height: 250, xrange, xlabel, ylabel: "tokenizer and discriminator" });
+      linePlot(game, players.map((name) => line(name, column(name))), { width: wide(game, 300), height: 232, xrange, xlabel, ylabel: "tokenizer and discriminator" });
       game.setAttribute("aria-label", `over steps: ${players.join(", ")}`);
       gameKey.replaceChildren(legend(players));
     }
@@ -121,13 +127,47 @@ export default { render({ model, el }) {
     if (codes.textContent !== text) codes.textContent = text;
   }
 
+  function scrub(step) {
+    model.set("shown_step", step); model.save_changes();
+  }
+
+  const seen = new Map();  // step to the reconstructions that came here: scrubbing asks Python only for what is missing
+
+  // The latest reconstructions, or those of the step that somebody went back to.
   function drawPicture() {
+    const steps = model.get("pictured_steps"), newest = model.get("pictures_step");
     const there = model.get("pictures").byteLength > 0;
     picturePart.style.display = there ? "" : "none";
     if (!there) return;
-    setPicture(picture, model.get("pictures"), "originals, and below them their reconstructions");
-    pictureText.textContent = `Originals, and below them their reconstructions at step ${count(model.get("pictures_step"))}.`;
+    seen.set(newest, bytes(model.get("pictures")));
+    for (const step of seen.keys()) if (step !== newest && !steps.includes(step)) seen.delete(step);  // Python has let it go
+    const back = model.get("shown_step"), shown = steps.includes(back) ? back : newest;
+    scrubbing.style.display = steps.length > 1 ? "" : "none";
+    Object.assign(scrubber, { max: steps.length - 1, value: Math.max(0, steps.indexOf(shown)) });
+    scrubber.setAttribute("aria-valuetext", `step ${count(shown)}`);
+    latest.disabled = shown === newest;
+    if (seen.has(shown)) setPicture(picture, seen.get(shown), `originals, and below them their reconstructions at step ${count(shown)}`);
+    else model.send({ pictures: shown });
+    const text = `Originals, and below them their reconstructions at step ${count(shown)}`;
+    pictureText.textContent = seen.has(shown) ? `${text}.` : `${text}: asking Python for them …`;
+    picture.style.visibility = seen.has(shown) ? "" : "hidden";
   }
+
+  // Python's answer: reconstructions that this page has not seen.
+  function takePicture(content, buffers) {
+    if (content.pictures === undefined) return;
+    seen.set(content.pictures, bytes(buffers[0]));
+    drawPicture();
+  }
+
+  // As large as there is room, up to twice, in halves of a pixel; smooth only where it has to be smaller than it is.
+  function sizePicture() {
+    const room = picturePart.clientWidth, own = picture.naturalWidth;
+    if (!room || !own) return;
+    picture.style.width = own <= room ? `${own * Math.min(2, Math.floor(2 * room / own) / 2)}px` : "100%";
+    picture.classList.toggle("pixels", own <= room);
+  }
+  picture.addEventListener("load", sizePicture);
 
   const redraw = () => { drawCurves(); drawCounts(); };
   const [laterProgress, laterCurves, laterCounts, laterPicture] = [drawProgress, drawCurves, drawCounts, drawPicture].map(later);
@@ -136,8 +176,34 @@ export default { render({ model, el }) {
   const stopListening = listen(model, {
     "change:step": laterProgress, "change:phase": laterProgress, "change:images_per_second": laterProgress,
     "change:seconds_left": laterProgress, "change:curves": laterCurves, "change:counts": laterCounts, "change:pictures": laterPicture,
+    "change:pictured_steps": laterPicture, "change:shown_step": drawPicture, "msg:custom": takePicture,
   });
   box.addEventListener("live", drawProgress);
   const stopTheme = onTheme(box, redraw);
-  return () => { chosen.views.delete(redraw); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
+  let width = 0;
+  const resized = new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) { width = box.clientWidth; laterCurves(); sizePicture(); } });
+  resized.observe(box);
+  const stopCalling = comeIntoView(box, model);
+  return () => { chosen.views.delete(redraw); resized.disconnect(); stopCalling(); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
 } };
+
+// When a training begins, show it, and keep it on the screen while it grows: "Run all" scrolls to the last cell, far below. Whoever
+// scrolls, types or points from then on stays where he is, and so does whoever has gone elsewhere before: he is not where the notebook
+// took him, which is its active cell. The focus stays where it is.
+function comeIntoView(box, model) {
+  if (!model.get("unseen")) return () => {};
+  model.set("unseen", false); model.save_changes();
+  const signs = ["wheel", "touchmove", "keydown", "pointerdown"];
+  let placed = false;
+  const growth = new ResizeObserver(() => {
+    if (!box.offsetHeight) return;
+    const active = box.closest(".jp-Notebook")?.querySelector(".jp-Cell.jp-mod-active"), rect = active?.getBoundingClientRect();
+    if (!placed && rect && (rect.bottom < 0 || rect.top > window.innerHeight || active.querySelector(".cm-focused"))) return stop();
+    placed = true;
+    box.scrollIntoView({ block: "nearest" });
+  });
+  const stop = () => { growth.disconnect(); signs.forEach((sign) => document.removeEventListener(sign, stop, true)); };
+  signs.forEach((sign) => document.addEventListener(sign, stop, { capture: true, passive: true }));
+  growth.observe(box);
+  return stop;
+}
