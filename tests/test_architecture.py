@@ -11,9 +11,10 @@ ROWS = [  # from the top
     {"training", "evaluation", "plots", "costs"},
     {"encoded"},
     {"adversary", "codebook", "collapse", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
-    {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
+    {"notebooks"},
+    {"tokenizer", "losses", "metrics", "data", "optimization", "plane"},
     {"networks", "quantizers"},
-    {"checkpoints", "devices", "inputs", "locks", "processes", "provenance", "threads", "weights"},
+    {"checkpoints", "devices", "inputs", "locks", "processes", "provenance", "sentences", "threads", "weights"},
     {"config"},
     {"files"},
 ]
