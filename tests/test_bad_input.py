@@ -114,7 +114,7 @@ def test_an_odd_width(refused: Callable[..., Any], toy: Toy) -> None:
 
 
 def test_a_missing_folder(refused: Callable[..., Any], toy: Toy, tmp_path: Path) -> None:
-    with refused(f"The folder of folder, {tmp_path / 'nowhere'}, does not exist."):
+    with refused(f"Your folder, {tmp_path / 'nowhere'}, does not exist."):
         start(toy(data_root=str(tmp_path / "nowhere")))
     with refused("https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"):
         start(toy(dataset="celeba", data_root=str(tmp_path / "nowhere")))
@@ -163,7 +163,9 @@ def test_a_partition_file_that_disagrees_with_the_folder(
 
 
 def test_a_dataset_smaller_than_a_batch(refused: Callable[..., Any], toy: Toy) -> None:
-    with refused("The train split of folder has 18 images, fewer than one batch of 19; the largest batch_size is 18."):
+    with refused(
+        "The train split of your folder has 18 images, fewer than one batch of 19; the largest batch_size is 18."
+    ):
         start(toy(batch_size=19))
     start(toy(batch_size=18, steps=1))
 

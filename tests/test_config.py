@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,18 @@ from vistok.config import (
     as_given,
     checked,
     literal,
+    misspelt,
     nearest,
+    read_table,
     repository_root,
     resolve_path,
     runs_root,
+    slips_between,
 )
+from vistok.data import DATASETS
 from vistok.data.cache import cache_folder
-from vistok.networks import discriminators
+from vistok.networks import NETWORKS, discriminators
+from vistok.quantizers import QUANTIZERS
 
 CHANGED: dict[str, Any] = {
     "row": "celeba64/vq-d4",
@@ -488,3 +493,54 @@ def test_an_option_of_another_type_is_refused_in_one_sentence(
         build(name, **sizes | options)
     assert sentence in str(error.value)
     assert one_sentence(str(error.value))
+
+
+SCALES = read_table("celeba64")["scales"]
+SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "known", "near"),
+    [
+        ("fqs", QUANTIZERS, "fsq"),
+        ("lfk", QUANTIZERS, "lfq"),
+        ("emma", QUANTIZERS, "ema"),
+        ("multi-scale", QUANTIZERS, "multiscale"),
+        ("gumble", QUANTIZERS, "gumbel"),
+        ("FSQ", QUANTIZERS, "fsq"),
+        ("xyz", QUANTIZERS, None),
+        ("fast", SCALES, None),
+        ("full", SCALES, None),
+        ("labtop", SCALES, "laptop"),
+        ("quik", SCALES, "quick"),
+        ("photo", DATASETS, "photos"),
+        ("image-net", DATASETS, "imagenet"),
+        ("sample", DATASETS, "imagenet-sample"),
+        ("cifar10", DATASETS, None),
+        ("vqagn", NETWORKS, "vqgan"),
+        ("resnet", NETWORKS, None),
+        ("codebok_dim", SETTINGS, "codebook_dim"),
+        ("batchsize", SETTINGS, "batch_size"),
+        ("workers", SETTINGS, "num_workers"),
+        ("learning_rate", SETTINGS, None),
+        ("epochs", SETTINGS, None),
+    ],
+)
+def test_a_slip_is_recognised_and_nothing_far_is_suggested(wrong: str, known: Iterable[str], near: str | None) -> None:
+    assert misspelt(wrong, known) == near
+    sentence = nearest(wrong, known)
+    assert sentence.startswith(f"did you mean {near!r}?" if near else "Known: ")
+    assert (f"Known: {', '.join(sorted(known))}." in sentence) == (near is None or len(list(known)) <= 12)
+
+
+@pytest.mark.parametrize("known", [QUANTIZERS, NETWORKS, DATASETS, SCALES, SETTINGS], ids=len)
+def test_one_slip_in_any_name_is_recognised(known: Iterable[str]) -> None:
+    """A letter left out, doubled, or exchanged with its neighbour leads to the name, or to another that is as near."""
+    for name in (name for name in known if len(name) > 3):
+        for place in range(len(name) - 1):
+            left_out = name[:place] + name[place + 1 :]
+            doubled = name[: place + 1] + name[place:]
+            exchanged = name[:place] + name[place + 1] + name[place] + name[place + 2 :]
+            for wrong in {left_out, doubled, exchanged} - set(known):
+                found = misspelt(wrong, known)
+                assert found is not None and slips_between(wrong, found) <= 1, (wrong, found)

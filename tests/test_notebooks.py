@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistok.config import TrainConfig, repository_root
+from vistok import plots, widgets
+from vistok.config import TrainConfig, repository_root, runs_root
+from vistok.data import open_dataset, to_float
+from vistok.encoded import EncodedImages
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer
@@ -105,7 +108,7 @@ def test_an_unset_variable_is_not_the_usual_choice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("vistok.widgets.open_encoded", open_encoded)
     run_cells("03_codebook", run_dir="", compare_with="")
     assert opened == ["", ""]
-    with pytest.raises(ValueError, match="There is no dataset ''"):
+    with pytest.raises(ValueError, match="dataset is ''"):
         run_cells("04_evaluate", dataset="")
 
 
@@ -150,3 +153,105 @@ def test_executed_notebooks_name_no_place_of_a_machine() -> None:
                 texts += [output.get("text", ""), *(shown[kind] for kind in shown if kind.startswith("text/"))]
         found = re.search(r"(?<![\w.:/~])/(home|root|work|tmp|var|opt|Users|private)/\S*", "\n".join(map(str, texts)))
         assert not found, f"{path}: {found[0]}"
+
+
+def own_pictures(folder: Path, number: int) -> None:
+    """Write pictures as people have them: odd sizes, grey, transparent, of a palette, of 16 bits, tiny, large, any name."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(number)
+    for place in range(number):
+        size = [(90, 70), (64, 201), (131, 97), (300, 77), (33, 47)][place % 5]
+        picture = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(size)
+        name = f"bild {place:02}.png"
+        if place == 1:
+            picture, name = picture.convert("L"), "grau ü.png"
+        elif place == 2:
+            picture.putalpha(120)
+            name = "透明.png"
+        elif place == 3:
+            picture, name = picture.convert("P"), "palette.gif"
+        elif place == 4:
+            picture, name = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257), "sixteen.tiff"
+        elif place == 5:
+            picture, name = picture.resize((5, 3)), "tiny.png"
+        elif place == 6:
+            picture, name = picture.resize((2400, 1800)), "large.jpg"
+        picture.save(folder / name)
+
+
+@pytest.mark.parametrize("kind", ["12", "40", "15 in train and test"])
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive", "ignore:.*are enlarged, which adds no detail")
+def test_pictures_of_ones_own_go_through_the_notebooks_by_parameters_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("matplotlib_inline.backend_inline.set_matplotlib_formats", lambda *_, **__: None)
+    folder, number = tmp_path / "pictures", int(kind.split()[0])
+    if "train" in kind:
+        own_pictures(folder / "train", 12)
+        own_pictures(folder / "test", 3)
+    else:
+        own_pictures(folder, number)
+    num_train, num_test = {12: (11, 1), 40: (36, 4), 15: (12, 3)}[number]
+    own = {"dataset": "folder", "data_root": str(folder)}
+    run = {"run_dir": str(tmp_path / "run")}
+    shown: list[np.ndarray] = []  # the images of every figure
+    draw = plots.reconstructions
+    monkeypatch.setattr(plots, "reconstructions", lambda images, *a, **k: shown.append(images) or draw(images, *a, **k))
+
+    run_cells("01_data", **own, image_size=32)
+    run_cells("02_train", **own, **run, row="celeba64", scale="smoke", image_size=32, hidden_dim=8, steps=2)
+    said = capsys.readouterr().out
+    assert f"training images: {num_train}; test images for the figures: {num_test}" in said
+    assert Run.open(tmp_path / "run").config.batch_size == min(16, num_train)
+    run_cells("04_evaluate", **own, **run, rfid=False, lpips="off")
+    test = to_float(open_dataset("folder", "test", 32, data_root=folder).images(range(num_test)))
+    for images in shown:  # of the trained dataset, each once
+        assert len(images) == num_test
+        assert sorted(image.sum().item() for image in images) == sorted(image.sum().item() for image in test)
+    assert len(shown) == 2
+    for split in ("test", "train"):
+        run_cells("03_codebook", **own, **run, split=split, compare_with=str(tmp_path / "run"))
+    run_cells("06_pretrained", **own, checkpoints=[str(tmp_path / "run")], rfid=False, lpips="off")
+
+
+def test_a_default_image_that_a_small_folder_lacks_is_said(tmp_path: Path) -> None:
+    own_pictures(tmp_path / "pictures", 12)
+    tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 4, "codebook_dim": 2}, image_size=16)
+    encoded = EncodedImages.open(tokenizer, "folder", data_root=tmp_path / "pictures", progress=False)
+    assert repr(encoded).startswith("1 image of your folder's test split as 16 tokens")
+    editor = widgets.TokenEditor(encoded, image=30, other=11)
+    assert editor.message.startswith("There is no image 30") and editor.image == 0
+    assert widgets.TokenEditor(encoded, image=0, other=11).message == ""
+
+
+@pytest.mark.parametrize(
+    ("notebook", "wrong", "sentence"),
+    [
+        ("02_train", {"dataset": "photo"}, "did you mean 'photos'"),
+        ("02_train", {"dataset": "folder", "data_root": "nowhere"}, "does not exist"),
+        ("02_train", {"figure_dataset": "folder", "figure_data_root": "nowhere"}, "does not exist"),
+        ("02_train", {"quantizer": "fqs"}, "did you mean 'fsq'"),
+        ("02_train", {"network_options": {"ch": 1}}, "has no option 'ch'"),
+        ("02_train", {"log_with": "wandbb"}, "did you mean 'wandb'"),
+        ("02_train", {"batch_size": 5000}, "fewer than one batch of 5000"),
+        ("04_evaluate", {"lpips": "of"}, "Did you mean 'off'"),
+        ("04_evaluate", {"rfid_weights": "nowhere"}, "there is no such file"),
+        ("04_evaluate", {"dataset": "folder", "data_root": "nowhere"}, "does not exist"),
+        ("05_table", {"rows": ["vqd4"]}, "did you mean 'vq-d4'"),
+        ("05_table", {"overrides": {"stepps": 3}}, "did you mean 'steps'"),
+        ("05_table", {"evaluation": {"rfdi": False}}, "did you mean 'rfid'"),
+        ("06_pretrained", {"checkpoints": ["llamagen-ds61"]}, "Did you mean 'llamagen-ds16'"),
+        ("06_pretrained", {"dataset": "folder", "data_root": "nowhere"}, "does not exist"),
+        ("07_quantizers", {"table": "quantizer64"}, "did you mean 'quantizers64'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_first_cell_and_leaves_nothing(
+    notebook: str, wrong: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = nbformat.read(repository_root() / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
+    parameters, first = [cell.source for cell in cells if cell.cell_type == "code"][:2]
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(parameters, namespace)
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence)):
+        exec(first, namespace | wrong)
+    assert not runs_root().exists() or not any(runs_root().iterdir())

@@ -409,3 +409,105 @@ def test_other_paths_and_addresses_stay() -> None:
 def test_runs_that_lie_elsewhere_are_named_as_if_they_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISTOK_RUNS", "/scratch/somebody/runs")
     assert without_paths('run_dir = "/scratch/somebody/runs/vq-d4-smoke"') == 'run_dir = "runs/vq-d4-smoke"'
+
+
+def written(notebook: str, *edits: tuple[str, str], below: str = "", above: str = "") -> dict[str, Any]:
+    """The globals of a notebook whose cell of parameters a person edited, as its next cell begins."""
+    (source,) = parameters_cells(notebook_path(notebook))
+    for old, new in edits:
+        assert old in source
+        source = source.replace(old, new)
+    namespace: dict[str, Any] = {"In": ["", above, source, below, "check_parameters(globals())"]}
+    for cell in (above, source, below):
+        exec(cell, namespace)
+    return namespace
+
+
+MISSPELT = [
+    ("02_train", ("codebook_dim = None", "codebok_dim = 8"), "'codebok_dim'; did you mean 'codebook_dim'?"),
+    ("02_train", ("codebook_dim = None", "codebook_dim = None\ncodebok_dim = 8"), "'codebok_dim'; did you mean"),
+    ("02_train", ("lr = None", "lr = None\nlearning_rate = 1"), "'learning_rate'; Known: "),
+    ("01_data", ("image_size = 64", "imagesize = 32"), "'imagesize'; did you mean 'image_size'?"),
+    ("03_codebook", ("split = ", "splitt = "), "'splitt'; did you mean 'split'?"),
+    ("04_evaluate", ("rfid = True", "rfdi = True"), "'rfdi'; did you mean 'rfid'?"),
+    ("05_table", ("rows = ", "codebook_dim = 3\nrows = "), "'codebook_dim'; Known: "),  # of another notebook
+    ("06_pretrained", ("zoom = ", "zooom = "), "'zooom'; did you mean 'zoom'?"),
+    ("07_quantizers", ("method = ", "methode = "), "'methode'; did you mean 'method'?"),
+]
+
+
+@pytest.mark.parametrize("in_repository", [True, False])
+@pytest.mark.parametrize(("notebook", "edit", "sentence"), MISSPELT)
+def test_a_parameter_that_a_person_misspelt_is_refused(
+    notebook: str, edit: tuple[str, str], sentence: str, in_repository: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = written(notebook, edit)
+    monkeypatch.setattr("vistok.notebooks.in_repository", lambda: in_repository)
+    if not in_repository and "Known" in sentence:  # no notebook says that it is none of its parameters
+        check_parameters(namespace)
+        return
+    with pytest.raises(ValueError, match=re.escape(f"This notebook has no parameter {sentence}")):
+        check_parameters(namespace)
+
+
+@pytest.mark.parametrize("line", ["codebok_dim = 8", "x = 3\ncodebook_dmi: int = 8"])
+def test_a_parameter_misspelt_in_the_next_cell_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="This notebook has no parameter '.*'; did you mean 'codebook_dim'\\?$"):
+        check_parameters(written("02_train", below=line))
+
+
+@pytest.mark.parametrize("notebook", [path.stem for path in NOTEBOOKS])
+def test_what_people_write_besides_parameters_is_theirs(notebook: str) -> None:
+    home = "home = 'somewhere'\n"
+    check_parameters(written(notebook, below="import os\nfolder_of_mine = 3\ncodebook_dim = 8\nx = y = 2"))
+    check_parameters(written(notebook, above="codebok_dim = 8"))
+    if "data_root = None" in parameters_cells(notebook_path(notebook))[0]:
+        used = ("data_root = None", home + "data_root = home + '/pictures'")
+        check_parameters(written(notebook, used))
+
+
+def test_a_misspelt_parameter_that_was_corrected_is_forgotten_and_a_new_one_is_seen() -> None:
+    (source,) = parameters_cells(notebook_path("02_train"))
+    wrong = source.replace("codebook_dim = None", "codebok_dim = 8")
+    check = "check_parameters(globals())"
+    right = defaults(notebook_path("02_train"))
+    check_parameters(right | {"In": ["", wrong, check, source, check]})
+    with pytest.raises(ValueError, match="codebok_dim"):
+        check_parameters(right | {"In": ["", source, check, wrong, check]})
+
+
+VALUES = [
+    ("01_data", {"dataset": "photo"}, "dataset is 'photo'; did you mean 'photos'?"),
+    ("01_data", {"batch_size": 0}, "batch_size is 0, but must be at least 1."),
+    ("02_train", {"figure_dataset": "imagnet"}, "figure_dataset is 'imagnet'; did you mean 'imagenet'?"),
+    ("02_train", {"num_processes": 0}, "num_processes is 0, but must be at least 1."),
+    ("03_codebook", {"split": "tset"}, "split is 'tset'; did you mean 'test'?"),
+    ("03_codebook", {"image": -1}, "image is -1, but must be at least 0."),
+    ("03_codebook", {"device": "cudo"}, "'cudo'"),
+    ("05_table", {"table": "celeba46"}, "There is no table 'celeba46'; did you mean 'celeba64'?"),
+    ("05_table", {"show_scale": "fast"}, "show_scale is 'fast'; Known: laptop, paper, quick, smoke."),
+    ("05_table", {"seeds": [0, -1]}, "seeds is [0, -1], but must be at least 0."),
+    ("07_quantizers", {"method": "fqs"}, "method is 'fqs'; did you mean 'fsq'?"),
+    ("07_quantizers", {"num_steps": 0}, "num_steps is 0, but must be at least 1."),
+]
+
+
+@pytest.mark.parametrize(("notebook", "values", "sentence"), VALUES)
+def test_a_value_that_cannot_be_is_refused(notebook: str, values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        check_parameters(written(notebook) | values)
+
+
+def test_the_scales_batch_is_as_large_as_a_small_folder_allows(
+    images_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"dataset": "folder", "data_root": str(images_root), "scale": "quick"}  # 18 images to train on
+    assert config_from(cells_run() | own).batch_size == 18
+    assert "batch_size is 18, not 32 as at this scale" in capsys.readouterr().out
+    assert config_from(cells_run() | own | {"num_processes": 4}).batch_size == 16
+    assert config_from(cells_run() | own | {"accumulate": 2, "scale": "smoke"}).batch_size == 16
+    capsys.readouterr()
+    assert config_from(cells_run() | own | {"batch_size": 32}).batch_size == 32  # asked for: the trainer refuses it
+    assert config_from(cells_run() | {"scale": "quick"}).batch_size == 32
+    assert config_from(cells_run() | own | {"data_root": "nowhere"}).batch_size == 32
+    assert capsys.readouterr().out == ""

@@ -149,7 +149,8 @@ class EncodedImages:
                 f"{levels[-1].shape[1]}x{levels[-1].shape[2]}: of other images or another tokenizer."
             )
         if isinstance(images, ImageDataset):
-            self.images_name = f"{images.name} {images.split}"
+            of_folder = images.name == "folder"
+            self.images_name = f"your folder's {images.split} split" if of_folder else f"{images.name} {images.split}"
             self.image_names = [readable(name) for name in images.names[: len(self)]]
         else:
             self.images_name, self.image_names = "images", [f"image {number}" for number in range(len(self))]
@@ -218,7 +219,8 @@ class EncodedImages:
     def __repr__(self) -> str:
         books = " + ".join(f"{size:,}" for size in self.codebook_sizes)
         tokens = sum(level.size for level in self.tokens)
-        return f"{len(self):,} images of {self.images_name} as {tokens:,} tokens of {books} codes ({self.name})"
+        images = "1 image" if len(self) == 1 else f"{len(self):,} images"
+        return f"{images} of {self.images_name} as {tokens:,} tokens of {books} codes ({self.name})"
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from vistok.config import TrainConfig, checked, resolve_path
-from vistok.data import DATASETS, eval_batches, open_dataset, same_images, share, to_float
+from vistok.config import TrainConfig, checked, misspelt, resolve_path
+from vistok.data import DATASETS, called, eval_batches, open_dataset, same_images, share, to_float
 from vistok.devices import check_default_dtype, eval_view, exact_float32, usable_device
 from vistok.files import check_writable, say
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
@@ -156,28 +156,24 @@ def evaluate(
         TypeError: a number or `rfid` is of another type.
         FileNotFoundError: `rfid_weights` or the folder `lpips` does not exist.
     """
-    checked("rfid", bool, rfid)
     check_default_dtype()
     size = tokenizer.image_size if image_size is None else image_size
-    for name, value in (("image_size", size), ("batch_size", batch_size), ("max_images", max_images)):
-        if checked(name, int | None, value) is not None and value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1.")
-    if checked("num_workers", int, num_workers) < 0:
-        raise ValueError(f"num_workers is {num_workers}, but must be at least 0.")
+    if checked("image_size", int, size) < 1:
+        raise ValueError(f"image_size is {size}, but must be at least 1.")
+    check_options(
+        batch_size=batch_size,
+        max_images=max_images,
+        rfid=rfid,
+        rfid_weights=rfid_weights,
+        lpips=lpips,
+        num_workers=num_workers,
+    )
     if size % tokenizer.downsample_factor:
         nearest_size = max(1, round(size / tokenizer.downsample_factor)) * tokenizer.downsample_factor
         raise ValueError(
             f"image_size is {size}, but must be a multiple of the tokenizer's downsample factor "
             f"{tokenizer.downsample_factor}; {nearest_size} is the nearest."
         )
-    if lpips not in LPIPS_CHOICES and not resolve_path(lpips).is_dir():
-        raise ValueError(
-            f"lpips is {str(lpips)!r}, but must be {', '.join(map(repr, LPIPS_CHOICES))} or a folder that exists."
-        )
-    if rfid_weights is not None and not rfid:
-        raise ValueError("rfid_weights is given, but rfid is False; leave one of them out.")
-    if rfid_weights is not None and not resolve_path(rfid_weights).exists():
-        raise FileNotFoundError(f"rfid_weights is {str(rfid_weights)!r}, but there is no such file.")
     device = usable_device(device)
     opened = open_dataset(
         dataset,
@@ -210,7 +206,7 @@ def evaluate(
         torch.inference_mode(),
         _Stopwatch(networks, device) as stopwatch,
         progress_bar(
-            total=len(mine), desc=f"evaluating on {dataset}", unit=" images", disable=not progress or rank > 0
+            total=len(mine), desc=f"evaluating on {called(dataset)}", unit=" images", disable=not progress or rank > 0
         ) as bar,
     ):
         batches = eval_batches(
@@ -279,6 +275,38 @@ def evaluate(
         },
         counts=counts,
     )
+
+
+def check_options(
+    *,
+    batch_size: int,
+    max_images: int | None,
+    rfid: bool,
+    rfid_weights: str | Path | None,
+    lpips: str | Path,
+    num_workers: int,
+) -> None:
+    """Check arguments of `evaluate` of the same names, before anything is loaded.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: as of `evaluate`.
+    """
+    checked("rfid", bool, rfid)
+    for name, value in (("batch_size", batch_size), ("max_images", max_images)):
+        if checked(name, int | None, value) is not None and value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1.")
+    if checked("num_workers", int, num_workers) < 0:
+        raise ValueError(f"num_workers is {num_workers}, but must be at least 0.")
+    if lpips not in LPIPS_CHOICES and not resolve_path(lpips).is_dir():
+        near = misspelt(lpips, LPIPS_CHOICES)
+        raise ValueError(
+            f"lpips is {str(lpips)!r}, but must be {', '.join(map(repr, LPIPS_CHOICES))} or a folder that exists."
+            + (f" Did you mean {near!r}?" if near else "")
+        )
+    if rfid_weights is not None and not rfid:
+        raise ValueError("rfid_weights is given, but rfid is False; leave one of them out.")
+    if rfid_weights is not None and not resolve_path(rfid_weights).exists():
+        raise FileNotFoundError(f"rfid_weights is {str(rfid_weights)!r}, but there is no such file.")
 
 
 def _image_metrics(
@@ -398,22 +426,29 @@ def evaluate_run(
     """
     run.check_finished()
     tokenizer = VisualTokenizer.load(run.path)
+    images, own_folder = images_of_run(run, dataset, data_root, split)
+    record = evaluate(tokenizer, images.pop("name"), **images, **options)
+    record = dataclasses.replace(record, provenance=record.provenance | {"seed": run.config.seed})
+    return record, own_folder
+
+
+def images_of_run(
+    run: Run, dataset: str | None = None, data_root: str | Path | None = None, split: str = "test"
+) -> tuple[dict[str, Any], bool]:
+    """Return which images `evaluate_run` measures a run on, as arguments of `open_dataset`, and its second result."""
     config = run.config
     of_dataset = dataset in (None, config.dataset)
     here = config if data_root is None else dataclasses.replace(config, data_root=str(data_root))
     own = of_dataset and _are_own_images(run, here)
-    record = evaluate(
-        tokenizer,
-        config.dataset if dataset is None else dataset,
-        data_root=here.data_root if of_dataset else data_root,
-        split=split,
-        crop=config.crop if own and split == "train" else None,
-        test_fraction=config.test_fraction if own else None,
-        on_bad_image=config.on_bad_image,
-        **options,
-    )
-    record = dataclasses.replace(record, provenance=record.provenance | {"seed": config.seed})
-    return record, own or not of_dataset
+    images = {
+        "name": config.dataset if dataset is None else dataset,
+        "split": split,
+        "data_root": here.data_root if of_dataset else data_root,
+        "crop": config.crop if own and split == "train" else None,
+        "test_fraction": config.test_fraction if own else None,
+        "on_bad_image": config.on_bad_image,
+    }
+    return images, own or not of_dataset
 
 
 def _are_own_images(run: Run, here: TrainConfig) -> bool:
@@ -425,9 +460,9 @@ def _are_own_images(run: Run, here: TrainConfig) -> bool:
     same = same_images(data, here)
     if in_place and not same:
         warnings.warn(
-            f"The images of {here.dataset!r} are others than those that {run.path} was trained on, so that some of those it is "
-            "tested on may have been trained on; the record goes to a file of its own.",
-            stacklevel=3,
+            f"The images of {called(here.dataset)} are others than those that {run.path} was trained on, so that some of "
+            "those it is tested on may have been trained on; the record goes to a file of its own.",
+            stacklevel=1,  # once, whoever asks
         )
     return same
 

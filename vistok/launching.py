@@ -45,15 +45,17 @@ class LaunchedTrainer(Trainer):
         Raises:
             ValueError: there are fewer GPUs, or the batch cannot be shared evenly; or as of `Trainer`.
         """
-        checked("num_processes", int, num_processes)
-        num_gpus = torch.cuda.device_count()
+        self.num_processes = num_processes
+        super().__init__(run, progress=progress)
+        self._result_step = self.step
+        self._asked = False
+
+    def _set_up(self) -> None:
+        num_processes, num_gpus = checked("num_processes", int, self.num_processes), torch.cuda.device_count()
         if num_processes < 1 or (num_gpus and num_processes > num_gpus):
             most = f"at most {num_gpus}, one for each GPU" if num_gpus else "at least 1"
             raise ValueError(f"num_processes is {num_processes}, but must be {most}.")
-        super().__init__(run, progress=progress)
-        self.num_processes = num_processes
-        self._result_step = self.step
-        self._asked = False
+        super()._set_up()
         check_batch_size(self.dataset, self.config.batch_size, num_processes * self.config.accumulate)
 
     @property

@@ -17,8 +17,23 @@ from typing import Any
 import nbformat
 import papermill
 
-from vistok.config import TrainConfig, as_given, in_repository, nearest, repository_root, runs_root
+from vistok.config import (
+    TrainConfig,
+    as_given,
+    in_repository,
+    misspelt,
+    nearest,
+    read_table,
+    repository_root,
+    runs_root,
+    slips_between,
+)
+from vistok.data import DATASETS, with_batch_that_fits
+from vistok.devices import usable_device
+from vistok.files import say, shown
+from vistok.plane import METHODS
 from vistok.progress import MARK
+from vistok.sentences import answer_in_sentences
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
 # What each parameter of a notebook may be; one whose default is None may be None too.
@@ -29,7 +44,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
     "device": str | None,
     "evaluation": dict[str, Any],
     "figure_data_root": str | None,
-    "figure_dataset": str,
+    "figure_dataset": str | None,
     "figure_index": int,
     "image": int,
     "lpips": str,
@@ -58,7 +73,22 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
     "zoom": list[float],
 }
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# What parameters may be beyond their types; other values are for those to check whose arguments they are.
+CHOICES: dict[str, Iterable[str]] = {
+    "dataset": DATASETS,
+    "figure_dataset": DATASETS,
+    "method": METHODS,
+    "show_dataset": DATASETS,
+    "split": ("train", "val", "test"),
+}
+AT_LEAST = {
+    **dict.fromkeys(
+        ("batch_size", "image_size", "max_images", "num_processes", "num_steps", "num_tokens", "num_turns"), 1
+    ),
+    **dict.fromkeys(("figure_index", "image", "num_workers", "other_image", "seed", "seeds", "show_seeds"), 0),
+}
 NOT_LITERAL = object()  # a default that is computed, as people write one into the cell
+SAME = 2 / 3  # of the names that two cells of parameters have together: then one is the other, edited
 
 
 def notebook_path(name: str) -> Path:
@@ -177,6 +207,8 @@ def check_names(names: Iterable[str], known: Iterable[str], what: str) -> None:
 def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) -> TrainConfig:
     """Return the configuration that a notebook's parameters describe; None there means "as the row and scale say".
 
+    A batch that is the scale's and not asked for is as large as a small folder allows, which is said in a line.
+
     Args:
         namespace: the notebook's `globals()`, with `row`, `scale` and any of `SETTINGS`.
         model: `config_settings()` of the tokenizer to fine-tune, which then are the configuration's; None: as the row says.
@@ -194,28 +226,120 @@ def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) 
                     f"{name} is {settings[name]!r}, but the tokenizer to fine-tune has {model[name]!r}: leave it out."
                 )
         settings = model | settings
-    return TrainConfig.from_row(namespace["row"], namespace["scale"], **settings)
+    config = TrainConfig.from_row(namespace["row"], namespace["scale"], **settings)
+    if "batch_size" in settings:
+        return config
+    fits = with_batch_that_fits(config, namespace.get("num_processes", 1))
+    if fits.batch_size != config.batch_size:
+        say(
+            f"batch_size is {fits.batch_size}, not {config.batch_size} as at this scale: there are no more training images."
+        )
+    return fits
 
 
 def check_parameters(namespace: dict[str, Any]) -> None:
-    """Refuse parameters that a notebook does not have or that are of another type; others are read as `as_given` has it.
+    """Refuse parameters that a notebook does not have, or of another type or value; others are read as `as_given` has it.
+
+    From here on the notebook shows of whatever the package refuses the sentence alone (`vistok.sentences`).
 
     Args:
         namespace: the notebook's `globals()`, in which a parameter that was given as a text, say, gets its value.
 
     Raises:
-        ValueError: papermill injected a parameter that the notebook does not have; the sentence names the nearest one.
+        ValueError: the notebook has no parameter that papermill injected or a person wrote, or a value cannot be; the sentence
+            names the nearest one.
         TypeError: a value is of another type than its parameter.
     """
+    answer_in_sentences()
     cells = [cell for cell in namespace.get("In", []) if cell]
     source = _parameters_cell(cells)
     for cell in cells:
         if _is_injected(cell) and source:
             injected = [name for name in _assigned(cell) if not name.startswith("PAPERMILL_")]  # its --inject-paths
             check_names(injected, _assigned(source), what="This notebook")
+    _check_written(source, cells)
     for name, annotation in _parameter_types(source).items():
         if name in namespace:
             namespace[name] = _read_parameter(name, annotation, namespace[name])
+            _check_value(name, namespace[name])
+    _check_table(namespace)
+
+
+def _check_written(source: str, cells: list[str]) -> None:
+    """Raise ValueError for a misspelt parameter that a person wrote into the cell of parameters, or below it."""
+    assigned, known = set(_assigned(source)), _own_names(source)
+    read = {node.id for node in _nodes(source) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    for name in _assigned(source):
+        if name not in known | read and not name.startswith("_"):
+            own = "" if misspelt(name, known) else " A variable of your own belongs into another cell."
+            raise ValueError(f"This notebook has no parameter {name!r}; {nearest(name, known)}{own}")
+    for cell in _cells_below(source, cells):
+        for name in _assigned(cell):
+            if name not in assigned and (meant := _slip_of(name, assigned)):
+                raise ValueError(f"This notebook has no parameter {name!r}; did you mean {meant!r}?")
+
+
+def _own_names(source: str) -> set[str]:
+    """Return the parameters of the notebook whose cell of parameters this is: of ours, what its file has.
+
+    A notebook is copied and renamed, so it is known by its names. One that is not ours has what its cell assigns; but beside an
+    installed package, which brings no notebooks, ours are not known: there no slip of a name of ours is a parameter.
+    """
+    names = set(_assigned(source))
+    notebooks = (repository_root() / "notebooks").glob("*.ipynb") if in_repository() else []
+    ours = [set(parameter_names(path)) for path in sorted(notebooks)]
+    best = max(ours, key=lambda own: _overlap(own, names), default=set())
+    if _overlap(best, names) >= SAME:
+        return best
+    if len(names & TYPES.keys()) < len(names) / 2:
+        return names
+    return {name for name in names if name in TYPES or not _slip_of(name, TYPES)}
+
+
+def _slip_of(name: str, known: Iterable[str]) -> str | None:
+    """Return the parameter that a variable's name is surely a slip of: people also have variables of their own."""
+    near = misspelt(name, known)
+    return near if near and len(name) > 3 and slips_between(name, near) <= 1 + len(name) // 8 else None
+
+
+def _overlap(some: set[str], others: set[str]) -> float:
+    return len(some & others) / max(1, len(some | others))
+
+
+def _cells_below(source: str, cells: list[str]) -> list[str]:
+    """Return the cells that were run between the cell of parameters and the one that checks them."""
+    if source not in cells:
+        return []
+    below = cells[len(cells) - cells[::-1].index(source) :]  # after its last run
+    checks = [place for place, cell in enumerate(below) if "check_parameters" in cell or "config_from" in cell]
+    return [cell for cell in below[: min(checks, default=len(below))] if not _is_injected(cell)]
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raise ValueError for a value that the parameter of this name can never have; None is left to its type."""
+    if value is None:
+        return
+    if name == "device":
+        usable_device(value)
+    if name in CHOICES and value not in CHOICES[name]:
+        raise ValueError(f"{name} is {shown(value)}; {nearest(value, CHOICES[name])}")
+    if name in AT_LEAST:
+        for one in value if isinstance(value, list) else [value]:
+            if one < AT_LEAST[name]:
+                raise ValueError(f"{name} is {shown(value)}, but must be at least {AT_LEAST[name]}.")
+
+
+def _check_table(namespace: dict[str, Any]) -> None:
+    """Raise ValueError where there is no such table, or it has no such scale or row; these parameters name parts of one."""
+    name = namespace.get("table")
+    if not isinstance(name, str):
+        return
+    table = read_table(name)
+    for parameter in ("scale", "show_scale"):
+        if namespace.get(parameter) is not None and namespace[parameter] not in table["scales"]:
+            raise ValueError(
+                f"{parameter} is {shown(namespace[parameter])}; {nearest(namespace[parameter], table['scales'])}"
+            )
 
 
 def _parameters_cell(cells: list[str]) -> str:
@@ -228,7 +352,10 @@ def _parameters_cell(cells: list[str]) -> str:
     before = cells[: injected[0]] if injected else cells
     others = before or [cell for cell in cells if not _is_injected(cell) and _assigned(cell).keys() & TYPES.keys()]
     # The last of the best: of a cell that was edited and run again, what it says now.
-    return max(reversed(others), key=lambda cell: len(_assigned(cell).keys() & TYPES.keys()), default="")
+    best = max(reversed(others), key=lambda cell: len(_assigned(cell).keys() & TYPES.keys()), default="")
+    names = set(_assigned(best))
+    later = [cell for cell in cells if not _is_injected(cell) and _overlap(set(_assigned(cell)), names) >= SAME]
+    return later[-1] if names and later else best
 
 
 def _is_injected(cell: str) -> bool:
@@ -302,6 +429,14 @@ def _last_states(text: str) -> str:
         return "\n".join(lines)
     kept = [line for number, line in enumerate(lines) if number not in bars[:-1] and line.strip()]
     return "\n".join(kept) + "\n"
+
+
+def _nodes(source: str) -> list[ast.AST]:
+    """Return everything that a cell says; of one that is no Python (a magic), nothing."""
+    try:
+        return list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return []
 
 
 def _assigned(source: str) -> dict[str, Any]:

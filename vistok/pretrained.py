@@ -45,7 +45,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from vistok.config import PACKAGE, nearest, resolve_path
+from vistok.config import PACKAGE, misspelt, nearest, resolve_path
 from vistok.devices import usable_device
 from vistok.files import say, shown
 from vistok.quantizers import QUANTIZERS
@@ -240,13 +240,9 @@ def load_pretrained(
             must be said.
     """
     device, dtype = usable_device(device), floating_dtype(dtype)
-    path = official_file(str(path)) if str(path) in reference_checkpoints() else resolve_path(path)
     if format is not None and format not in FORMATS:
         raise ValueError(f"There is no checkpoint format {format!r}; {nearest(format, FORMATS)}")
-    if not path.exists():
-        found = [known for name, known in reference_checkpoints().items() if official_file(name) == path]
-        where = f" It is to be had from {found[0]['address']}." if found else ""
-        raise FileNotFoundError(f"There is no checkpoint {path}.{where}")
+    path = checkpoint_path(path)
     if path.is_dir() or (path.name == "model.safetensors" and (path.parent / "config.json").is_file()):
         if any(given is not None for given in (format, weights, l2_norm, quantizer, levels)):
             raise ValueError(
@@ -296,6 +292,23 @@ def reference_checkpoints() -> dict[str, dict[str, Any]]:
     Every number is beside the project that reported it and the convention it used; see `pretrained.toml`.
     """
     return tomllib.loads((PACKAGE / "pretrained.toml").read_text(encoding="utf-8"))
+
+
+def checkpoint_path(given: str | Path) -> Path:
+    """Return where a checkpoint lies that is given by its place or, an official one, by its name.
+
+    Raises:
+        FileNotFoundError: there is nothing; of an official one the sentence says where it is to be had.
+    """
+    official = reference_checkpoints()
+    path = official_file(str(given)) if str(given) in official else resolve_path(given)
+    if not path.exists():
+        found = [known for name, known in official.items() if official_file(name) == path]
+        where = f" It is to be had from {found[0]['address']}." if found else ""
+        meant = misspelt(given, official)
+        where += f" Did you mean {meant!r}?" if meant and not found else ""
+        raise FileNotFoundError(f"There is no checkpoint {path}.{where}")
+    return path
 
 
 def official_file(name: str) -> Path:

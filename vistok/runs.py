@@ -180,6 +180,16 @@ class Run:
                 "there; or give another run_dir, or set VISTOK_RUNS."
             ) from error
 
+    @contextlib.contextmanager
+    def leaving_nothing(self) -> Iterator[None]:
+        """Leave no empty folder behind where the training of a new run is refused."""
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(OSError):  # there is something in it: it stays
+                self.path.rmdir()
+            raise
+
     def begin(self) -> None:
         """Make the folder of checkpoints, and clear away what writers that were killed have left behind."""
         self.checkpoints.folder.mkdir(exist_ok=True)

@@ -35,7 +35,7 @@ from vistok.config import (
     runs_root,
     settings_as_given,
 )
-from vistok.data import DATASETS, find_run_dir
+from vistok.data import DATASETS, find_run_dir, with_batch_that_fits
 from vistok.files import replace_file, say
 from vistok.notebooks import execute, notebook_path, read_parameters
 from vistok.progress import KernelBars
@@ -67,6 +67,9 @@ USUAL_COLUMNS = ("usage_queue", "psnr", "ssim", "rfid")
 # What is asked for beside the overrides of a plan.
 OWN_ARGUMENTS = {name: name for name in ("table", "rows", "scale", "seeds", "dataset", "data_root", "evaluation")}
 OWN_ARGUMENTS |= {"row": "rows"}
+
+# Datasets whose pictures the figures of a row show. Records are committed, and pictures of the others may not be.
+OWN_PICTURES = ("photos", "folder")
 
 METRIC_FORMS = {
     "psnr": "{:.2f} dB",
@@ -263,12 +266,15 @@ def plan(
         for seed in [None] if seeds is None else dict.fromkeys(seeds):
             settings = overrides | ({} if seed is None else {"seed": seed})
             config = TrainConfig.from_row(f"{table}/{name}", scale, **settings)
+            if "batch_size" not in settings:  # as 02_train does
+                config = with_batch_that_fits(config)
             if config.dataset not in DATASETS:
                 raise ValueError(f"There is no dataset {config.dataset!r}; {nearest(config.dataset, DATASETS)}")
             with torch.device("meta"):  # shapes only
                 quantizer = VisualTokenizer.from_config(config).quantizer
-            train_parameters = {"row": f"{table}/{name}", "scale": scale} | settings
-            planned.append(PlannedRun(known.rows[name], config, quantizer, train_parameters, dict(evaluation)))
+            figures = {} if config.dataset in OWN_PICTURES else {"figure_dataset": "photos"}
+            train_parameters = {"row": f"{table}/{name}", "scale": scale} | settings | figures
+            planned.append(PlannedRun(known.rows[name], config, quantizer, train_parameters, figures | evaluation))
     return planned
 
 

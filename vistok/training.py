@@ -33,7 +33,7 @@ from tqdm import tqdm
 from vistok.adversary import Adversary
 from vistok.checkpoints import step_of
 from vistok.config import TrainConfig, resolve_path, settings_as_given
-from vistok.data import check_batch_size, open_dataset, to_float, train_batches
+from vistok.data import called, check_batch_size, open_dataset, to_float, train_batches, with_batch_that_fits
 from vistok.devices import check_default_dtype, deterministic, get_rng_state, set_rng_state, undisturbed
 from vistok.files import say, strict_json
 from vistok.metrics import CodebookUsage
@@ -91,8 +91,13 @@ class Trainer:
             ValueError: data and configuration do not fit; a setting would have no effect; the checkpoint is of another
                 architecture. Before any training.
         """
-        check_default_dtype()
         self.run, self.config, self.progress = run, run.config, progress
+        with run.leaving_nothing():
+            self._set_up()
+
+    def _set_up(self) -> None:
+        """Do all that can be refused, before anything is written."""
+        check_default_dtype()
         self.dataset = open_dataset(
             self.config.dataset,
             "train",
@@ -102,7 +107,7 @@ class Trainer:
             test_fraction=self.config.test_fraction,
             on_bad_image=self.config.on_bad_image,
         )
-        self.accelerator = make_accelerator(log_with=self.config.log_with, project_dir=str(run.path))
+        self.accelerator = make_accelerator(log_with=self.config.log_with, project_dir=str(self.run.path))
         if self.config.log_with and not self.accelerator.log_with:  # Accelerate only drops it
             raise ValueError(
                 f"log_with is {self.config.log_with!r}, but that package is not installed: pip install "
@@ -114,7 +119,7 @@ class Trainer:
 
         set_seed(self.config.seed)
         self.tokenizer = VisualTokenizer.from_config(self.config)
-        if self.config.init_from is not None and not run.checkpoints.files():
+        if self.config.init_from is not None and not self.run.checkpoints.files():
             start = load_pretrained(self.config.init_from)
             self.tokenizer.load_weights(start.state_dict(), source=self.config.init_from)
         self.objective = Objective(self.config, self.tokenizer, self.device, self.dtype)
@@ -149,7 +154,7 @@ class Trainer:
             warnings.warn(
                 f"accumulate is {self.config.accumulate}: {', '.join(seen)} will see {size} images at a time, not the batch "
                 f"of {self.config.batch_size}, which changes what is trained. The rest is as of the whole batch.",
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def _seen_by_part(self) -> list[str]:
@@ -465,7 +470,7 @@ class Trainer:
                 "" if changed[0] == "fingerprint" else "their names and sizes are the same, but not what is in them; "
             )
             raise ValueError(
-                f"The images of {self.config.dataset!r} are others than those this run was trained on so far "
+                f"The images of {called(self.config.dataset)} are others than those this run was trained on so far "
                 f"({renamed}{data['num_images']:,} then, {len(images):,} now; {changed[0]} {data[changed[0]]}, now "
                 f"{getattr(images, changed[0])}). Restore them, or begin another run; with init_from it starts from this one's "
                 "weights."
@@ -706,6 +711,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in overrides.keys() & {"row", "scale"}:
                 raise ValueError(f"{name} is given with -p, but is an argument of its own: --{name} {overrides[name]}.")
             config = TrainConfig.from_row(given.row, "quick" if given.scale is None else given.scale, **overrides)
+            if "batch_size" not in overrides:
+                config = with_batch_that_fits(config, process_state().num_processes)
         else:
             if given.scale is not None:
                 raise ValueError(f"scale is {given.scale!r}, but only a row has scales; leave it out, or give --row.")

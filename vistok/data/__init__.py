@@ -5,20 +5,23 @@ for batch in train_batches(dataset, 64, seed=0, steps=100):   # uint8 [64, 3, 64
     images = to_float(batch)                                  # float32 in [-1, 1]
 """
 
-from vistok.data.datasets import ImageDataset
+from vistok.data.datasets import ImageDataset, called
 from vistok.data.identity import find_run_dir, same_images
-from vistok.data.registry import DATASETS, open_dataset
+from vistok.data.registry import DATASETS, open_dataset, open_figures, with_batch_that_fits
 from vistok.data.sampling import check_batch_size, eval_batches, share, to_float, train_batches
 
 __all__ = [
     "DATASETS",
     "ImageDataset",
+    "called",
     "check_batch_size",
     "eval_batches",
     "find_run_dir",
     "open_dataset",
+    "open_figures",
     "same_images",
     "share",
     "to_float",
     "train_batches",
+    "with_batch_that_fits",
 ]

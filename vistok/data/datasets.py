@@ -19,6 +19,11 @@ from vistok.files import readable
 FLIP_DRAW, TOP_DRAW, LEFT_DRAW, SIDE_DRAW = range(4)  # what each of a sample's random numbers decides
 
 
+def called(name: str) -> str:
+    """Return what sentences call a dataset."""
+    return "your folder" if name == "folder" else name
+
+
 class ImageDataset(abc.ABC):
     """Numbered images of one split at one size.
 
@@ -122,7 +127,9 @@ class CachedImages(ImageDataset):
     ) -> None:
         """Open the dataset, building its pixel cache where there is none that fits."""
         super().__init__(name, split, image_size, crop, square, files)
-        self._largest: dict[int, int] = {}  # of images that come out dark or white, while the cache is built
+        # While the cache is built: of images that come out dark or white, and of those that are enlarged.
+        self._largest: dict[int, int] = {}
+        self._smaller: dict[int, tuple[int, int]] = {}
         self.preprocessing = square.description + (
             "" if crop is None else f", random crops of {image_size}x{image_size}"
         )
@@ -143,17 +150,26 @@ class CachedImages(ImageDataset):
         self._leave_out(self._cache.unreadable, on_bad_image)
 
     def _note(self) -> str:
-        if not self._largest:
-            return ""
-        index, largest = min(self._largest.items())
-        return (
-            f"{len(self._largest):,} of {len(self._all_files):,} {_of_unusual_range(self._all_files, index, largest)}"
-        )
+        """Return what is to be said of the images, as sentences."""
+        files, notes = self._all_files, []
+        if self._largest:
+            index, largest = min(self._largest.items())
+            notes.append(f"{len(self._largest):,} of {len(files):,} {_of_unusual_range(files, index, largest)}")
+        if self._smaller:
+            (width, height), index = min((size, index) for index, size in self._smaller.items())
+            notes.append(
+                f"{len(self._smaller):,} of {len(files):,} images of {readable(str(files.location))} are smaller than "
+                f"image_size {self.image_size} and are enlarged, which adds no detail: {readable(files.names[index])}, for "
+                f"instance, has {width}x{height} pixels."
+            )
+        return " ".join(notes)
 
     def _render(self, index: int) -> np.ndarray:
         image = self._all_files.image(index)
         if LARGEST in image.info:
             self._largest[index] = image.info[LARGEST]
+        if isinstance(self._square, CenterSquare) and min(image.size) < self.image_size:
+            self._smaller[index] = image.size
         try:
             return self._square.render(index, image)
         except ValueError as error:
@@ -173,6 +189,19 @@ class CachedImages(ImageDataset):
         for crop, row, top, left in zip(crops, rows, tops, lefts, strict=True):
             crop[:] = pixels[row, top : top + size, left : left + size]
         return crops
+
+
+class UncachedImages(ImageDataset):
+    """Images that are decoded at each call: a few for a figure, where a cache of all of them would take minutes."""
+
+    def __init__(self, name: str, split: str, image_size: int, square: Square, files: ImageFiles) -> None:
+        """Open the dataset; no image is decoded."""
+        super().__init__(name, split, image_size, None, square, files)
+        self.preprocessing = square.description
+        self._leave_out([], "raise")
+
+    def _crops(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        return np.stack([self._square.render(int(index), self._files.image(int(index))) for index in indices])
 
 
 class AdmImages(ImageDataset):

@@ -1,15 +1,17 @@
 """The datasets by name, and the one way to open them."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
-from vistok.config import PACKAGE, nearest, resolve_path
+from vistok.config import PACKAGE, TrainConfig, nearest, resolve_path
 from vistok.data.celeba import HELP as CELEBA_HELP
 from vistok.data.celeba import celeba
-from vistok.data.datasets import AdmImages, CachedImages, ImageDataset
+from vistok.data.datasets import AdmImages, CachedImages, ImageDataset, UncachedImages, called
 from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
 from vistok.data.photos import photos
-from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare
+from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, Square
 
 # Name -> how to get it, the beginning of a sentence that a folder's path ends; None: nothing to get.
 DATASETS: dict[str, str | None] = {
@@ -23,6 +25,7 @@ DATASETS: dict[str, str | None] = {
     "folder": "Put images, in subfolders or not, or .tar or .parquet shards of them, into",
 }
 _CROPS = ("cached", "adm")
+_ONE_CROP = {"photos": PhotoSquare, "celeba": CelebASquare}  # datasets of which no crop is drawn at random
 
 
 def open_dataset(
@@ -57,16 +60,60 @@ def open_dataset(
     """
     _check(name, image_size, crop, test_fraction, on_bad_image)
     files = open_files(name, split, data_root, test_fraction)
-    if name == "photos":
-        return CachedImages(name, split, image_size, None, PhotoSquare(image_size), files, on_bad_image)
-    if name == "celeba":
-        return CachedImages(name, split, image_size, None, CelebASquare(image_size), files, on_bad_image)
-    if split != "train":
-        return CachedImages(name, split, image_size, None, CenterSquare(image_size), files, on_bad_image)
+    if split != "train" or name in _ONE_CROP:
+        return CachedImages(name, split, image_size, None, _square(name, image_size), files, on_bad_image)
     if crop == "adm":
         return AdmImages(name, split, image_size, files, on_bad_image)
     square = CenterSquare(round(CROP_MARGIN * image_size))
     return CachedImages(name, split, image_size, "cached", square, files, on_bad_image)
+
+
+def open_figures(
+    dataset: str | None, data_root: str | Path | None, image_size: int, *, usual: dict[str, Any]
+) -> ImageDataset:
+    """Open the images of a notebook's figures, centre crops; no cache is built for the few that are shown.
+
+    Args:
+        dataset: whose test split the figures show; None: they show the images of `usual`.
+        data_root: its folder; None: that of `usual`, or `data/<dataset>`.
+        image_size: pixels, height and width.
+        usual: what is trained on or measured, as arguments of `open_dataset`: `name`, and any of `split` ("test"),
+            `data_root`, `test_fraction` and `on_bad_image`.
+
+    Raises:
+        ValueError: as `open_dataset` says.
+    """
+    chosen = dict(usual) if dataset is None else {"name": dataset}
+    chosen |= {} if data_root is None else {"data_root": data_root}
+    name, split, bad = chosen["name"], chosen.get("split", "test"), chosen.get("on_bad_image", "raise")
+    if bad == "skip":  # only a cache knows which files can be decoded
+        return open_dataset(**{"split": split} | chosen, image_size=image_size)
+    fraction = chosen.get("test_fraction")
+    _check(name, image_size, None, fraction, bad)
+    files = open_files(name, split, chosen.get("data_root"), fraction)
+    return UncachedImages(name, split, image_size, _square(name, image_size), files)
+
+
+def with_batch_that_fits(config: TrainConfig, num_processes: int = 1) -> TrainConfig:
+    """Return a configuration whose batch is not larger than a folder of one's own: as many images as can be shared evenly.
+
+    For a batch size that nobody asked for, but a scale has. Where not even one image each can be shared, the configuration
+    is returned as it is: whoever trains says what is wrong.
+    """
+    if config.dataset != "folder":
+        return config
+    try:
+        number = len(open_files(config.dataset, "train", config.data_root, config.test_fraction))
+    except (ValueError, OSError):  # whoever needs the images says so
+        return config
+    num_parts = max(1, num_processes * config.accumulate)
+    fits = min(config.batch_size, number // num_parts * num_parts) or config.batch_size
+    return config if fits == config.batch_size else dataclasses.replace(config, batch_size=fits)
+
+
+def _square(name: str, image_size: int) -> Square:
+    """Return which part of an original the network sees, where no crop is drawn."""
+    return _ONE_CROP.get(name, CenterSquare)(image_size)
 
 
 def open_files(name: str, split: str, data_root: str | Path | None, test_fraction: float | None) -> ImageFiles:
@@ -82,11 +129,12 @@ def open_files(name: str, split: str, data_root: str | Path | None, test_fractio
             f"data_root is {root}, a file, but must be a folder; give the one that it lies in, {root.parent}."
         )
     if not root.is_dir():
-        raise ValueError(f"The folder of {name}, {root}, does not exist. {DATASETS[name]} {root}.")
+        what = "Your folder" if name == "folder" else f"The folder of {name}"
+        raise ValueError(f"{what}, {root}, does not exist. {DATASETS[name]} {root}.")
     if PACKAGE.is_relative_to(root.resolve()):
         raise ValueError(
             f"data_root is {str(data_root)!r}, the folder {root.resolve()}, which holds vistok itself: its own pictures would "
-            f"be taken for {name}. Give the folder of the images."
+            f"be taken for {'yours' if name == 'folder' else name}. Give the folder of the images."
         )
     if name == "celeba":
         _check_split(name, split, ("train", "val", "test"))
@@ -104,7 +152,7 @@ def _check(name: str, image_size: int, crop: str | None, test_fraction: float | 
         raise ValueError(f"image_size is {image_size}, but must be at least 1.")
     if crop is not None and crop not in _CROPS:
         raise ValueError(f"crop is {crop!r}; {nearest(crop, _CROPS)}")
-    if crop is not None and name in ("photos", "celeba"):
+    if crop is not None and name in _ONE_CROP:
         raise ValueError(f"crop is {crop!r}, but {name} has one crop only; leave it None.")
     if test_fraction is not None and name != "folder":
         raise ValueError(f"test_fraction is {test_fraction}, but the splits of {name} are fixed; leave it None.")
@@ -114,4 +162,4 @@ def _check(name: str, image_size: int, crop: str | None, test_fraction: float | 
 
 def _check_split(name: str, split: str, known: tuple[str, ...]) -> None:
     if split not in known:
-        raise ValueError(f"{name} has no split {split!r}; {nearest(split, known)}")
+        raise ValueError(f"{called(name)} has no split {split!r}; {nearest(split, known)}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vistok.data.datasets import FLIP_DRAW, ImageDataset
+from vistok.data.datasets import FLIP_DRAW, ImageDataset, called
 from vistok.data.draws import permutation, uniform
 
 
@@ -72,8 +72,9 @@ def check_batch_size(dataset: ImageDataset, batch_size: int, num_parts: int) -> 
         raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
     if len(dataset) < batch_size:
         raise ValueError(
-            f"The {dataset.split} split of {dataset.name} has {len(dataset)} images, fewer than one batch of "
-            f"{batch_size}; the largest batch_size is {len(dataset)}."
+            f"The {dataset.split} split of {called(dataset.name)} has {len(dataset)} "
+            f"{'image' if len(dataset) == 1 else 'images'}, fewer than one batch of {batch_size}; the largest batch_size is "
+            f"{len(dataset)}."
         )
     if batch_size % num_parts:
         nearest_size = max(1, round(batch_size / num_parts)) * num_parts
