@@ -11,6 +11,7 @@ from vistok.widgets.explorer import CodebookExplorer
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
+from vistok.widgets.try_picture import TryPicture
 from vistok.widgets.view import Refusal, open_encoded
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "RunComparison",
     "TokenEditor",
     "TrainingDashboard",
+    "TryPicture",
     "open_encoded",
 ]
