@@ -92,8 +92,8 @@ class TryPicture(TokenView):
 
     Attributes:
         active: number of the tokenizer whose tokens are shown and changed; `look_at` changes it.
-        tokenizers: of each its name, its title in captions, image size in pixels, and of an image how many tokens, bits, and bits
-            a pixel.
+        tokenizers: of each its name, its title in captions, image size in pixels, and of an image how many
+            tokens, bits, and bits a pixel.
         picture_name, picture_size: what the picture is called, and its width and height in pixels.
         preview: JPEG of the whole picture, made small.
         extent: width and height in pixels of the picture that is kept; zeros: there is none.
@@ -335,9 +335,13 @@ def _made_of_it(trial: Trial) -> str:
 
 
 def _titles(names: list[str]) -> list[str]:
-    """Return what captions call tokenizers: of runs the rows alone, where these tell them apart."""
+    """Return what captions call tokenizers: of runs the rows alone, where these tell them apart; namesakes are numbered."""
     rows = [re.sub(r"-(smoke|quick|laptop|paper)-.*-s\d+-[0-9a-f]{8}$", "", name) for name in names]
-    return [row if rows.count(row) == 1 else name for row, name in zip(rows, names, strict=True)]
+    titles = [name if len({other for other, same in zip(names, rows, strict=True) if same == row}) > 1 else row
+              for row, name in zip(rows, names, strict=True)]  # fmt: skip
+    return [
+        f"{title} {titles[:i].count(title) + 1}" if titles.count(title) > 1 else title for i, title in enumerate(titles)
+    ]
 
 
 def _short(name: str, most: int = 28) -> str:

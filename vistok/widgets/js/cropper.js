@@ -1,7 +1,8 @@
 // The whole picture with the square of it that is seen: dragged with the pointer, moved by arrow keys, sized by a slider.
 // Returns {element, preview, stop}; `preview` shows a picture before the kernel has it.
 function cropper(model, talk) {
-  const SIDE = 160, SMALLEST = 16;  // CSS pixels of the longer side; pixels of the smallest square
+  const SIDE = 160, THINNEST = 20;  // CSS pixels of the longer side, and of the shorter at least, or it could not be dragged
+  const SMALLEST = 16;  // pixels of the smallest square
   const name = node("p", { class: "caption file-name", data: { role: "name" } }), size = node("p", { class: "caption number" });
   const canvas = node("canvas", { tabindex: 0, role: "application", data: { picture: "whole" }, style: "cursor:move;touch-action:none",
     "aria-label": "the whole picture; arrow keys move the square that is seen, plus and minus size it" });
@@ -34,12 +35,12 @@ function cropper(model, talk) {
     name.textContent = name.title = file;
     size.textContent = `${count(pixels[0])} × ${count(pixels[1])} pixels`;
     if (!whole) return;
-    const times = SIDE / Math.max(whole.width, whole.height), context = paint(canvas, whole, whole.width * times, whole.height * times);
-    const [across, up] = [whole.width * times, whole.height * times], ratio = across / extent[0];
-    const [x, y, side] = crop.map((side) => side * ratio);
+    const times = SIDE / Math.max(whole.width, whole.height);
+    const [across, up] = [whole.width, whole.height].map((side) => Math.max(side * times, THINNEST)), context = paint(canvas, whole, across, up);
+    const [x, y, wide, high] = [crop[0] / extent[0] * across, crop[1] / extent[1] * up, crop[2] / extent[0] * across, crop[2] / extent[1] * up];
     context.fillStyle = "rgba(0,0,0,.5)";  // all but the square
-    context.beginPath(); context.rect(0, 0, across, up); context.rect(x, y, side, side); context.fill("evenodd");
-    outline(context, x + 1, y + 1, Math.max(side - 2, 1), Math.max(side - 2, 1));
+    context.beginPath(); context.rect(0, 0, across, up); context.rect(x, y, wide, high); context.fill("evenodd");
+    outline(context, x + 1, y + 1, Math.max(wide - 2, 1), Math.max(high - 2, 1));
     canvas.dataset.crop = crop.join(",");
   }
   const at = (event) => { const [x, y] = pointed(canvas, event), [width, height] = extent; return [x * width, y * height]; };

@@ -1,7 +1,7 @@
 // A reader's own picture: dropped, pasted, chosen as a file or taken by the camera, and made small here, so that little travels
 // to the kernel. Formats are those of the browser, which turns photographs as their camera says. Nothing leaves the machine.
 
-const MAX_MEGAPIXELS = 180;  // as the package's own decoder has it; 4 bytes a pixel while it is made small
+const MAX_MEGAPIXELS = 120;  // 4 bytes a pixel while it is made small
 const MAX_BYTES = 400e6;  // of a file
 const SENT_PIXELS = 2e6;  // 3 bytes each: a message to the kernel holds 10 MB
 
@@ -25,15 +25,38 @@ function travelling(width, height, short) {
   return [width, height].map((side) => Math.max(1, Math.round(side * times)));
 }
 
-// The pixels of something that a canvas draws, over white, made small: {width, height, data}, 3 bytes a pixel.
-function smallPixels(source, width, height) {
-  const canvas = node("canvas", { width, height }), context = canvas.getContext("2d", { willReadFrequently: true });
+// The pixels of something that a canvas draws, over white, made small: bytes of red, green and blue. It stands on its own, for it
+// runs beside the page too.
+function smallPixels(source, width, height, canvas) {
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "#fff"; context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
   context.drawImage(source, 0, 0, width, height);
   const { data } = context.getImageData(0, 0, width, height), rgb = new Uint8Array(3 * width * height);
   for (let at = 0, to = 0; at < data.length; at += 4) { rgb[to++] = data[at]; rgb[to++] = data[at + 1]; rgb[to++] = data[at + 2]; }
-  return { canvas, width, height, data: rgb };
+  return rgb;
+}
+
+// Decode a file and make it small beside the page, so that the page does not stand still.
+const SHRINKER = `${smallPixels}
+onmessage = async ({ data: { file, width, height } }) => {
+  const made = await createImageBitmap(file, { resizeWidth: width, resizeHeight: height, resizeQuality: "high" });
+  const rgb = smallPixels(made, width, height, new OffscreenCanvas(width, height));
+  postMessage(rgb, [rgb.buffer]);
+};
+onunhandledrejection = (event) => { throw event.reason; };`;
+async function shrunkBeside(file, width, height) {
+  const address = URL.createObjectURL(new Blob([SHRINKER], { type: "text/javascript" })), worker = new Worker(address);
+  try {
+    return await new Promise((done, failed) => {
+      worker.onmessage = ({ data }) => done(data);
+      worker.onerror = (event) => { event.preventDefault(); failed(event); };
+      worker.postMessage({ file, width, height });
+    });
+  } finally {
+    worker.terminate();
+    URL.revokeObjectURL(address);
+  }
 }
 
 // A file as small pixels; throws a sentence where it is no picture, or too large a one.
@@ -46,7 +69,7 @@ async function pictureOf(file, short) {
   try {
     const { width, height, image } = found, megapixels = width * height / 1e6;
     if (megapixels > MAX_MEGAPIXELS) {
-      throw `${name} has ${count(width)} × ${count(height)} pixels, but at most ${MAX_MEGAPIXELS} million are read: make it smaller first.`;
+      throw `${name} has ${count(width)} × ${count(height)} pixels, but at most ${MAX_MEGAPIXELS} million are read here: make it smaller first, or show(file) it from Python.`;
     }
     const [wide, high] = travelling(width, height, short);
     return { name, ...await shrunk(file, image, wide, high), original: [width, height] };
@@ -55,17 +78,18 @@ async function pictureOf(file, short) {
   }
 }
 
-// Decoded and made small beside the page where the browser can, so that the page does not stand still; drawings on the page.
+// Made small beside the page where the browser can; drawings, and what it cannot, on the page. A canvas of it, and its bytes.
 async function shrunk(file, image, width, height) {
-  if (file.type !== "image/svg+xml") {
-    try {
-      const made = await createImageBitmap(file, { resizeWidth: width, resizeHeight: height, resizeQuality: "high" });
-      const small = smallPixels(made, width, height);
-      made.close();
-      return small;
-    } catch { /* a browser without these options draws the picture itself */ }
+  const canvas = node("canvas", { width, height });
+  try {
+    if (file.type === "image/svg+xml") throw "decoded on pages only";
+    const data = await shrunkBeside(file, width, height), context = canvas.getContext("2d"), made = context.createImageData(width, height);
+    for (let at = 0, from = 0; at < made.data.length; at += 4) { made.data.set([data[from++], data[from++], data[from++], 255], at); }
+    context.putImageData(made, 0, 0);
+    return { canvas, width, height, data };
+  } catch {
+    return { canvas, width, height, data: smallPixels(image, width, height, canvas) };
   }
-  return smallPixels(image, width, height);
 }
 
 // The first picture among what was dropped or pasted: a file; a sentence is thrown where there is none.
