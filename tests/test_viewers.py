@@ -239,7 +239,7 @@ def test_the_change_in_words_is_right(editor: TokenEditor) -> None:
     editor.replace((int(editor.tokens[14, 14]) + 9) % 512)
     difference = editor.difference.amax(0).numpy()
     changed = difference > 1
-    tokens = int((editor.tokens != editor._encoder_state.mine[0][0].numpy()).sum())
+    tokens = int((editor.tokens != editor._edits.first.mine[0][0].numpy()).sum())
     assert f"{tokens} tokens are not as encoded." in editor.change
     assert (
         f"{changed.sum():,} of 4,096 pixels changed by more than 1/255, at most by {difference.max()}/255."

@@ -496,7 +496,7 @@ def test_small_pictures_are_painted_when_there_are_new_ones(show: Callable[..., 
     page, canvas = editor(show)
     difference = page.locator("canvas[data-picture=difference]")
     before, painted = pixel(difference, 9, 9), difference.get_attribute("data-painted")
-    page.evaluate("window.lag = 2500")
+    page.evaluate("window.lag = 2500")  # longer than moving the pointer takes on a busy machine
     change(page, change="2 tokens are not as encoded.", decoded_png=image_png(flat(250, 250, 250)))
     canvas.hover(position={"x": 2.5 * TOKEN, "y": 2.5 * TOKEN})  # it alone is drawn anew
     assert (pixel(difference, 9, 9), difference.get_attribute("data-painted")) == (before, painted)

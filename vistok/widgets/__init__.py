@@ -13,6 +13,7 @@ from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
 from vistok.widgets.space import CodebookSpace
+from vistok.widgets.try_picture import TryPicture
 from vistok.widgets.view import Refusal, open_encoded
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "RunCurves",
     "TokenEditor",
     "TrainingDashboard",
+    "TryPicture",
     "open_encoded",
     "show_maps",
 ]

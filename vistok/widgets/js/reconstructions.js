@@ -25,7 +25,7 @@ function render({ model, el }) {
   const more = node("p", { class: "caption", data: { role: "more" } });
   box.append(
     node("div", { class: "bar" }, heading, node("label", {}, "lens ", zoom)),
-    node("div", { class: "row" }, ...kinds.map((kind, i) => node("div", { class: "column" },
+    node("div", { class: "pictures" }, ...kinds.map((kind, i) => node("div", { class: "column" },
       node("p", { class: "caption" }, kind), wholes[i], details[i]))),
     place, errorBar(scale),
     node("div", { class: "bar", style: "margin-top:6px" }, node("label", {}, "images ", order)), strip, more);

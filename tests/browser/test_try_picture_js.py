@@ -1,0 +1,400 @@
+"""The script of `TryPicture` in a browser, beside a model without a kernel: what is taken, asked for, shown and said."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from browser import fake_model
+from browser.fake_model import change, open_page
+from PIL import Image
+
+from vistok.tokenizer import VisualTokenizer
+from vistok.widgets.editor import TokenEditor
+from vistok.widgets.pictures import MAX_PIXELS
+from vistok.widgets.try_picture import TryPicture
+
+# What the page sends, its bytes as their number and their mean.
+SPY = """() => { window.sent = []; window.model.send = (content, callbacks, buffers) => { const data = [...buffers ?? []][0];
+    const bytes = data ? new Uint8Array(data) : null;
+    window.sent.push(bytes ? { ...content, bytes: bytes.length, pixel: [...bytes.slice(-3)] } : content); }; }"""
+GIVE = """(box, [how, name, type, content]) => {
+    const transfer = new DataTransfer();
+    if (type === 'text/plain' && !name) transfer.setData(type, atob(content));
+    else transfer.items.add(new File([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], name, { type }));
+    const event = how === 'paste' ? new ClipboardEvent(how, { clipboardData: transfer, bubbles: true, cancelable: true })
+        : new DragEvent(how, { dataTransfer: transfer, bubbles: true, cancelable: true });
+    return !box.dispatchEvent(event); }"""
+
+
+@pytest.fixture(scope="module")
+def tried() -> TryPicture:
+    """Two tokenizers of different image sizes, and a wide picture."""
+    torch.manual_seed(0)
+    options = {"quantizer_options": {"codebook_size": 512, "codebook_dim": 4}, "network_options": {"hidden_dim": 16}}
+    both = [VisualTokenizer(image_size=size, **options).eval() for size in (32, 64)]
+    return TryPicture(*both, picture=Image.effect_noise((120, 60), 90))
+
+
+@pytest.fixture
+def show(browser: Any, tried: TryPicture) -> Iterator[Callable[..., Any]]:
+    pages = []
+
+    def open_widget(*, width: int = 825, **state: Any) -> Any:
+        page = open_page(browser, width, 1000)
+        fake_model.show(page, tried, **state)
+        page.evaluate(SPY)
+        if tried.extent[0] and "extent" not in state:
+            page.wait_for_selector("canvas[data-card][data-painted]")
+            page.wait_for_selector("canvas[data-crop]")
+        pages.append(page)
+        return page
+
+    yield open_widget
+    for page in pages:
+        page.evaluate("hide()")
+        assert page.evaluate("listeners()") == 0
+        assert page.errors == []
+        page.close()
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def give(page: Any, how: str, name: str, kind: str, content: str) -> bool:
+    """Drop or paste something; returns whether the view took the event from the browser."""
+    return page.locator(".try-picture").evaluate(GIVE, [how, name, kind, content])
+
+
+def sent(page: Any) -> list[dict[str, Any]]:
+    return page.evaluate("window.sent")
+
+
+def taken(page: Any) -> dict[str, Any]:
+    page.wait_for_function("window.sent.some(one => one.do === 'take')")
+    return next(one for one in sent(page) if one["do"] == "take")
+
+
+def said(page: Any) -> str:
+    page.wait_for_function("document.querySelector('.message').textContent")
+    return page.locator(".message").inner_text()
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_picture_is_made_small_and_sent_and_the_reader_told_to_wait(show: Callable[..., Any], how: str) -> None:
+    page = show()
+    assert give(page, how, "holiday.png", "image/png", encoded(Image.new("RGB", (1600, 1200), (9, 200, 30)), "PNG"))
+    asked = taken(page)
+    assert asked["name"] == "holiday.png" and asked["size"] == [1600, 1200]
+    assert asked["height"] == page.evaluate("model.get('short')") and asked["width"] == round(asked["height"] * 4 / 3)
+    assert asked["bytes"] == 3 * asked["width"] * asked["height"] and asked["pixel"] == [9, 200, 30]
+    busy = page.locator("[data-role=busy]")
+    assert busy.inner_text() == "waiting for the kernel …"  # at once
+    assert page.locator("[data-role=name]").inner_text() == "holiday.png"  # it is seen before the kernel has it
+    assert page.locator("canvas[data-picture=whole]").get_attribute("data-crop") == "43,0,256"
+    change(page, answered=1)
+    assert busy.inner_text() == ""
+
+
+def test_a_file_is_chosen(show: Callable[..., Any]) -> None:
+    page = show()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="choose a picture").click()
+    content = base64.b64decode(encoded(Image.new("L", (30, 20), 77), "JPEG", quality=95))
+    chooser.value.set_files({"name": "grey.jpg", "mimeType": "image/jpeg", "buffer": content})
+    asked = taken(page)
+    assert (asked["width"], asked["height"], asked["pixel"]) == (30, 20, [77, 77, 77])
+
+
+def turned() -> str:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    return encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)
+
+
+DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><rect width="9" height="9" fill="#123456"/></svg>'
+PICTURES = {  # type, content, size sent, its last pixel
+    "turned by the camera": ("image/jpeg", turned(), (20, 40), [0, 0, 0]),
+    "transparent": ("image/png", encoded(Image.new("RGBA", (9, 8)), "PNG"), (9, 8), [255, 255, 255]),
+    "16 bits": ("image/png", encoded(Image.new("I;16", (9, 8), 0x8080), "PNG"), (9, 8), [128, 128, 128]),
+    "an animation": (
+        "image/gif",
+        encoded(Image.new("P", (9, 8)), "GIF", save_all=True, append_images=[Image.new("RGB", (9, 8), "white")]),
+        (9, 8),
+        [0, 0, 0],
+    ),
+    "a drawing": ("image/svg+xml", base64.b64encode(DRAWING.encode()).decode(), None, [0x12, 0x34, 0x56]),
+    "a dot": ("image/png", encoded(Image.new("RGB", (1, 1), "white"), "PNG"), (1, 1), [255, 255, 255]),
+    "very wide": ("image/png", encoded(Image.new("RGB", (30_000, 90), "red"), "PNG"), None, [255, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_pictures_of_all_kinds_are_taken(show: Callable[..., Any], kind: str) -> None:
+    page = show()
+    mime, content, size, pixel = PICTURES[kind]
+    give(page, "drop", "one", mime, content)
+    asked = taken(page)
+    assert size is None or (asked["width"], asked["height"]) == size
+    assert asked["pixel"] == pixel
+    assert asked["width"] * asked["height"] <= 1.01 * MAX_PIXELS  # the kernel takes them, and a message holds them
+    assert page.locator(".message").inner_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "kind", "content", "sentence"),
+    [
+        ("drop", "notes.txt", "text/plain", b"notes", "notes.txt is no picture that this browser can read"),
+        ("drop", "broken.jpg", "image/jpeg", b"\xff\xd8\xff", "broken.jpg is no picture that this browser can read"),
+        ("drop", "empty.png", "image/png", b"", "empty.png is empty: there is no picture in it."),
+        ("drop", "", "text/plain", b"https://example.org/cat.jpg", "What was dropped is text, not a picture"),
+        ("paste", "", "text/plain", b"words", "What was pasted is text, not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_said(
+    show: Callable[..., Any], how: str, name: str, kind: str, content: bytes, sentence: str
+) -> None:
+    page = show()
+    assert give(page, how, name, kind, base64.b64encode(content).decode())
+    assert sentence in said(page)
+    assert sent(page) == [] and page.locator("[data-role=busy]").inner_text() == ""
+
+
+def test_a_picture_of_too_many_pixels_is_refused_undecoded(show: Callable[..., Any]) -> None:
+    page = show()
+    page.evaluate("window.createImageBitmap = window.Worker = undefined")
+    content = base64.b64decode(encoded(Image.new("1", (16_000, 12_000)), "PNG"))
+    file = {"name": "wall.png", "mimeType": "image/png", "buffer": content}
+    page.locator("input[type=file]").set_input_files(file)
+    assert said(page).startswith("wall.png has 16,000 × 12,000 pixels, but at most 120 million are read here")
+    assert sent(page) == []
+
+
+def test_where_no_work_goes_on_beside_the_page_it_is_done_on_it(show: Callable[..., Any]) -> None:
+    page = show()
+    page.evaluate("window.Worker = undefined")
+    give(page, "drop", "one.png", "image/png", encoded(Image.new("RGB", (900, 600), (1, 2, 3)), "PNG"))
+    assert taken(page)["pixel"] == [1, 2, 3]
+
+
+def test_of_two_pictures_the_last_counts(show: Callable[..., Any]) -> None:
+    page = show()
+    large, small = (encoded(Image.new("RGB", size, "red"), "PNG") for size in ((4000, 3000), (8, 8)))
+    give(page, "drop", "first.png", "image/png", large)
+    give(page, "drop", "second.png", "image/png", small)
+    taken(page)
+    page.wait_for_timeout(1000)
+    assert [one["name"] for one in sent(page) if one["do"] == "take"] == ["second.png"]
+
+
+def test_text_is_pasted_into_fields(show: Callable[..., Any]) -> None:
+    page = show()
+    event = """field => { const clipboardData = new DataTransfer(); clipboardData.setData("text/plain", "12");
+        return field.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true })); }"""
+    assert page.get_by_label("code", exact=True).evaluate(event)  # left to the browser
+    assert page.locator(".message").inner_text() == ""
+
+
+def test_without_a_camera_it_is_said(show: Callable[..., Any]) -> None:
+    page = show()
+    page.get_by_role("button", name="camera", exact=True).click()
+    assert "camera" in said(page)  # of a page without an address nothing else can be tried
+
+
+def test_a_picture_is_taken_by_the_camera(show: Callable[..., Any]) -> None:
+    page = show()
+    page.evaluate("""() => { const canvas = document.createElement("canvas"); [canvas.width, canvas.height] = [64, 48];
+        const context = canvas.getContext("2d"); window.streams = [];
+        setInterval(() => { context.fillStyle = "#fff"; context.fillRect(0, 0, 64, 48); }, 30);
+        const getUserMedia = async () => { window.streams.push(canvas.captureStream(30)); return window.streams.at(-1); };
+        Object.defineProperty(navigator, "mediaDevices", { value: { getUserMedia } }); }""")
+    seen = "() => document.querySelector('video')?.videoWidth === 64 && document.querySelector('video').currentTime > 0"
+    off = "window.streams.every((stream) => stream.getTracks().every((track) => track.readyState === 'ended'))"
+    camera = page.get_by_role("button", name="camera", exact=True)
+    camera.click()
+    page.wait_for_function(seen)
+    page.keyboard.press("Escape")
+    assert page.locator("video").count() == 0 and page.locator(".message").inner_text() == "" and page.evaluate(off)
+    camera.click()
+    page.wait_for_function(seen)
+    page.get_by_role("button", name="take the picture").click()
+    asked = taken(page)
+    assert (asked["name"], asked["size"], asked["pixel"]) == ("camera picture", [64, 48], [255, 255, 255])
+    assert page.locator("video").count() == 0 and page.evaluate(off)
+
+
+def test_the_square_is_dragged_sized_and_moved_by_keys(show: Callable[..., Any]) -> None:
+    page = show()
+    canvas = page.locator("canvas[data-picture=whole]")
+    box = canvas.bounding_box()
+    scale = 120 / box["width"]
+    assert canvas.get_attribute("data-crop") == "30,0,60"
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 15 / scale, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    left = int(canvas.get_attribute("data-crop").split(",")[0])
+    assert left == pytest.approx(45, abs=1)
+    first = sent(page)
+    assert len(first) == 1 and first[0]["do"] == "crop_to"  # the rest waits for its answer
+    change(page, answered=1)
+    assert sent(page)[1:] == [{"do": "crop_to", "left": left, "top": 0, "side": 60}]
+    change(page, answered=2, crop=[left, 0, 60])
+    page.get_by_label("zoom").fill("1")
+    assert sent(page)[-1]["side"] == 16
+    change(page, answered=3, crop=[60, 20, 16])
+    canvas.focus()
+    page.keyboard.press("ArrowLeft")
+    assert sent(page)[-1] == {"do": "crop_to", "left": 59, "top": 20, "side": 16}
+    change(page, answered=4, crop=[59, 20, 16])
+    page.get_by_role("button", name="centre").click()
+    assert sent(page)[-1] == {"do": "crop_to", "left": 30, "top": 0, "side": 60}
+
+
+def test_tokens_are_clicked_and_changed_over_both_pictures(show: Callable[..., Any]) -> None:
+    page = show()
+    for number, name in enumerate(("seen", "decoded")):
+        canvas = page.locator(f"canvas[data-picture={name}]")
+        token = canvas.bounding_box()["width"] / 8
+        canvas.click(position={"x": (3 + number + 0.5) * token, "y": 2.5 * token})
+        assert sent(page)[-1] == {"do": "select", "top": 2, "left": 3 + number, "bottom": 3, "right": 4 + number}
+        assert f"row 2, column {3 + number}: code" in page.locator("[data-role=token]").inner_text()
+    both = page.locator("canvas[data-selection]").evaluate_all("all => all.map(one => one.dataset.selection)")
+    assert both == ["2,4,3,5"] * 2
+    page.locator("[aria-label='nearest codes'] button").nth(3).click()
+    code = page.evaluate("model.get('near')[3]")
+    assert sent(page)[-1] == {"do": "replace", "code": code}
+    page.locator(".card-title button").nth(1).click()
+    assert sent(page)[-1] == {"do": "look_at", "tokenizer": 1, "level": 0}
+
+
+def test_a_reconstruction_that_is_still_made_is_not_that_of_the_picture_before(
+    show: Callable[..., Any], tried: TryPicture
+) -> None:
+    page = show()
+    second = page.locator("[data-card]").nth(2)
+    change(page, seen=[tried.seen[0], b""], reconstructions=[tried.reconstructions[0], b""])
+    page.wait_for_function("document.querySelectorAll('[data-card]')[2].style.opacity === '0.3'")
+    assert page.locator("[data-role=psnr]").nth(2).inner_text() == "…"
+    change(page, seen=list(tried.seen), reconstructions=list(tried.reconstructions))
+    page.wait_for_function("document.querySelectorAll('[data-card]')[2].style.opacity === '1'")
+    assert "dB" in page.locator("[data-role=psnr]").nth(2).inner_text() and second.is_visible()
+
+
+def test_error_maps_on_demand(show: Callable[..., Any]) -> None:
+    page = show()
+    assert page.locator("canvas.error").evaluate_all("all => all.map(one => one.offsetWidth)") == [0, 0]
+    page.get_by_label("error maps").check()
+    assert min(page.locator("canvas.error").evaluate_all("all => all.map(one => one.offsetWidth)")) > 100
+    assert page.locator(".scale").is_visible()
+
+
+def test_without_a_picture_there_is_only_the_way_to_give_one(show: Callable[..., Any]) -> None:
+    page = show(extent=[0, 0], seen=[b"", b""], reconstructions=[b"", b""], preview=b"")
+    assert not page.locator(".cards").is_visible()
+    assert page.get_by_role("button", name="choose a picture").is_visible()
+    assert "stays on this machine" in page.locator("[data-role=privacy]").inner_text()
+
+
+@pytest.mark.parametrize("width", [700, 825, 1300])
+def test_pictures_stand_side_by_side_and_nothing_is_cut_off(show: Callable[..., Any], width: int) -> None:
+    page = show(width=width)
+    page.get_by_label("error maps").check()
+    tops = [page.locator(f"canvas[data-picture={name}]").bounding_box()["y"] for name in ("seen", "decoded")]
+    assert tops[0] == tops[1]
+    cards = [canvas.bounding_box() for canvas in page.locator("canvas[data-card]").all()]
+    assert len({box["y"] for box in cards}) == 1 and min(box["width"] for box in cards) > 120
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    outside = page.locator("button, canvas, input:not([type=file]), label").evaluate_all(
+        "(all, width) => all.filter(one => one.offsetWidth && one.getBoundingClientRect().right > width).length", width
+    )
+    assert outside == 0
+    nameless = page.locator("input, select, button, canvas:not([aria-hidden])").evaluate_all(
+        "all => all.filter(one => !(one.getAttribute('aria-label') || one.labels?.length || one.textContent.trim()))"
+        ".map(one => one.outerHTML)"
+    )
+    assert nameless == []
+
+
+def test_codes_are_written_where_there_is_room(show: Callable[..., Any]) -> None:
+    page = show()
+    white = """canvas => { const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        let sum = 0; for (let at = 0; at < data.length; at += 4) sum += data[at] > 250 && data[at + 1] > 250; return sum; }"""
+    canvas = page.locator("canvas[data-picture=seen]")
+    page.get_by_label("grid").uncheck()
+    with_codes = canvas.evaluate(white)
+    page.get_by_role("checkbox", name="codes").uncheck()
+    assert with_codes > canvas.evaluate(white) + 500
+
+
+def test_a_class_without_tokenizers_says_why(browser: Any) -> None:
+    page = open_page(browser, 825, 500)
+    fake_model.show(page, TryPicture, message="There is no tokenizer in runs/nowhere.")
+    assert page.locator(".message").inner_text() == "There is no tokenizer in runs/nowhere."
+    assert page.locator("canvas, button, input").count() == 0 and page.errors == []
+    page.close()
+
+
+def test_the_editor_takes_numbers_as_they_are_typed(browser: Any, tried: TryPicture) -> None:
+    """By a pause, the enter key and the arrows of the field; once each, and not over what is being typed."""
+    page = open_page(browser, 825, 900)
+    state = {
+        name: getattr(tried, name)
+        for name in ("token_values", "edited", "grid", "near", "near_distances", "near_tiles")
+    }
+    picture = tried.seen[0]
+    state |= dict.fromkeys(("original", "before", "decoded_png", "other_decoded"), picture)
+    fake_model.show(page, TokenEditor, images=50, codebook_sizes=[512], titles=["a", "b"], **state)
+    image = page.get_by_role("spinbutton", name="image", exact=True)
+    image.fill("4")  # and nothing else: the field keeps the focus
+    page.wait_for_function("window.sent.length === 1")
+    assert sent(page) == [{"do": "choose", "image": 4, "other": 0}]
+    image.press("2")
+    change(page, image=4, answered=1)  # the answer to the first digit
+    assert image.input_value() == "42"
+    image.press("Enter")
+    assert sent(page)[1:] == [{"do": "choose", "image": 42, "other": 0}]
+    image.press("Tab")
+    page.wait_for_timeout(600)
+    assert len(sent(page)) == 2
+    change(page, image=42, answered=2)
+    image.focus()
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("window.sent.length === 3")
+    assert sent(page)[2] == {"do": "choose", "image": 43, "other": 0}
+    image.fill("")
+    page.wait_for_timeout(600)
+    assert len(sent(page)) == 3
+    page.evaluate("hide()")
+    assert page.evaluate("listeners()") == 0 and page.errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [700, 825, 1300])
+def test_the_editors_controls_stand_beside_its_picture(browser: Any, tried: TryPicture, width: int) -> None:
+    page = open_page(browser, width, 900)
+    state = {
+        name: getattr(tried, name)
+        for name in ("token_values", "edited", "grid", "near", "near_distances", "near_tiles")
+    }
+    state |= dict.fromkeys(("original", "before", "decoded_png", "other_decoded"), tried.seen[0])
+    fake_model.show(page, TokenEditor, images=50, codebook_sizes=[512], titles=["a", "b"], **state)
+    page.wait_for_selector("[aria-label='nearest codes'] button")
+    picture = page.locator("canvas[data-picture=decoded]").bounding_box()
+    for found in (page.get_by_label("code", exact=True), page.get_by_role("button", name="replace", exact=True),
+                  page.locator("[aria-label='nearest codes']"), page.get_by_role("slider")):  # fmt: skip
+        box = found.bounding_box()
+        assert box["x"] >= picture["x"] + picture["width"]
+        assert picture["y"] - 30 <= box["y"] and box["y"] + box["height"] <= picture["y"] + picture["height"] + 30
+    small = [
+        page.locator(f"canvas[data-picture={name}]").bounding_box() for name in ("original", "before", "difference")
+    ]
+    assert len({box["y"] for box in small}) == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page.evaluate("hide()")
+    page.close()
