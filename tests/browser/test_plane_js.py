@@ -128,7 +128,8 @@ def test_a_dragged_code_takes_its_region_along_and_the_numbers_follow(show: Call
 
 
 @pytest.mark.parametrize(
-    ("method", "moves"), [("vq, l2", 1), ("ibq", 1), ("gumbel", 1), ("grouped", 7), ("residual", 4), ("fsq", 0), ("bsq", 0)]
+    ("method", "moves"),
+    [("vq, l2", 1), ("ibq", 1), ("gumbel", 1), ("grouped", 7), ("residual", 4), ("fsq", 0), ("bsq", 0)],
 )
 def test_what_a_drag_moves_is_what_the_quantizer_has(show: Callable[..., Any], method: str, moves: int) -> None:
     """One code; of a grouped one its row and its column; of a residual one the same in every cell; of a grid none."""
@@ -177,7 +178,9 @@ def test_where_motion_is_not_wanted_play_takes_few_steps(
 ) -> None:
     page = show(PlaneExplorer("fsq"), reduced_motion=motion)
     page.clock.install()
-    page.evaluate("window.steps = new Set(); model.on('change:step', window.count = () => steps.add(model.get('step')))")
+    page.evaluate(
+        "window.steps = new Set(); model.on('change:step', window.count = () => steps.add(model.get('step')))"
+    )
     page.get_by_role("button", name="play the steps of learning").click()
     page.clock.run_for(30_000)
     assert readout(page, "step") == "step 300" and page.evaluate("steps.size") in steps
@@ -186,7 +189,9 @@ def test_where_motion_is_not_wanted_play_takes_few_steps(
 
 def test_codes_are_chosen_and_moved_by_keys_that_nobody_else_hears(show: Callable[..., Any]) -> None:
     page = show(PlaneExplorer("vq"))
-    page.evaluate("window.heard = 0; document.addEventListener('keydown', (event) => { window.heard += event.key !== 'Shift'; })")
+    page.evaluate(
+        "window.heard = 0; document.addEventListener('keydown', (event) => { window.heard += event.key !== 'Shift'; })"
+    )
     marks(page).focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")

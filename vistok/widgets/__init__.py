@@ -8,18 +8,22 @@ from vistok.widgets.comparison import RunComparison
 from vistok.widgets.dashboard import TrainingDashboard
 from vistok.widgets.editor import TokenEditor
 from vistok.widgets.explorer import CodebookExplorer
+from vistok.widgets.gallery import QuantizerGallery
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
+from vistok.widgets.sortable import SortableTable
 from vistok.widgets.view import Refusal, open_encoded
 
 __all__ = [
     "CodebookExplorer",
     "PlaceExplorer",
     "PlaneExplorer",
+    "QuantizerGallery",
     "ReconstructionViewer",
     "Refusal",
     "RunComparison",
+    "SortableTable",
     "TokenEditor",
     "TrainingDashboard",
     "open_encoded",

@@ -56,7 +56,11 @@ class PlaneExplorer(View):
     def _rule(self, method: str) -> dict[str, Any]:
         rule = plane.rule(method, self._seed)
         as_bytes = {name: getattr(rule, name).numpy().astype("<f4").tobytes() for name in ("books", "maps")}
-        return {"kind": rule.kind, "sizes": list(rule.sizes), "borders": [list(axis) for axis in rule.borders]} | as_bytes
+        return {
+            "kind": rule.kind,
+            "sizes": list(rule.sizes),
+            "borders": [list(axis) for axis in rule.borders],
+        } | as_bytes
 
     @property
     def partition(self) -> plane.Partition:

@@ -107,7 +107,7 @@ function render({ model, el }) {
     draw(sized(sample, 14, 14));
     return node("span", {}, sample, text);
   };
-  const legendRow = node("div", { class: "bar caption", style: "gap:4px 14px;margin:0" });
+  const legendRow = node("div", { class: "bar caption", style: "gap:4px 14px;margin:8px 0 0" });
   const curve = node("canvas", { role: "img", "aria-label": "mean squared error of each step, as learnt", data: { role: "curve" } });
   box.append(node("div", { class: "row", style: "gap:24px" },
     node("div", { style: `position:relative;flex:0 1 ${SIDE}px;min-width:min(280px, 100%)` }, regions, canvas),
