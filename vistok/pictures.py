@@ -2,9 +2,9 @@
 
     python -m vistok.pictures runs/ema-d4-laptop-* runs/fsq-888-laptop-* --dataset photos --images 0 1 5 9
 
-writes, of each run, `runs/pictures/<row>.webp`, the reconstructions side by side without loss, and `<row>.json`: which images,
-PSNR, bits, settings, versions and commit; and, once, `originals.webp`. Only photographs that anyone may show are taken: those of
-the embedded datasets.
+writes, of each run, `runs/pictures/<row>.webp`, the reconstructions side by side without loss, and `<row>.json`: which
+images, PSNR, bits, settings, versions and commit; and, once, `originals.webp`. Only photographs that anyone may show are
+taken: those of the embedded datasets.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch

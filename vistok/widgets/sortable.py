@@ -69,5 +69,6 @@ def _cells(line: str) -> list[str]:
 
 def _inline(text: str) -> str:
     """Return a cell's Markdown as HTML."""
-    escaped = html.escape(text, quote=False).replace("&lt;br&gt;", "<br>")
-    return _CODE.sub(r"<code>\1</code>", _BOLD.sub(r"<strong>\1</strong>", escaped))
+    escaped = html.escape(text, quote=False)
+    first, *more = _CODE.sub(r"<code>\1</code>", _BOLD.sub(r"<strong>\1</strong>", escaped)).split("&lt;br&gt;")
+    return first + (f"<br><small>{'<br>'.join(more)}</small>" if more else "")
