@@ -38,7 +38,7 @@ function render({ model, el }) {
     const canvas = node("canvas", { data: { picture: name }, style: "cursor:pointer" });
     const quality = line("", "font-size:14px");
     const label = node("button", { type: "button", "aria-pressed": "false", title: number < 0 ? "" : `enlarge ${name}`, disabled: number < 0,
-      style: "text-align:left;background:none;border:none;padding:2px 0;width:100%;opacity:1;cursor:pointer", onclick: () => grow(number) },
+      style: "text-align:left;background:none;border:none;box-shadow:none;padding:2px 0;width:100%;opacity:1;cursor:pointer", onclick: () => grow(number) },
       line(name, "font-weight:600"), quality, ...about.map((text) => line(text, "color:var(--faint);font-size:12px")));
     const shown = node("div", { data: { row: name }, style: "min-width:0" }, canvas, label);
     if (number >= 0) wipe(canvas, number);

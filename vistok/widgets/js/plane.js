@@ -91,9 +91,9 @@ function render({ model, el }) {
   const slider = node("input", { type: "range", min: 0, max: frames.length - 1, step: 1, style: "flex:1;min-width:120px", "aria-label": "step of learning",
     oninput: () => { pause(); at(frames[Number(slider.value)]); }, onchange: () => model.save_changes() });
   const step = node("span", { class: "number", style: "min-width:5em", data: { role: "step" } });
-  const value = (role) => node("dd", { class: "number", style: "margin:0;font-size:18px", data: { role } });
+  const value = (role) => node("div", { class: "number", style: "font-size:18px;white-space:nowrap", data: { role } });
   const shown = Object.fromEntries(["error", "used", "perplexity"].map((role) => [role, value(role)]));
-  const term = (text, made) => [node("dt", { class: "caption" }, text), made];
+  const readout = (text, made) => node("div", {}, node("div", { class: "caption" }, text), made);
   const hint = node("p", { style: "margin:0", data: { role: "hint" } });
   const status = node("p", { class: "caption", style: "min-height:1.4em", "aria-live": "polite", data: { role: "status" } });
   const back = node("button", { type: "button", data: { role: "back" }, onclick: () => { at(model.get("step")); canvas.focus(); } }, "codes as learnt");
@@ -114,8 +114,8 @@ function render({ model, el }) {
     node("div", { class: "column", style: "flex:1 1 260px;gap:12px;max-width:420px" },
       node("label", {}, "quantizer ", method),
       node("div", { class: "bar", style: "margin:0;flex-wrap:nowrap" }, play, slider, step),
-      node("dl", { style: "display:grid;grid-template-columns:repeat(3, auto);grid-auto-flow:column;grid-template-rows:auto auto;justify-content:space-between;gap:0 16px;margin:0" },
-        ...term("mean squared error", shown.error), ...term("codes in use", shown.used), ...term("perplexity", shown.perplexity)),
+      node("div", { class: "row", style: "justify-content:space-between;gap:4px 16px" }, readout("mean squared error", shown.error),
+        readout("codes in use", shown.used), readout("perplexity", shown.perplexity)),
       curve, node("div", { class: "column", style: "gap:6px;align-items:flex-start" }, hint, back), status)),
     legendRow);
 
