@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "vistok"
 ROWS = [  # from the top
     {"gpu_check", "launching", "widgets"},
-    {"training", "evaluation", "plots", "costs"},
+    {"training", "evaluation", "plots", "pictures", "costs"},
     {"encoded"},
     {"adversary", "codebook", "collapse", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"notebooks"},

@@ -1,4 +1,7 @@
-"""How quantizers divide the plane, and the widget that shows it."""
+"""How quantizers divide the plane, and the widget that shows it.
+
+(`tests/browser/test_plane_js.py` has what its script draws.)
+"""
 
 import base64
 import io
@@ -66,35 +69,66 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
         plane.learn("vq entropy")
 
 
-def colours(png: bytes) -> int:
-    return len(np.unique(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3), axis=0))
+def test_a_step_that_was_not_kept_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="step is 23, but that was not kept; the nearest that was: 22"):
+        plane.learn("vq", steps=(23,))
 
 
-def test_the_explorer_draws_what_is_chosen_and_says_it() -> None:
+@pytest.mark.parametrize("method", plane.METHODS)
+def test_a_rule_holds_the_codes_of_every_frame(method: str) -> None:
+    rule = plane.rule(method)
+    assert len(rule.books) == len(plane.FRAMES) and set(plane.STEPS) <= set(plane.FRAMES)
+    partition = plane.learn(method, steps=(30,))[0]
+    book = rule.books[plane.FRAMES.index(30)]
+    if rule.kind == "residual":
+        first, second = book.view(2, 4, 2)
+        codes = (first[:, None] + second[None]).flatten(0, 1)
+    elif rule.kind == "grouped":
+        codes = torch.cartesian_prod(*book.view(2, 4))
+    else:
+        codes = book.view(-1, 2)
+    assert torch.allclose(codes, partition.codes, atol=1e-6)
+
+
+def test_borders_of_a_grid_are_where_its_codes_change() -> None:
+    assert plane.rule("lfq").borders == plane.rule("bsq").borders == ((pytest.approx(0, abs=1e-4),),) * 2
+    first, second = plane.rule("fsq").borders
+    assert first == pytest.approx(second) and len(first) == 3
+
+
+def test_the_explorer_shows_what_is_chosen_and_says_it() -> None:
     explorer = PlaneExplorer("ema", step=3)
-    first = explorer.picture.value
-    assert colours(first) > 20
     assert repr(explorer) == f"PlaneExplorer('ema', {plane.learn('ema')[2]})"
-    explorer.step.value = 300
-    second = explorer.picture.value
-    assert second != first and explorer.caption.value == f"ema, {plane.learn('ema')[-1]}"
-    explorer.method.value = "lfq"
-    assert explorer.picture.value != second
-    assert explorer.caption.value.startswith("lfq, step 300: 3 of 4 codes used, mean squared error 0.")
+    explorer.step = 300
+    assert repr(explorer) == f"PlaneExplorer('ema', {plane.learn('ema')[-1]})"
+    explorer.method = "lfq"
+    assert (
+        "lfq" in explorer.rules
+        and "How lfq divides the plane: after step 300 of learning 3 of 4" in explorer.description
+    )
+    assert explorer.rules["lfq"]["kind"] == "grid" and len(explorer.points) == 4 * 2 * plane.NUM_POINTS
 
 
 def test_without_a_kernel_the_explorer_is_a_picture_and_a_sentence() -> None:
     explorer = PlaneExplorer("fsq")
-    bundle = explorer._repr_mimebundle_()
-    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value and bundle["text/plain"] == repr(explorer)
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+    bundle, metadata = explorer._repr_mimebundle_()
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).convert("RGB"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 16 and bundle["text/plain"] == repr(explorer)
+    assert metadata["image/png"]["alt"] == explorer.description
 
 
 def test_the_explorer_refuses_what_there_is_not() -> None:
     with pytest.raises(ValueError, match="There is no method 'vqq'; did you mean 'vq'"):
         PlaneExplorer("vqq")
-    with pytest.raises(ValueError, match="step is 7, but must be one of 0, 1, 3, 10"):
-        PlaneExplorer(step=7)
+    with pytest.raises(ValueError, match="step is 299, but that was not kept; the nearest that was: 300"):
+        PlaneExplorer(step=299)
+    explorer = PlaneExplorer("fsq", step=3)
+    explorer.method = "vqq"
+    assert explorer.method == "fsq" and explorer.message.startswith("There is no method 'vqq'")
+    explorer.step = 23
+    assert explorer.step == 3 and explorer.message == "step is 23, but that was not kept; the nearest that was: 22."
+    explorer.step = 22
+    assert explorer.message == ""
 
 
 def test_dead_codes_are_crosses() -> None:

@@ -16,7 +16,7 @@ from vistok.config import TrainConfig, repository_root
 from vistok.data import find_run_dir, open_dataset
 from vistok.files import replace_file
 from vistok.provenance import provenance
-from vistok.runs import Report, Run
+from vistok.runs import Report, Run, short_names
 
 Toy = Callable[..., TrainConfig]
 
@@ -391,3 +391,14 @@ def test_a_record_holds_configuration_and_provenance(toy: Toy) -> None:
     assert TrainConfig.from_dict(record["config"]) == toy()
     assert record["provenance"]["num_processes"] == 1
     assert run.provenance == record["provenance"]
+
+
+def test_runs_side_by_side_are_called_by_their_row_and_what_differs() -> None:
+    ema, vq = "ema-d4-laptop-imagenet-sample-s0-754f9643", "vq-d64-laptop-imagenet-sample-s0-9168796a"
+    assert short_names([ema, vq]) == ["ema-d4", "vq-d64"]
+    assert short_names([ema, "ema-d4-quick-photos-s1-00000000"]) == [
+        "ema-d4, laptop, imagenet-sample, seed 0",
+        "ema-d4, quick, photos, seed 1",
+    ]
+    assert short_names([ema, "ema-d4-laptop-imagenet-sample-s0-118fe060"]) == ["ema-d4, 754f9643", "ema-d4, 118fe060"]
+    assert short_names([ema, "llamagen-ds16"]) == ["ema-d4", "llamagen-ds16"]

@@ -6,6 +6,7 @@ alone: there is no encoder. So the rotation trick, which changes what an encoder
 multi-scale quantization, which divides images, not points.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -22,7 +23,10 @@ from vistok.quantizers import Quantizer
 
 EXTENT = 2.5  # the plane is drawn from -EXTENT to EXTENT in both directions
 NUM_POINTS = 1024
-STEPS = (0, 1, 3, 10, 30, 100, 300)  # after which the partition is taken
+STEPS = (0, 1, 3, 10, 30, 100, 300)  # after which one looks by default
+# What is kept of learning: at first, when most happens, every step.
+FRAMES = (*range(21), *range(22, 61, 2), *range(65, STEPS[-1] + 1, 5))
+RESOLUTION = 160  # places along a side of the grid
 _LR = 0.02  # of Adam
 
 _VQ = {"codebook_size": 16, "codebook_dim": 2}
@@ -85,33 +89,121 @@ def points() -> Tensor:
     return torch.cat([ring, blob])
 
 
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How a method chooses codes, in numbers from which its partition can be computed anywhere, at each of `FRAMES`.
+
+    Attributes:
+        kind: what is chosen of a point z: the "nearest" code; "direction", the nearest to z on the circle; "dot", the largest
+            dot product; "map", the largest of learned linear functions of z; "grid", by borders along each axis; "residual",
+            the nearest code and then the nearest to what that leaves; "grouped", the nearest of each coordinate.
+        sizes: K of each codebook; their indices are one number as in `Partition`.
+        books: float32 [F, P], the codes of all codebooks one after the other; those of "grouped" have one coordinate.
+        maps: float32 [F, 3 K], weights and bias of each linear function; F = 0 unless `kind` is "map".
+        borders: along each axis, rising; the cell of an index is counted along the first axis first. Empty unless `kind` is
+            "grid".
+    """
+
+    kind: str
+    sizes: tuple[int, ...]
+    books: Tensor
+    maps: Tensor
+    borders: tuple[tuple[float, ...], ...]
+
+
+def check_method(method: str) -> None:
+    """Raise ValueError where there is no such method; the sentence names the nearest."""
+    if method not in METHODS:
+        raise ValueError(f"There is no method {method!r}; {nearest(method, METHODS)}")
+
+
 @functools.cache
-def learn(method: str, seed: int = 0, steps: Sequence[int] = STEPS, resolution: int = 160) -> tuple[Partition, ...]:
+def learn(
+    method: str, seed: int = 0, steps: Sequence[int] = STEPS, resolution: int = RESOLUTION
+) -> tuple[Partition, ...]:
     """Return how a method divides the plane as it learns the points.
 
     Args:
         method: a key of `METHODS`.
         seed: of the codes' first values.
-        steps: after which to look, growing.
+        steps: after which to look, growing; of `FRAMES`.
         resolution: G, places of the grid along a side.
 
     Raises:
-        ValueError: there is no such method; the sentence names the nearest.
+        ValueError: there is no such method, or a step was not kept; the sentence names the nearest.
     """
-    if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}; {nearest(method, METHODS)}")
+    for step in steps:
+        check_step(step)
+    quantizers_then = _learnt(method, seed)
+    return tuple(_look(quantizers_then[step], step, resolution) for step in steps)
+
+
+def check_step(step: int) -> None:
+    """Raise ValueError where a step is not one of `FRAMES`; the sentence names the nearest."""
+    if step not in FRAMES:
+        found = min(FRAMES, key=lambda kept: abs(kept - step))
+        raise ValueError(f"step is {step}, but that was not kept; the nearest that was: {found}.")
+
+
+def rule(method: str, seed: int = 0) -> Rule:
+    """Return how a method chooses codes as it learns the points; arguments and refusals are those of `learn`."""
+    quantizers_then = _learnt(method, seed).values()
+    last = _learnt(method, seed)[FRAMES[-1]]
+    books = torch.stack([torch.cat([book.flatten() for book in q.codebooks]) for q in quantizers_then]).detach()
+    kind, maps = _kind(method), torch.empty(0, 3 * last.codebook_sizes[0])
+    if kind == "map":
+        of_each = (torch.cat([q.projection.weight, q.projection.bias[:, None]], 1) for q in quantizers_then)
+        maps = torch.stack([weights.flatten() for weights in of_each]).detach()
+    borders = _borders(last) if kind == "grid" else ()
+    return Rule(kind, last.codebook_sizes, books, maps, borders)
+
+
+def _kind(method: str) -> str:
+    name, options = METHODS[method]
+    if options.get("l2_norm"):
+        return "direction"
+    special = {"ibq": "dot", "gumbel": "map", "fsq": "grid", "lfq": "grid", "bsq": "grid"}
+    return special.get(name, name if name in ("residual", "grouped") else "nearest")
+
+
+@torch.no_grad()
+def _borders(quantizer: Quantizer) -> tuple[tuple[float, ...], ...]:
+    """Return where the index of a grid changes along each axis: it is looked up at many places."""
+    places = torch.linspace(-EXTENT, EXTENT, 200_000)
+    found = []
+    for axis in range(2):
+        z = torch.zeros(1, 2, 1, len(places))
+        z[0, axis, 0] = places
+        changes = quantizer(z).indices.flatten().diff().nonzero().flatten()
+        found.append(tuple(((places[changes] + places[changes + 1]) / 2).tolist()))
+    return tuple(found)
+
+
+def is_learnt(method: str, seed: int = 0) -> bool:
+    """Return whether a method has learned the points already, so that what is asked of it is there at once."""
+    return (method, seed) in _LEARNT
+
+
+_LEARNT: dict[tuple[str, int], dict[int, Quantizer]] = {}
+
+
+def _learnt(method: str, seed: int) -> dict[int, Quantizer]:
+    """Return a method's quantizer as it was at each of `FRAMES`, not training."""
+    check_method(method)
+    if is_learnt(method, seed):
+        return _LEARNT[method, seed]
     name, options = METHODS[method]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         quantizer = quantizers.build(name, **options)
         parameters = list(quantizer.parameters())
         optimizer = torch.optim.Adam(parameters, lr=_LR) if parameters else None
-        found = []
-        for step in range(max(steps) + 1):
-            if step in steps:
-                found.append(_look(quantizer, step, resolution))
+        found = {}
+        for step in range(FRAMES[-1] + 1):
+            if step in FRAMES:
+                found[step] = copy.deepcopy(quantizer).eval().requires_grad_(False)
             _take_step(quantizer, optimizer)
-    return tuple(found)
+    return _LEARNT.setdefault((method, seed), found)
 
 
 def _take_step(quantizer: Quantizer, optimizer: torch.optim.Optimizer | None) -> None:
@@ -128,7 +220,6 @@ def _take_step(quantizer: Quantizer, optimizer: torch.optim.Optimizer | None) ->
 
 @torch.no_grad()
 def _look(quantizer: Quantizer, step: int, resolution: int) -> Partition:
-    quantizer.eval()
     axis = torch.linspace(-EXTENT, EXTENT, resolution)
     plane = torch.stack([axis.expand(resolution, -1), axis.flip(0).unsqueeze(1).expand(-1, resolution)])  # [2, G, G]
     z = points().T[None, :, None]

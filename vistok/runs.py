@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +35,37 @@ EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that 
 COLLAPSED_RUN = "runs/vq-d64-laptop-imagenet-sample-s0-9168796a"  # the other one: an eighth of its codes is used
 
 
+_RUN_NAME = re.compile(
+    r"(?P<row>.+)-(?P<scale>smoke|quick|laptop|paper)-(?P<dataset>.+)-s(?P<seed>\d+)-(?P<settings>[0-9a-f]{8})"
+)
+
 RATES = ("images_per_second", "data_share", "checkpoint_share")  # what a report says of time; the rest is the run's own
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return what to call runs that are seen side by side: the row, and of scale, dataset and seed what differs.
+
+    Args:
+        names: of run directories, as `TrainConfig.run_name` makes them; others stay as they are.
+
+    Returns:
+        one for each name; two that differ in neither end in the digits of their settings.
+    """
+    found = [_RUN_NAME.fullmatch(name) for name in names]
+    parts = [match.groupdict() for match in found if match]
+    differ = [key for key in ("scale", "dataset", "seed") if len({part[key] for part in parts}) > 1]
+
+    def shortened(match: re.Match[str] | None, name: str, keys: Sequence[str]) -> str:
+        if match is None:
+            return name
+        more = [f"seed {match['seed']}" if key == "seed" else match[key] for key in keys]
+        return ", ".join([match["row"], *more])
+
+    short = [shortened(match, name, differ) for match, name in zip(found, names, strict=True)]
+    return [
+        shortened(match, name, [*differ, "settings"]) if short.count(one) > 1 else one
+        for match, name, one in zip(found, names, short, strict=True)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -307,8 +307,10 @@ def _with_assigned(source: str, name: str, value: Any) -> str:
 
 
 def _copy_records(runs: Path, copy: Path) -> None:
-    """Copy of every complete run what the tables read."""
+    """Copy of every complete run what the tables read, and the pictures of what rows make of photographs."""
     copy.mkdir()
+    if (runs / "pictures").is_dir():
+        shutil.copytree(runs / "pictures", copy / "pictures")
     for metrics in runs.glob("*-laptop-*/metrics.json"):
         (copy / metrics.parent.name).mkdir()
         for name in RECORD_FILES:

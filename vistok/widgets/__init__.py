@@ -9,9 +9,11 @@ from vistok.widgets.curves import RunCurves
 from vistok.widgets.dashboard import TrainingDashboard
 from vistok.widgets.editor import TokenEditor
 from vistok.widgets.explorer import CodebookExplorer, show_maps
+from vistok.widgets.gallery import QuantizerGallery
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
+from vistok.widgets.sortable import SortableTable
 from vistok.widgets.space import CodebookSpace
 from vistok.widgets.try_picture import TryPicture
 from vistok.widgets.view import Refusal, open_encoded
@@ -21,10 +23,12 @@ __all__ = [
     "CodebookSpace",
     "PlaceExplorer",
     "PlaneExplorer",
+    "QuantizerGallery",
     "ReconstructionViewer",
     "Refusal",
     "RunComparison",
     "RunCurves",
+    "SortableTable",
     "TokenEditor",
     "TrainingDashboard",
     "TryPicture",

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from vistok.encoded import EncodedImages
 from vistok.plots import DPI
+from vistok.runs import short_names
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map, psnr_of
 from vistok.widgets.view import Refusal, View, image_png, script
 
@@ -22,7 +23,7 @@ class RunComparison(View):
     Attributes:
         image: number of the image that is shown; may be set.
         share: of the width, from the left, that shows the first; may be set.
-        names: of the two tokenizers.
+        names: of the two tokenizers; of runs the row, and what else differs.
         images: names of the images.
         table: rows of text, the header first.
         psnr: float32 of the first's images in dB and then of the second's, as bytes; infinite where nothing differs.
@@ -68,7 +69,7 @@ class RunComparison(View):
             return
         self._both = first, second
         self._psnr = [psnr_of(each, rows) for each in self._both]
-        names = [each.name for each in self._both]
+        names = short_names([each.name for each in self._both])
         self.names = names if names[0] != names[1] else [f"{names[0]} (first)", f"{names[1]} (second)"]
         self.images = first.image_names[: len(rows)]
         self.psnr = np.concatenate(self._psnr).astype("<f4").tobytes()

@@ -1,66 +1,111 @@
-"""Widgets of the notebooks: what changes when one chooses, with a picture where no kernel runs."""
+"""`PlaneExplorer`: how a quantizer divides the plane, as it learns and as one moves its codes."""
 
-import base64
-import io
 from typing import Any
 
-import ipywidgets
-import matplotlib.pyplot as plt
+import traitlets
+from matplotlib.figure import Figure
 
 from vistok import plane, plots
+from vistok.widgets.view import View, answering, script
 
 
-class PlaneExplorer(ipywidgets.VBox):
-    """Choose a quantizer and a step, and see how it divides the plane (`vistok.plane`).
+class PlaneExplorer(View):
+    """Watch a quantizer divide the plane as it learns (`vistok.plane`), and drag its codes: what is drawn follows in the page.
 
-    Without a kernel, on GitHub for instance, the picture of the first choice is shown.
+    Methods that have been learnt before come along, and are there at once; others are learnt when they are chosen.
 
     Attributes:
-        method, step: the two controls; their `value` may be set.
-        picture: PNG of the partition.
-        caption: what the picture shows, as a sentence.
+        method: a key of `plane.METHODS`; may be set.
+        step: of learning, one of `plane.FRAMES`; may be set.
+        methods: all that there are.
+        frames: the steps that were kept.
+        rules: method to `plane.Rule` as a dictionary, its tensors as bytes of float32; those that are learnt.
+        points: float32 of x and y of each point, as bytes.
+        extent: the plane is drawn from -extent to extent.
     """
+
+    _esm = script("errors", "plane")
+    method = traitlets.Unicode("vq").tag(sync=True)
+    step = traitlets.Int(plane.STEPS[-1]).tag(sync=True)
+    methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    frames = traitlets.List(traitlets.Int()).tag(sync=True)
+    rules = traitlets.Dict().tag(sync=True)
+    points = traitlets.Bytes().tag(sync=True)
+    extent = traitlets.Float(plane.EXTENT).tag(sync=True)
 
     def __init__(self, method: str = "vq", step: int = plane.STEPS[-1], seed: int = 0) -> None:
         """Show a method after a step of learning.
 
         Args:
             method: a key of `plane.METHODS`.
-            step: one of `plane.STEPS`.
+            step: one of `plane.FRAMES`.
             seed: of the codes' first values.
 
         Raises:
-            ValueError: there is no such method or step.
+            ValueError: there is no such method, or the step was not kept.
         """
-        if step not in plane.STEPS:
-            raise ValueError(f"step is {step}, but must be one of {', '.join(map(str, plane.STEPS))}.")
-        plane.learn(method, seed)  # refuses an unknown one
+        plane.check_method(method)
+        plane.check_step(step)
         self._seed = seed
-        self.method = ipywidgets.Dropdown(options=list(plane.METHODS), value=method, description="quantizer")
-        self.step = ipywidgets.SelectionSlider(options=plane.STEPS, value=step, description="step")
-        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})  # as large as it is
-        self.caption = ipywidgets.Label()
-        for control in (self.method, self.step):
-            control.observe(self._draw, names="value")
-        self._draw()
-        super().__init__([ipywidgets.HBox([self.method, self.step]), self.picture, self.caption])
+        super().__init__(method=method, step=step)
+        self.methods, self.frames = list(plane.METHODS), list(plane.FRAMES)
+        self.points = plane.points().numpy().astype("<f4").tobytes()
+        self.rules = {name: self._rule(name) for name in plane.METHODS if name == method or plane.is_learnt(name, seed)}
+        self._describe()
+
+    def _rule(self, method: str) -> dict[str, Any]:
+        rule = plane.rule(method, self._seed)
+        as_bytes = {name: getattr(rule, name).numpy().astype("<f4").tobytes() for name in ("books", "maps")}
+        return {
+            "kind": rule.kind,
+            "sizes": list(rule.sizes),
+            "borders": [list(axis) for axis in rule.borders],
+        } | as_bytes
 
     @property
     def partition(self) -> plane.Partition:
-        """What is shown."""
-        return plane.learn(self.method.value, self._seed)[plane.STEPS.index(self.step.value)]
+        """What has been learnt by the step that is shown; codes that were dragged are the page's own."""
+        return plane.learn(self.method, self._seed, (self.step,))[0]
 
-    def _draw(self, change: Any = None) -> None:
-        figure = plots.partitions({self.method.value: self.partition}, plane.points())
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        plt.close(figure)
-        self.picture.value = buffer.getvalue()
-        self.caption.value = f"{self.method.value}, {self.partition}"
+    @traitlets.validate("method")
+    def _known_method(self, proposal: Any) -> str:
+        return self._checked(plane.check_method, proposal.value, self.method)
+
+    @traitlets.validate("step")
+    def _known_step(self, proposal: Any) -> int:
+        return self._checked(plane.check_step, proposal.value, self.step)
+
+    def _checked(self, check: Any, value: Any, former: Any) -> Any:
+        """Return the value, or, where it is refused, what was there before; and say why."""
+        try:
+            check(value)
+        except ValueError as error:
+            self.message = str(error)
+            return former
+        self.message = ""
+        return value
+
+    @traitlets.observe("method", "step")
+    def _follow(self, change: Any) -> None:
+        if self.frames:  # not before there is something to see
+            self._learn()
+
+    @answering
+    def _learn(self) -> None:
+        if self.method not in self.rules:
+            self.rules = self.rules | {self.method: self._rule(self.method)}
+        self._describe()
+
+    def _describe(self) -> None:
+        self.description = (
+            f"How {self.method} divides the plane: after step {self.step} of learning {self.partition.num_used} of "
+            f"{len(self.partition.codes)} codes are used, and the mean squared error is {self.partition.error:.3f}. Points "
+            "lie on half a ring and in a blob; each region is what one code stands for. Codes can be moved."
+        )
+
+    def figure(self) -> Figure:
+        """Return the partition that is shown."""
+        return plots.partitions({self.method: self.partition}, plane.points())
 
     def __repr__(self) -> str:
-        return f"PlaneExplorer({self.method.value!r}, {self.partition})"
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        picture = base64.b64encode(self.picture.value).decode()
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self), "image/png": picture}
+        return f"PlaneExplorer({self.method!r}, {self.partition})"
