@@ -13,7 +13,8 @@ ROWS = [  # from the top
     {"adversary", "codebook", "collapse", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"tokenizer", "losses", "metrics", "data", "notebooks", "optimization", "plane"},
     {"networks", "quantizers"},
-    {"checkpoints", "devices", "inputs", "locks", "processes", "provenance", "threads", "weights"},
+    {"labels"},
+    {"checkpoints", "devices", "figures", "inputs", "locks", "processes", "provenance", "threads", "weights"},
     {"config"},
     {"files"},
 ]
