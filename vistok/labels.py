@@ -1,40 +1,16 @@
 """Names beside the points of a figure, where they cover neither a point nor each other."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from vistok.figures import SMALL, style
 
-_ROOM = 4  # points of text: half the size of a marker, and the least gap between two names
+_ROOM = 4  # points of text: half the size of a marker, and the gap between two names
 _FAR = 12  # points from marker to name, beyond which a line joins them
-_DISTANCES = (6, 10, 15, 21, 28, 36, 46, 58)
+_DISTANCES = np.array([6, 10, 15, 21, 28, 36, 46, 58])  # points
 _DIRECTIONS = np.arange(24) * np.pi / 12
-
-
-class _Box(NamedTuple):
-    """A rectangle on the page, in pixels."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def shared(self, other: "_Box") -> float:
-        """Return the area that two boxes share, in square pixels."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.top, other.top) - max(self.bottom, other.bottom)
-        return max(0.0, width) * max(0.0, height)
-
-    def nearest(self, place: np.ndarray) -> np.ndarray:
-        """Return the point of the box that is nearest to one."""
-        return np.clip(place, (self.left, self.bottom), (self.right, self.top))
-
-    @property
-    def area(self) -> float:
-        return (self.right - self.left) * (self.top - self.bottom)
+# Boxes are float [n, 4]: left, bottom, right, top in pixels of the page.
 
 
 def write_names(axis: Axes, named: dict[str, np.ndarray]) -> None:
@@ -48,59 +24,73 @@ def write_names(axis: Axes, named: dict[str, np.ndarray]) -> None:
     axis.figure.draw_without_rendering()  # from here on it is known where on the page the points lie
     scale = axis.figure.dpi / 72  # pixels a point of text
     places = {name: axis.transData.transform(points) for name, points in named.items()}
-    markers = [_around(x, y, _ROOM * scale, _ROOM * scale) for points in places.values() for x, y in points]
-    lines = [_around(x, y, scale, scale) for points in places.values() for x, y in _along(points, 3 * scale)]
-    frame, taken = _Box(*axis.get_window_extent().extents), markers + lines
-    for name in sorted(named, key=lambda name: -_crowd(places[name], markers, 60 * scale)):  # the least room first
-        text = axis.text(0, 0, name, fontsize=SMALL)
-        width, height = text.get_window_extent().size + _ROOM * scale / 2
-        text.remove()
-        found = (
-            (_cost(box, place, distance > _FAR, taken, frame) + distance, number, offset, box)
-            for number, place in enumerate(places[name])
-            for distance, offset, box in _candidates(place, width / 2, height / 2, scale)
-        )
-        _, number, offset, box = min(found, key=lambda one: one[0])
-        nearest = box.nearest(places[name][number])
-        far = np.linalg.norm(nearest - places[name][number]) > _FAR * scale
-        taken.append(box)
-        taken += [_around(x, y, 1, 1) for x, y in _along(np.stack([places[name][number], nearest]), 2) if far]
-        end = (nearest - (box.left, box.bottom)) / (width, height)  # of the line, where on the name
-        axis.annotate(
-            name,
-            named[name][number],
-            offset / scale,
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=SMALL,
-            arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.6, "relpos": end, "shrinkA": 0, "shrinkB": 4}
-            if far
-            else None,
-        )
+    markers = np.concatenate([*places.values(), np.zeros((0, 2))])
+    lines = [_boxes(_along(points, 3 * scale), scale) for points in places.values()]
+    taken = np.concatenate([_boxes(markers, _ROOM * scale), *lines])
+    frame = axis.get_window_extent().extents
+
+    def crowd(name: str) -> int:  # how many markers are near the one of its points that has the fewest around it
+        return (np.linalg.norm(places[name][:, None] - markers, axis=-1) < 60 * scale).sum(1).min()
+
+    for name in sorted(named, key=crowd, reverse=True):
+        half = (_size(axis, name) + _ROOM * scale) / 2
+        best = [_best_offset(place, half, scale, taken, frame) for place in places[name]]
+        number = min(range(len(best)), key=lambda number: best[number][0])
+        point, place, (_, offset) = named[name][number], places[name][number], best[number]
+        box = _boxes((place + offset)[None], half)
+        nearest = np.clip(place, box[0, :2], box[0, 2:])
+        far = np.linalg.norm(nearest - place) > _FAR * scale
+        joint = _along(np.stack([place, nearest]), 2 * scale) if far else np.zeros((0, 2))
+        taken = np.concatenate([taken, box, _boxes(joint, 1)])
+        line = {"arrowstyle": "-", "color": "0.5", "lw": 0.6, "shrinkA": 0, "shrinkB": 4}
+        line["relpos"] = (nearest - box[0, :2]) / (2 * half)  # where on the name it ends
+        where = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": SMALL}
+        axis.annotate(name, point, offset / scale, **where, arrowprops=line if far else None)
 
 
-def _candidates(place: np.ndarray, half_width: float, half_height: float, scale: float) -> Iterator[tuple]:
-    """Yield where a name may be: its distance from the point, its centre's offset, and its box, all in pixels."""
-    for distance in _DISTANCES:
-        for angle in _DIRECTIONS:
-            reach = np.array([half_width, half_height]) + distance * scale
-            offset = reach * (np.cos(angle), np.sin(angle))
-            yield distance, offset, _around(*(place + offset), half_width, half_height)
+def _best_offset(
+    place: np.ndarray, half: np.ndarray, scale: float, taken: np.ndarray, frame: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Return how bad the best place for a name is, and from its point to the name's centre, in pixels.
+
+    Args:
+        place: float [2], the point.
+        half: float [2], half the name's width and height.
+        scale: pixels a point of text.
+        taken: boxes to keep clear of.
+        frame: float [4], the box to stay in.
+    """
+    distance = np.repeat(_DISTANCES, len(_DIRECTIONS))
+    angle = np.tile(_DIRECTIONS, len(_DISTANCES))
+    offsets = (half + distance[:, None] * scale) * np.stack([np.cos(angle), np.sin(angle)], 1)
+    boxes = _boxes(place + offsets, half)
+    lost = 4 * half.prod() - _shared(boxes, frame[None])[:, 0]
+    cost = distance + 10 * (_shared(boxes, taken).sum(1) + lost)
+    around = _boxes(place[None], 2 * _ROOM * scale)  # of the point itself, where its line begins
+    others = taken[_shared(taken, around)[:, 0] == 0]
+    for candidate in np.flatnonzero(distance > _FAR):
+        end = np.clip(place, boxes[candidate, :2], boxes[candidate, 2:])
+        cost[candidate] += 50 * (_shared(_boxes(_along(np.stack([place, end]), 3), 1), others) > 0).sum()
+    best = cost.argmin()
+    return float(cost[best]), offsets[best]
 
 
-def _around(x: float, y: float, half_width: float, half_height: float) -> _Box:
-    return _Box(x - half_width, y - half_height, x + half_width, y + half_height)
+def _size(axis: Axes, name: str) -> np.ndarray:
+    """Return the width and height of a name on the page, in pixels."""
+    text: Text = axis.text(0, 0, name, fontsize=SMALL)
+    size = text.get_window_extent().size
+    text.remove()
+    return size
 
 
-def _cost(box: _Box, place: np.ndarray, joined: bool, taken: list[_Box], frame: _Box) -> float:
-    """Return how bad a place is: what the name covers, or loses beyond the frame, and what the line to it crosses."""
-    covered = sum(box.shared(other) for other in taken) + box.area - box.shared(frame)
-    if covered or not joined:
-        return 10 * covered
-    dots = [_around(x, y, 2, 2) for x, y in _along(np.stack([place, box.nearest(place)]), 3)]
-    near = _around(*place, 6, 6)  # where the line begins
-    return 100 * sum(bool(dot.shared(other)) and not dot.shared(near) for dot in dots for other in taken)
+def _boxes(centres: np.ndarray, half: np.ndarray | float) -> np.ndarray:
+    return np.concatenate([centres - half, centres + half], axis=1)
+
+
+def _shared(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the area that each of some boxes shares with each of others, float [n, m]."""
+    low, high = np.maximum(some[:, None, :2], others[:, :2]), np.minimum(some[:, None, 2:], others[:, 2:])
+    return (high - low).clip(0).prod(-1)
 
 
 def _along(points: np.ndarray, step: float) -> np.ndarray:
@@ -110,9 +100,3 @@ def _along(points: np.ndarray, step: float) -> np.ndarray:
         number = max(1, round(np.linalg.norm(end - start) / step))
         parts.append(start + (end - start) * np.linspace(0, 1, number + 1)[1:, None])
     return np.concatenate(parts)
-
-
-def _crowd(points: np.ndarray, markers: list[_Box], reach: float) -> int:
-    """Return how many markers lie within reach of the point of these that has the fewest."""
-    centres = np.array([[(box.left + box.right) / 2, (box.bottom + box.top) / 2] for box in markers])
-    return int((np.linalg.norm(points[:, None] - centres, axis=-1) < reach).sum(1).min())
