@@ -1,5 +1,6 @@
 """Datasets: what they hold, how files become squares, and what is refused."""
 
+import hashlib
 import io
 import json
 import random
@@ -108,6 +109,36 @@ def test_a_missing_photograph_is_one_clear_error(monkeypatch):
     monkeypatch.setitem(photos_module.PHOTOS, "test", ("chelsea.png", "no-such.png"))
     with pytest.raises(ValueError, match="lacks no-such.png"):
         open_dataset("photos", "train", 16)
+
+
+def test_photos_are_what_records_were_made_of():
+    test = open_dataset("photos", "test", 64)
+    assert test.fingerprint == "61ed4cae8a9a" and "licences" not in test.record()
+    cats = test.images(np.arange(0, len(test), 2)).contiguous()  # of a PNG file: decoders of JPEG round differently
+    assert hashlib.sha256(cats.numpy().tobytes()).hexdigest()[:12] == "25ae00e58494"
+
+
+def test_the_first_scenes_are_whole_squares_of_different_photographs():
+    scenes = open_dataset("scenes", "test", 64)
+    number = len(photos_module.SCENES)
+    assert number >= 14 and len(scenes) == 512
+    assert list(scenes.names[:number]) == list(photos_module.SCENES) and scenes.names[number] == scenes.names[0]
+    assert scenes.record()["licences"] == photos_module.SCENES
+    assert scenes.record()["fingerprint"] == "054e01a18d28"  # of the same files on every machine
+    for index in range(3 * number):
+        photo, (left, top, right, bottom) = scenes.original(index)
+        short = min(photo.size)
+        assert 0 <= left < right <= photo.width and 0 <= top < bottom <= photo.height
+        assert right - left == bottom - top
+        assert (right - left == short) if index < number else (short // 3 <= right - left <= short)
+    images = everything(scenes)
+    assert len({image.numpy().tobytes() for image in images}) == 512
+    assert min(image.float().std() for image in images[:number]) > 10  # something is to be seen
+
+
+def test_scenes_are_not_to_train_on():
+    with pytest.raises(ValueError, match='scenes are to look at, not to train on: they have one split, "test"'):
+        open_dataset("scenes", "train", 16)
 
 
 # CelebA.
@@ -503,6 +534,9 @@ def test_record_is_json_without_machine_paths(tmp_path):
         (dict(name="folder", crop="amd"), "crop is 'amd'; did you mean 'adm'"),
         (dict(test_fraction=0.2), "test_fraction is 0.2, but the splits of photos are fixed"),
         (dict(on_bad_image="ignore"), "on_bad_image is 'ignore'"),
+        (dict(name="scenes", split="tset"), "scenes has no split 'tset'; did you mean 'test'"),
+        (dict(name="scenes", split="test", crop="adm"), "crop is 'adm', but scenes has one crop only"),
+        (dict(name="scenes", split="test", data_root="x"), "data_root is 'x', but scenes come with scikit-image"),
         (dict(data_root="somewhere"), "data_root is 'somewhere', but photos come with scikit-image"),
         (dict(name="imagenet"), "folder of imagenet, .*/data/imagenet, does not exist. Get ILSVRC2012"),
         (dict(name="folder"), "folder of folder, .*, does not exist"),
@@ -542,7 +576,7 @@ def test_to_float():
 
 
 def test_dataset_names():
-    assert sorted(DATASETS) == ["celeba", "folder", "imagenet", "imagenet-sample", "photos"]
+    assert sorted(DATASETS) == ["celeba", "folder", "imagenet", "imagenet-sample", "photos", "scenes"]
 
 
 # Real photographs, where they are at hand.

@@ -1,6 +1,7 @@
 """Images beside their tokens: where codes are, which images use them, how usage grows; what is refused."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def test_its_numbers_are_those_of_an_evaluation(example: EncodedImages) -> None:
 
 def test_its_repr_says_what_it_holds(example: EncodedImages) -> None:
     assert repr(example).startswith("96 images of photos test as 24,576 tokens of 512 codes (ema-d4-laptop")
+
+
+@pytest.mark.parametrize(("trained", "marked"), [("photos", 5), ("imagenet-sample", 0)])
+def test_a_scene_that_was_trained_on_is_marked(
+    trained: str, marked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.encoded.load_pretrained", lambda _: tokenizer())
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"dataset": trained}}))
+    names = EncodedImages.open(tmp_path, "scenes", max_images=14, device="cpu", progress=False).image_names
+    assert "chelsea.png" in names and len(set(names)) == 14
+    assert sum(name.endswith(" (trained on)") for name in names) == marked
 
 
 def test_reconstructions_are_what_the_tokenizer_makes(example: EncodedImages) -> None:

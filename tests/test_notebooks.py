@@ -67,9 +67,8 @@ def run_cells(name: str, **parameters: Any) -> None:
 @pytest.mark.parametrize("notebook", ["01_data", "02_train", "04_evaluate", "06_pretrained"])
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive", "ignore:.*differs? from row")
 def test_figures_show_what_there_is(
-    notebook: str, number: int, toy: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    notebook: str, number: int, toy: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("matplotlib_inline.backend_inline.set_matplotlib_formats", lambda *_, **__: None)
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         (tmp_path / "few" / split).mkdir(parents=True)
@@ -139,6 +138,13 @@ def test_it_is_fit_for_a_reader(notebook: Path) -> None:
     assert notebook.stat().st_size < 1_000_000
     assert "papermill" not in content.metadata
     assert str(repository_root()) not in notebook.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_figures_are_shown_by_the_package(notebook: Path) -> None:
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":  # matplotlib's own way is dull on dense screens and white on dark pages
+            assert not re.search(r"plt\.show\(|set_matplotlib_formats|rcParams", cell.source), cell.source
 
 
 def test_executed_notebooks_name_no_place_of_a_machine() -> None:

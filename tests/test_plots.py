@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from vistok import TrainConfig, plots
+from vistok import TrainConfig, figures, plots, tables
+from vistok.config import repository_root
 from vistok.encoded import UsageCurve
 from vistok.runs import Report, Run
 
@@ -45,6 +48,7 @@ def lines(axis: Axes) -> dict[str, np.ndarray]:
 
 def check_nothing_is_covered_or_cut(figure: Figure) -> None:
     """Check that legends lie outside the axes, and titles, labels and legends on the page and not over each other."""
+    figures.style(figure)
     figure.draw_without_rendering()
     axes = [axis for axis in figure.findobj(Axes) if axis.axison]
     legends = [box.get_window_extent() for box in figure.findobj(plt.matplotlib.legend.Legend)]
@@ -171,12 +175,12 @@ def test_a_figure_is_saved_into_a_folder_that_was_missing(tmp_path: Path) -> Non
 def test_one_code_and_one_token_are_drawn() -> None:
     one, nothing = torch.ones(1, dtype=torch.int64), np.ones(1, dtype=np.int64)
     curve = UsageCurve(nothing, nothing, nothing.astype(float), nothing)
-    figures = [
+    drawn = [
         plots.codebook_usage(one),
         plots.codebook_overview(one, torch.zeros(1, dtype=torch.int64), 1, curve, queue_size=65_536, code=0),
         plots.places(np.ones((1, 1))),
     ]
-    for figure in figures:
+    for figure in drawn:
         figure.canvas.draw()
         plt.close(figure)
 
@@ -217,25 +221,72 @@ def test_the_curves_of_channels_are_named_and_integrate_to_one() -> None:
     check_nothing_is_covered_or_cut(figure)
 
 
-def test_numbers_beside_points_stand_for_the_legend_and_apart() -> None:
-    points = {"vq-a": (0.86, 24.9), "fsq": (0.861, 24.89), "vq-b": (0.88, 23.0), "gumbel": (0.2, 19.0)}
-    figure = plots.bits_and_quality(points, {name: name.split("-")[0] for name in points})
+def committed_scatters() -> dict[str, Figure]:
+    """Return the two figures with a name at each point, of the committed records."""
+    rows = [
+        tables.plan(name, None, "laptop", [0, 1, 2], dataset="imagenet-sample") for name in ("celeba64", "quantizers64")
+    ]
+    usage, psnr = (tables.measured(rows[0], key) for key in ("usage_queue", "psnr"))
+    bits, quality = tables.bits_in_use(rows[1]), tables.measured(rows[1], "psnr")
+    kinds = {run.row.name: run.config.quantizer for run in rows[1]}
+    found = {name: (mean(bits[name]), mean(quality[name])) for name in kinds if quality[name]}
+    return {
+        "usage": plots.usage_and_quality({name: (usage[name], psnr[name]) for name in usage}),
+        "bits": plots.bits_and_quality(found, kinds),
+    }
+
+
+def check_names_lie_on_nothing(figure: Figure) -> None:
     (axis,) = figure.axes
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["1  vq-a", "2  fsq", "3  vq-b", "4  gumbel"]
-    assert [text.get_text() for text in axis.texts] == ["1", "2", "3", "4"]
-    assert [text.xy for text in axis.texts] == [pytest.approx((100 * share, psnr)) for share, psnr in points.values()]
-    first, second, third, _ = (to_hex(line.get_color()) for line in axis.lines)
-    assert first == third == plots.COLOURS[0] and second == plots.COLOURS[1]
-    check_nothing_is_covered_or_cut(figure)
-    boxes = [text.get_window_extent() for text in axis.texts]
-    assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[:number])
+    figure.draw_without_rendering()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axis.texts}  # without lines to points
+    assert len(boxes) == len(axis.texts)
+    frame = axis.get_window_extent()
+    for name, box in boxes.items():
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1, name
+        assert not [other for other in boxes if other != name and box.overlaps(boxes[other])], name
+    for line in axis.lines:
+        for x, y in axis.transData.transform(line.get_xydata()):
+            assert not [name for name, box in boxes.items() if box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1]
+
+
+def test_points_of_committed_records_are_named_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", str(repository_root() / "runs"))
+    drawn = committed_scatters()
+    assert [len(figure.axes[0].texts) for figure in drawn.values()] == [11, 17]
+    for figure in drawn.values():
+        check_names_lie_on_nothing(figure)
+        assert figure.axes[0].get_legend() is None  # nothing has to be looked up
+    styles = [(line.get_color(), line.get_marker()) for line in drawn["usage"].axes[0].lines]
+    assert len(set(styles)) == 11  # no two rows share both
+
+
+def test_names_of_crowded_points_lie_on_nothing_and_each_belongs_to_a_point() -> None:
+    rng = np.random.default_rng(3)
+    points = {f"quantizer-{n}": tuple(rng.normal((0.7, 24), (0.08, 0.5))) for n in range(20)} | {"gumbel": (0.2, 19.0)}
+    figure = plots.bits_and_quality(points, {name: name.split("-")[0] for name in points})
+    check_names_lie_on_nothing(figure)
+    assert {text.get_text(): text.xy for text in figure.axes[0].texts} == {
+        name: pytest.approx((100 * share, psnr)) for name, (share, psnr) in points.items()
+    }
+    assert len({to_hex(line.get_color()) for line in figure.axes[0].lines}) == 2  # one a kind
     assert not plots.bits_and_quality({}, {}).axes[0].texts
 
 
 def test_usage_and_quality_leaves_out_what_was_not_measured() -> None:
-    figure = plots.usage_and_quality({"vq-d4": ([0.5, 0.6], [24.0, 24.1]), "ema-d4": ([], [])})
-    assert lines(figure.axes[0])["vq-d4"].tolist() == [24.0, 24.1] and len(lines(figure.axes[0])) == 1
+    figure = plots.usage_and_quality({"vq-d4": ([0.6, 0.5], [24.0, 24.1]), "ema-d4": ([], [])})
+    assert lines(figure.axes[0])["vq-d4"].tolist() == [24.1, 24.0] and len(lines(figure.axes[0])) == 1
     check_nothing_is_covered_or_cut(figure)
+
+
+def test_losses_that_coincide_show_in_each_others_gaps() -> None:
+    raw, weighted = plots.dashboard(log_of(PLAIN, PLAIN), WEIGHTS, 20).axes[:2]
+    drawn = {line.get_label(): line for line in raw.lines}
+    patterns = {name: drawn[name]._unscaled_dash_pattern for name in ("codebook", "commitment")}
+    (first, (dash, gap)), (second, same) = patterns["codebook"], patterns["commitment"]
+    assert (dash, gap) == tuple(same) and dash == gap and abs(first - second) == dash
+    assert drawn["reconstruction"].get_linestyle() == "-"
+    assert {line.get_linestyle() for line in weighted.lines} == {"-"}  # times their weights they are apart
 
 
 def a_run(path: Path, losses: dict[str, float], row: str | None = None) -> Run:

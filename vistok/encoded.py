@@ -3,7 +3,7 @@
 import functools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,10 +13,10 @@ import traitlets
 from torch import Tensor
 
 from vistok.codebook import to_uint8
-from vistok.config import checked
-from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
+from vistok.config import checked, resolve_path
+from vistok.data import ImageDataset, also_trained_on, eval_batches, open_dataset, to_float
 from vistok.devices import eval_view, exact_float32, usable_device
-from vistok.files import readable
+from vistok.files import readable, strict_json
 from vistok.inputs import as_images, begin_range_check, end_range_check
 from vistok.metrics import CodebookUsage
 from vistok.pretrained import load_pretrained
@@ -27,6 +27,7 @@ from vistok.tokens import TokenFile
 QUEUE_SIZE = 65_536  # tokens, of the published usage
 CACHED_RECONSTRUCTIONS = 256  # images
 DECODED_TOGETHER = 32  # images
+TRAINED_ON = " (trained on)"  # ends the name of an image that the tokenizer saw in training
 NO_IMAGES = "There are no images to look at: give a dataset that has some."
 
 
@@ -119,6 +120,7 @@ class EncodedImages:
         indices: Tensor | tuple[Tensor, ...],
         *,
         name: str = "tokenizer",
+        trained_on: Collection[str] = (),
     ) -> None:
         """Put images and their indices together.
 
@@ -127,6 +129,7 @@ class EncodedImages:
             images: a dataset, or uint8 [N, 3, H, W].
             indices: of the first images, as `VisualTokenizer.decode` takes them.
             name: what to call the tokenizer.
+            trained_on: names of images of a dataset that it was trained on; their captions say so.
 
         Raises:
             ValueError: there are no images; their size does not fit; the indices are of another K, number or grid, or are
@@ -151,7 +154,9 @@ class EncodedImages:
         if isinstance(images, ImageDataset):
             of_folder = images.name == "folder"
             self.images_name = f"your folder's {images.split} split" if of_folder else f"{images.name} {images.split}"
-            self.image_names = [readable(name) for name in images.names[: len(self)]]
+            self.image_names = [
+                readable(name) + (TRAINED_ON if name in trained_on else "") for name in images.names[: len(self)]
+            ]
         else:
             self.images_name, self.image_names = "images", [f"image {number}" for number in range(len(self))]
         self._decoded: dict[int, Tensor] = {}  # reconstructions, the newest last
@@ -191,9 +196,9 @@ class EncodedImages:
         """
         if checked("max_images", int | None, max_images) is not None and max_images < 1:
             raise ValueError(f"max_images is {max_images}, but must be at least 1.")
-        name = "tokenizer"
+        name, trained = "tokenizer", ""
         if not isinstance(tokenizer, VisualTokenizer):
-            name = Path(tokenizer).name
+            name, trained = Path(tokenizer).name, _dataset_of_run(tokenizer)
             tokenizer = load_pretrained(tokenizer)
             tokenizer = tokenizer.to(usable_device(device))
         elif device is not None:  # a view, since somebody may train it: its mode and its place stay
@@ -211,7 +216,7 @@ class EncodedImages:
             indices = file.indices(slice(0, number))
         else:
             indices = _encode(tokenizer, images, number, batch_size, progress)
-        return cls(tokenizer, images, indices, name=name)
+        return cls(tokenizer, images, indices, name=name, trained_on=also_trained_on(trained))
 
     def __len__(self) -> int:
         return len(self.tokens[0])
@@ -411,6 +416,14 @@ def _as_uint8(tokenizer: VisualTokenizer, images: Tensor | np.ndarray) -> Tensor
 
 
 @torch.no_grad()
+def _dataset_of_run(path: str | Path) -> str:
+    """Return the name of the dataset that a run was trained on; empty where it is no run, of which nothing is known."""
+    try:
+        return str(strict_json((resolve_path(path) / "config.json").read_bytes())["config"]["dataset"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
 def _encode(
     tokenizer: VisualTokenizer, images: ImageDataset | Tensor, number: int, batch_size: int, progress: bool
 ) -> tuple[Tensor, ...]:

@@ -1,15 +1,15 @@
-"""Figures of the notebooks: curves, reconstructions, codebook usage. Each function returns a matplotlib figure."""
+"""Figures of the notebooks: curves, reconstructions, codebook usage. Each function returns a matplotlib figure.
 
-import io
+They are drawn in black on white; `vistok.figures` shows and saves them so that they are readable anywhere.
+"""
+
 import math
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -21,16 +21,21 @@ from torch import Tensor
 from vistok.codebook import poster
 from vistok.collapse import Moment
 from vistok.encoded import UsageCurve
-from vistok.files import replace_file
+from vistok.figures import DPI as DPI
+from vistok.figures import NORMAL, SMALL, WIDTH
+from vistok.figures import save as save
+from vistok.figures import show as show
+from vistok.figures import show_photographs as show_photographs
+from vistok.labels import write_names
 from vistok.plane import EXTENT, Partition
 from vistok.runs import Run
 
-DPI = 80
 ADVERSARIAL_NAMES = ("adversarial", "discriminator", "logits_real", "logits_fake", "lecam", "r1")  # of `Report.losses`
 # Okabe and Ito's hues, told apart by colour-blind readers too, some darkened: those of `LINES` in widgets/js/common.js.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b87f00", "#1f8fd0", "#767676", "#8f8400")
 _DASHES = ("-", "--", ":", "-.")  # four lines each
 _MARKERS = "osD^v<>phX*"
+_ALIKE = 0.02  # losses that never differ by more of their size are one line to the eye
 _MAX_CROSSES = 4096  # on a map of more codes they would be specks: its dead codes are grey only
 
 
@@ -86,16 +91,17 @@ def reconstructions(
     reconstruction = reconstruction.clamp(-1, 1)
     rows = {"original": images} | ({} if before is None else {"before": before}) | {"reconstruction": reconstruction}
     error = (images - reconstruction).abs().mean(1)  # [N, H, W], 0 to 2
-    size = (1.1 * len(images), 1.2 * (len(rows) + 1))
+    side = min(1.1, (WIDTH - 0.2) / len(images))
+    size = (side * len(images) + 0.2, 1.05 * side * (len(rows) + 1) + 0.2)
     figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, dpi=DPI, squeeze=False)
     for column in range(len(images)):
         for axis, shown in zip(axes[:-1, column], rows.values(), strict=True):
             axis.imshow(_pixels(shown[column]))
         axes[-1, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
         if titles:
-            axes[0, column].set_title(titles[column], fontsize=8)
+            axes[0, column].set_title(titles[column], fontsize=SMALL)
     for axis, label in zip(axes[:, 0], (*rows, "error, 0 to 0.5"), strict=True):
-        axis.set_ylabel(label, fontsize=8)
+        axis.set_ylabel(label, fontsize=SMALL)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.tight_layout(pad=0.3)
@@ -114,7 +120,9 @@ def side_by_side(
             to lie within the image.
     """
     shown = {"original": image} | reconstructions
-    figure, axes = plt.subplots(2, len(shown), figsize=(2.2 * len(shown), 4.7), dpi=DPI, squeeze=False)
+    side = min(2.2, WIDTH / len(shown))
+    size = (side * len(shown), 2 * side + 0.35)
+    figure, axes = plt.subplots(2, len(shown), figsize=size, dpi=DPI, squeeze=False)
     for column, (name, picture) in enumerate(shown.items()):
         pixels = _pixels(picture.clamp(-1, 1))
         top, left, side = (round(part * pixels.shape[0]) for part in zoom)
@@ -123,34 +131,11 @@ def side_by_side(
         axes[0, column].imshow(pixels)
         axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
         axes[1, column].imshow(pixels[top : top + side, left : left + side])
-        axes[0, column].set_title(textwrap.fill(name, 28), fontsize=8)
+        axes[0, column].set_title(textwrap.fill(name, round(13 * side)), fontsize=SMALL)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.tight_layout(pad=0.3)
     return figure
-
-
-def show_photographs(figure: Figure, path: Path | None = None) -> None:
-    """Show a figure of photographs in the notebook, and save it; as JPEG, a fifth of a PNG's size.
-
-    Args:
-        figure: what to show; it is closed.
-        path: a `.jpg` file; None: show only.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="jpeg", pil_kwargs={"quality": 90})
-    plt.close(figure)
-    display(Image(buffer.getvalue(), format="jpeg"))
-    if path is not None:
-        replace_file(path, buffer.getvalue())
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Save a figure as PNG, whole or not at all; its folder is made where it is missing."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, buffer.getvalue())
 
 
 def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
@@ -163,8 +148,10 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
         steps: length of the run, the right end of the axis.
     """
     played = _loss_names(log, played=True)
-    panels = 3 if played else 2
-    figure, axes = plt.subplots(1, panels, figsize=(4.5 * panels, 3.4), dpi=DPI, layout="constrained")
+    rows = 2 if played else 1
+    figure = plt.figure(figsize=(WIDTH, 3.1 * rows), dpi=DPI, layout="constrained")
+    grid = figure.add_gridspec(rows, 2)
+    axes = [figure.add_subplot(grid[place]) for place in range(3 if played else 2)]
     _draw_losses(axes[0], log, _loss_names(log), steps)
     if played:
         _draw_players(axes[1], log, played, steps)
@@ -202,35 +189,46 @@ def _draw_losses(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str]
     else:
         within = 10 ** np.floor(np.log10(np.quantile(abs(values[values != 0]), 0.1))) if values.any() else 1
         axis.set_yscale("symlog", linthresh=within)
-        axis.axhline(0, color="0.6", lw=0.6)
-        axis.set_ylabel(f"loss, linear within ±{within:g}", fontsize=9)
+        axis.axhline(0, color="0.5", lw=0.6)
+        axis.set_ylabel(f"loss, linear within ±{within:g}", fontsize=NORMAL)
 
 
 def _draw_players(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str], steps: int) -> None:
     _draw_lines(axis, log, names, steps)
     axis.set_ylabel("loss, or mean logit")
-    axis.set_title("tokenizer and discriminator", fontsize=9)
+    axis.set_title("tokenizer and discriminator", fontsize=NORMAL)
 
 
 def _draw_lines(axis: Axes, log: Sequence[dict[str, Any]], names: Sequence[str], steps: int) -> None:
     for number, name in enumerate(name for name in names if name != "total"):
         entries = [entry for entry in log if name in entry["losses"]]  # the adversarial terms begin amid a run
-        style = _line_style(number)
-        if name == "commitment":  # of VQ it equals the codebook loss, and would hide it
-            style["ls"] = "--"
         values = [entry["losses"][name] for entry in entries]
-        axis.plot([entry["step"] for entry in entries], values, label=name, lw=1.2, **style)
+        axis.plot([entry["step"] for entry in entries], values, label=name, lw=1.4, **_line_style(number))
+    _interleave(axis.lines)
     if "total" in names:
         values = [entry["losses"]["total"] for entry in log]
-        axis.plot([entry["step"] for entry in log], values, label="total", color="black", lw=2, alpha=0.4, zorder=1)
+        axis.plot([entry["step"] for entry in log], values, label="total", color="black", lw=2.5, alpha=0.5, zorder=1)
     _finish_steps(axis, steps, axis.lines)
+
+
+def _interleave(lines: Sequence[Line2D]) -> None:
+    """Dash lines that lie on each other so that each shows in the gaps of the others; of VQ two losses are equal."""
+    left = list(lines)
+    while left:
+        points = left[0].get_xydata()
+        alike = [line for line in left if np.array_equal(line.get_xdata(), points[:, 0])]
+        alike = [line for line in alike if np.allclose(line.get_ydata(), points[:, 1], rtol=_ALIKE, atol=0)]
+        for place, line in enumerate(alike if len(alike) > 1 else []):
+            line.set_linestyle((4 * place, (4, 4 * (len(alike) - 1))))
+            line.set_dash_capstyle("butt")
+        left = [line for line in left if line is not left[0] and line not in alike]
 
 
 def _finish_steps(axis: Axes, steps: int, lines: Sequence[Line2D]) -> None:
     """Give an axis of steps its end, whole numbers, and below them the legend, where it covers no line."""
     axis.set(xlabel="step", xlim=(0, steps))
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axis.legend(handles=lines, fontsize=8, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    axis.legend(handles=lines, fontsize=SMALL, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22))
 
 
 def codebook_curves(runs: Sequence[Run]) -> Figure:
@@ -248,7 +246,7 @@ def codebook_curves(runs: Sequence[Run]) -> Figure:
         "codebook": "codebook loss",
         "reconstruction": "reconstruction loss",
     }
-    figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), dpi=DPI, layout="constrained", sharex=True)
+    figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.6), dpi=DPI, layout="constrained", sharex=True)
     names = _run_names(runs)
     for number, (name, run) in enumerate(zip(names, runs, strict=True)):
         entries = [entry["losses"] | entry | {"usage": 100 * entry["usage"]} for entry in run.log()]
@@ -265,9 +263,9 @@ def codebook_curves(runs: Sequence[Run]) -> Figure:
         numbers.set_major_locator(LogLocator(subs=(1, 2, 5)))
         numbers.set_major_formatter("{x:,g}")
         numbers.set_minor_formatter("")
-    columns = max(1, 140 // (max(map(len, names), default=0) + 8))  # as many as the figure is wide enough for
+    columns = max(1, 110 // (max(map(len, names), default=0) + 8))  # as many as the figure is wide enough for
     handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
     return figure
 
 
@@ -277,7 +275,7 @@ def collapse(moments: dict[str, Sequence[Moment]]) -> Figure:
     Args:
         moments: name of a run to what was seen of it, from step 0 on.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), dpi=DPI, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.6), dpi=DPI, layout="constrained")
     for number, (name, seen) in enumerate(moments.items()):
         steps, colour = [moment.step for moment in seen], COLOURS[number % len(COLOURS)]
         lines = (
@@ -295,7 +293,7 @@ def collapse(moments: dict[str, Sequence[Moment]]) -> Figure:
     for axis, label, scale in zip(axes, labels, ("log", "linear", "linear"), strict=True):
         axis.set(xlabel="step", ylabel=label, yscale=scale)
         axis.grid(alpha=0.3)
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, frameon=False)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=SMALL, frameon=False)
     axes[1].set_ylim(bottom=0)
     axes[2].set_ylim(bottom=0)
     return figure
@@ -341,32 +339,35 @@ def dashboard(
         pictures: uint8 [N, 3, 2H, W], originals over their reconstructions; None: without.
     """
     played = _loss_names(log, played=True)
-    size = (13.5, 3.6 + (3.3 if len(counts) or pictures is not None else 0))
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    above, *below = figure.subfigures(1 if not len(counts) and pictures is None else 2, 1, squeeze=False)[:, 0]
-    axes = above.subplots(1, 4 if played else 3)
+    beside = not played and len(counts) == 1  # its map has the place of the panel that there is not
+    heights = [6.0] + ([2.4] if len(counts) and not beside else []) + ([2.2] if pictures is not None else [])
+    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
+    above, *below = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    above = above.subgridspec(2, 2)
+    axes = [figure.add_subplot(above[place]) for place in range(4 if played else 3)]
     weighted = weighted_losses(log, weights)
     _draw_losses(axes[0], log, _loss_names(log), steps)
-    axes[0].set_title("losses, raw", fontsize=9)
+    axes[0].set_title("losses, raw", fontsize=NORMAL)
     terms = {name for entry in weighted for name in entry["losses"]}
     in_order = [name for name in _loss_names(log) + played if name in terms]  # a loss has one colour in both
     _draw_losses(axes[1], weighted, in_order, steps)
-    axes[1].set_title("losses × weights: what each adds to the total", fontsize=9)
+    axes[1].set_title("losses × weights: what each adds to the total", fontsize=NORMAL)
     if played:
         _draw_players(axes[2], log, played, steps)
     _draw_usage(axes[-1], log, steps)
-    if below:
-        widths = [1] * len(counts) + ([] if pictures is None else [2])
-        panels = below[0].subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
-        for level, (axis, of_codes) in enumerate(zip(panels, counts, strict=False)):
+    if len(counts):
+        maps = [above[3]] if beside else below[0].subgridspec(1, len(counts))
+        for level, (place, of_codes) in enumerate(zip(maps, counts, strict=True)):
+            axis = figure.add_subplot(place)
             draw_code_map(axis, of_codes, math.ceil(math.sqrt(len(of_codes))))
             if len(counts) > 1:
-                axis.set_ylabel(f"level {level}", fontsize=8)
-        if pictures is not None:
-            strip = pictures.permute(2, 0, 3, 1).flatten(1, 2)  # [2H, N * W, 3]
-            panels[-1].imshow(strip.cpu().numpy(), interpolation="nearest")
-            panels[-1].set(xticks=[], yticks=[])
-            panels[-1].set_title("originals over their reconstructions", fontsize=9)
+                axis.set_ylabel(f"level {level}", fontsize=SMALL)
+    if pictures is not None:
+        axis = figure.add_subplot(below[-1])
+        strip = pictures.permute(2, 0, 3, 1).flatten(1, 2)  # [2H, N * W, 3]
+        axis.imshow(strip.cpu().numpy(), interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_title("originals over their reconstructions", fontsize=NORMAL)
     return figure
 
 
@@ -376,7 +377,7 @@ def pixel_values(images: Tensor) -> Figure:
     Args:
         images: float [N, 3, H, W] in [-1, 1].
     """
-    figure, axis = plt.subplots(figsize=(7.5, 2.8), dpi=DPI, layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), dpi=DPI, layout="constrained")
     channels = (("red", COLOURS[1], "-"), ("green", COLOURS[2], "--"), ("blue", COLOURS[0], ":"))
     for values, (name, colour, dashes) in zip(images.transpose(0, 1), channels, strict=True):
         density, edges = np.histogram(values.flatten().cpu().numpy(), bins=64, range=(-1, 1), density=True)
@@ -396,10 +397,10 @@ def codebook_usage(counts: Tensor, source: str = "") -> Figure:
     ordered = counts.sort(descending=True).values.cpu().numpy()
     rank = np.arange(1, len(ordered) + 1)
     used, tokens = int((ordered > 0).sum()), int(ordered.sum())
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9), dpi=DPI, layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), dpi=DPI, layout="constrained")
     left.step(rank[:used], ordered[:used], where="mid", marker=".", ms=3, color=COLOURS[2])
     if used < len(ordered):
-        left.axvspan(used + 0.5, len(ordered) + 0.5, color="0.85")
+        left.axvspan(used + 0.5, len(ordered) + 0.5, color="0.5", alpha=0.25, lw=0)
     left.set(xlabel="code, most frequent first", ylabel="tokens", xscale="log", yscale="log")
     left.set(xlim=(0.9, len(ordered) + 0.5), ylim=(0.8, None))
     right.plot(rank, 100 * np.cumsum(ordered) / max(1, tokens), color=COLOURS[2])
@@ -408,22 +409,25 @@ def codebook_usage(counts: Tensor, source: str = "") -> Figure:
     # How many tokens were looked at belongs to the number: a few images cannot use every code of a large codebook.
     of = f"{tokens:,} tokens" + (f" of {source}" if source else "")
     unused = f"; grey: {len(ordered) - used:,} that none of these tokens chose" if used < len(ordered) else ""
-    figure.suptitle(f"{of}: {used:,} of {len(ordered):,} codes used{unused}", fontsize=10)
+    figure.suptitle(f"{of}: {used:,} of {len(ordered):,} codes used{unused}", fontsize=NORMAL)
     return figure
 
 
 def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Draw PSNR against codebook usage, one point a run and one colour a row.
+    """Draw PSNR against codebook usage, one point a run and one colour and marker a row, its name beside it.
 
     Args:
         points: row name to (usage in [0, 1], PSNR in dB), one value a seed.
     """
-    figure, axis = plt.subplots(figsize=(8.5, 3.8), dpi=DPI, layout="constrained")
-    for number, (name, (usage, psnr)) in enumerate((name, values) for name, values in points.items() if values[0]):
-        axis.plot(100 * np.asarray(usage), psnr, label=name, **_point_style(number))
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.4), dpi=DPI, layout="constrained")
+    drawn = {name: np.stack([100 * np.asarray(usage), psnr], 1) for name, (usage, psnr) in points.items() if usage}
+    for number, (name, seeds) in enumerate(drawn.items()):
+        drawn[name] = seeds[seeds[:, 0].argsort()]
+        axis.plot(*drawn[name].T, label=name, **_point_style(number) | {"ls": "-", "lw": 0.8})
     axis.set(xlabel="codebook usage, %", ylabel="PSNR, dB", xlim=(-2, 103))
+    axis.margins(y=0.1)
     axis.grid(alpha=0.3)
-    _legend_beside(axis)
+    write_names(axis, drawn)
     return figure
 
 
@@ -434,16 +438,17 @@ def partitions(found: dict[str, Partition], points: Tensor) -> Figure:
         found: title to partition.
         points: float32 [N, 2].
     """
-    columns = min(5, len(found))
+    columns = min(4, len(found))
     rows = -(-len(found) // columns)
-    size = (2.1 * columns, 2.55 * rows) if len(found) > 1 else (5.2, 5.6)
+    size = (WIDTH / 4 * columns, (WIDTH / 4 + 0.4) * rows) if len(found) > 1 else (5.2, 5.6)
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=DPI, squeeze=False)
     for axis in axes.flat[len(found) :]:
         axis.remove()
     for axis, (title, partition) in zip(axes.flat, found.items(), strict=False):
         _draw_partition(axis, partition, points, dots=1 if len(found) > 1 else 2)
         axis.set_title(
-            f"{title}\n{partition.num_used} of {len(partition.codes)} codes used, MSE {partition.error:.3f}", fontsize=8
+            f"{title}\n{partition.num_used} of {len(partition.codes)} codes used, MSE {partition.error:.3f}",
+            fontsize=SMALL,
         )
     figure.tight_layout(pad=0.6, h_pad=1.2)
     return figure
@@ -462,45 +467,27 @@ def _draw_partition(axis: Axes, partition: Partition, points: Tensor, dots: floa
 
 
 def bits_and_quality(points: dict[str, tuple[float, float]], groups: dict[str, str]) -> Figure:
-    """Draw PSNR against the share of its bits that a token's use amounts to, one numbered point a row, best first.
+    """Draw PSNR against the share of its bits that a token's use amounts to, one point a row, its name beside it.
 
     Args:
         points: row to (share in [0, 1], PSNR in dB).
         groups: row to what its kind is called; one colour and marker each.
     """
-    figure, axis = plt.subplots(figsize=(8.5, max(4.2, 0.24 * len(points) + 0.8)), dpi=DPI, layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, max(3.6, 0.24 * len(points) + 1.2)), dpi=DPI, layout="constrained")
     kinds = list(dict.fromkeys(groups[name] for name in points))
-    best_first = sorted(points, key=lambda name: -points[name][1])
-    for number, name in enumerate(best_first, start=1):
-        share, psnr = points[name]
-        axis.plot(100 * share, psnr, label=f"{number}  {name}", **_point_style(kinds.index(groups[name])))
+    drawn = {name: np.array([[100 * share, psnr]]) for name, (share, psnr) in points.items()}
+    for name, point in drawn.items():
+        axis.plot(*point.T, label=name, **_point_style(kinds.index(groups[name])))
     axis.set(xlabel="entropy of the codes, % of a token's bits", ylabel="PSNR, dB")
-    axis.margins(x=0.06, y=0.08)
+    axis.margins(x=0.12, y=0.1)
     axis.grid(alpha=0.3)
-    _legend_beside(axis)
-    figure.draw_without_rendering()  # from here on it is known which points lie close to each other on the page
-    _number_points(axis, np.array([(100 * points[name][0], points[name][1]) for name in best_first]).reshape(-1, 2))
+    write_names(axis, drawn)
     return figure
-
-
-def _number_points(axis: Axes, points: np.ndarray) -> None:
-    """Write 1, 2, ... beside the points, each on the side where the nearest other point or number is farthest away."""
-    angles = np.arange(8) * np.pi / 4
-    sides = 10 * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # offsets, in 1/72 of an inch
-    places = axis.transData.transform(points)  # [N, 2], pixels
-    taken = list(places)
-    for number, (point, place) in enumerate(zip(points, places, strict=True), start=1):
-        others = np.array([other for other in taken if other is not place])
-        candidates = place + sides * axis.figure.dpi / 72
-        space = np.linalg.norm(candidates[:, None] - others, axis=-1).min(1) if len(others) else np.ones(8)
-        best = space.argmax()
-        taken.append(candidates[best])
-        axis.annotate(str(number), point, sides[best], textcoords="offset points", ha="center", va="center", fontsize=8)
 
 
 def _legend_beside(axis: Axes) -> None:
     handles = axis.get_legend_handles_labels()
-    axis.legend(*handles, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
+    axis.legend(*handles, fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -528,9 +515,9 @@ def codebook_overview(
         code: marked on the map; -1: none.
         patches, decoded: uint8 [n, 3, p, p], of that code, and as decoded; None: without.
     """
-    figure = plt.figure(figsize=(10, 5.6 if patches is None else 6.7), dpi=DPI, layout="constrained")
+    figure = plt.figure(figsize=(WIDTH, 5.2 if patches is None else 6.4), dpi=DPI, layout="constrained")
     layout = figure.add_gridspec(
-        2 if patches is None else 4, 2, height_ratios=[4, 4] + ([] if patches is None else [0.8, 0.8])
+        2 if patches is None else 4, 2, height_ratios=[4, 4] + ([] if patches is None else [0.9, 0.9])
     )
     draw_code_map(
         figure.add_subplot(layout[:2, 0]), counts[order], columns, (order == code).nonzero().flatten().tolist()
@@ -540,25 +527,28 @@ def codebook_overview(
     rank = np.arange(1, len(ranked) + 1)
     axis.plot(rank, np.where(ranked > 0, ranked, np.nan), color=COLOURS[0])
     axis.set(xscale="log", yscale="log", xlabel="code, most frequent first", ylabel="tokens")
-    axis.set_title("tokens of each code; dashed: share of tokens up to there", fontsize=9)
+    axis.set_title("tokens of each code; dashed: share up to there", fontsize=NORMAL)
     share = axis.twinx()
     share.plot(rank, 100 * np.cumsum(ranked) / max(1, ranked.sum()), "--", color=COLOURS[1])
     share.set(ylabel="% of tokens", ylim=(0, 103))
     axis = figure.add_subplot(layout[1, 1])
-    seen = {"in the images' order": curve.seen, "tokens drawn at random": curve.expected}
+    seen = {"images in order": curve.seen, "tokens at random": curve.expected}
     if curve.tokens[-1] > queue_size:  # up to there the first line is this one too
-        seen[f"the last {queue_size:,} tokens only"] = curve.in_queue
+        seen[f"last {queue_size:,} only"] = curve.in_queue
         axis.axvline(queue_size, color="0.5", lw=1)
-    for (name, values), colour, dashes in zip(seen.items(), COLOURS, ("-", "--", ":"), strict=False):
-        axis.plot(curve.tokens, 100 * values / len(counts), dashes, color=colour, label=name)
+    # They may lie on each other: the first one is wide, the others are drawn over it.
+    for (name, values), colour, dashes, width in zip(
+        seen.items(), COLOURS, ("-", "--", ":"), (3, 1.4, 1.4), strict=False
+    ):
+        axis.plot(curve.tokens, 100 * values / len(counts), dashes, color=colour, label=name, lw=width)
     axis.set(xscale="log", xlabel="tokens seen", ylabel="codes seen, %", ylim=(0, 103))
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=SMALL, frameon=False, handlelength=1.4)
     for number, (shown, label) in enumerate(((patches, f"code {code}"), (decoded, "decoded"))):
         if shown is not None:
             axis = figure.add_subplot(layout[2 + number, :])
             axis.imshow(poster(shown, columns=len(shown), gap=2).numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            axis.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+            axis.set_ylabel(label, fontsize=SMALL, rotation=0, ha="right", va="center")
     return figure
 
 
@@ -575,7 +565,7 @@ def draw_code_map(axis: Axes, counts: Tensor, columns: int, marked: Sequence[int
     cells = np.full(rows * columns, np.nan)
     cells[: len(counts)] = counts.cpu().numpy()
     cells = cells.reshape(rows, columns)
-    colours = plt.get_cmap("cividis").with_extremes(bad="white")
+    colours = plt.get_cmap("cividis").with_extremes(bad=(0, 0, 0, 0))  # beyond the last code is no cell
     shown = axis.imshow(np.ma.masked_less(cells, 1), cmap=colours, norm=LogNorm(1, max(2, np.nanmax(cells))))
     axis.imshow(np.ma.masked_where(cells != 0, np.full_like(cells, 0.8)), cmap="gray", vmin=0, vmax=1)
     dead_y, dead_x = np.nonzero(cells == 0)
@@ -588,7 +578,7 @@ def draw_code_map(axis: Axes, counts: Tensor, columns: int, marked: Sequence[int
     used = int((counts > 0).sum())
     axis.set(xticks=[], yticks=[])
     dead = f"\n{'crosses' if crossed else 'grey'}: never chosen" if used < len(counts) else ""
-    axis.set_title(f"{used:,} of {len(counts):,} codes used{dead}", fontsize=9)
+    axis.set_title(f"{used:,} of {len(counts):,} codes used{dead}", fontsize=NORMAL)
     axis.figure.colorbar(shown, ax=axis, label="tokens", fraction=0.046, pad=0.02)
 
 

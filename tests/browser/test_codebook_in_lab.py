@@ -30,7 +30,7 @@ OpenNotebook = Callable[..., Any]
 @pytest.fixture(scope="module")
 def encoded() -> EncodedImages:
     """What the notebook opens by default, computed here."""
-    return EncodedImages.open(EXAMPLE_RUN, "photos", max_images=512, device="cpu", progress=False)
+    return EncodedImages.open(EXAMPLE_RUN, "scenes", max_images=512, device="cpu", progress=False)
 
 
 def expect(target: Any) -> Any:

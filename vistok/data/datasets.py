@@ -36,7 +36,7 @@ class ImageDataset(abc.ABC):
         left_out: relative names of the files that cannot be decoded, left out by on_bad_image="skip".
         fingerprint: 12 hex digits of the images' names and sizes and of what picks them, the same on every machine.
         content: 12 hex digits of what is in the files (`ImageFiles.content`), which are read for it at its first use and
-            not again while their sizes and modification times stay; None: of `photos`.
+            not again while their sizes and modification times stay; None: of `photos` and `scenes`.
         preprocessing: one line on what becomes of a file.
     """
 
@@ -83,6 +83,7 @@ class ImageDataset(abc.ABC):
             "fingerprint": self.fingerprint,
             "left_out": self.left_out,
         }
+        record |= {"licences": dict(self._files.licences)} if self._files.licences else {}
         return record if self.content is None else record | {"content": self.content}
 
     def original(self, index: int) -> tuple[Image.Image, Box]:
@@ -253,7 +254,7 @@ def _of_unusual_range(files: ImageFiles, index: int, largest: int) -> str:
 
 
 def content_of(files: ImageFiles, name: str, split: str) -> str | None:
-    """Return `files.content()`, remembered while no name, size or modification time changes; None: of `photos`."""
+    """Return `files.content()`, remembered while no name, size or modification time changes; None: of `photos`, `scenes`."""
     if isinstance(files, PhotoFiles):  # they come with a package, whose files nobody replaces
         return None
     return remembered(_cache_name(name, split, "content", files), files.content_key(), files.content)

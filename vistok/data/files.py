@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -57,12 +57,14 @@ class ImageFiles(abc.ABC):
         num_bytes: int64 [N], the size of each.
         stamps: int64 [N], for each a number that changes when the file's content does (modification time, or checksum).
         location: where they are on this machine.
+        licences: of files that come with packages, name to under what they may be shown; empty: of other files.
     """
 
     names: Names
     num_bytes: np.ndarray
     stamps: np.ndarray
     location: Path
+    licences: Mapping[str, str] = {}
     _per_file: tuple[str, ...] = ("names", "num_bytes", "stamps")  # what holds an entry for each file
 
     def __len__(self) -> int:
@@ -136,7 +138,7 @@ class FolderFiles(ImageFiles):
 
     def __init__(self, location: Path, names: Sequence[str]) -> None:
         self.location, self.names = location, Names.of(names)
-        paths = {name: os.path.join(location, name) for name in dict.fromkeys(names)}  # photographs repeat
+        paths = {name: self._place(name) for name in dict.fromkeys(names)}  # photographs repeat
         stats = {name: _status(functools.partial(os.stat, path)) for name, path in paths.items()}
         self.num_bytes = np.array([stats[name].st_size if stats[name] else 0 for name in names], np.int64)
         self.stamps = np.array([stats[name].st_mtime_ns if stats[name] else 0 for name in names], np.int64)
@@ -162,9 +164,12 @@ class FolderFiles(ImageFiles):
         left_out.warn(location)
         return files
 
+    def _place(self, name: str) -> str:
+        return os.path.join(self.location, name)
+
     def read(self, index: int) -> bytes:
         try:
-            with open(os.path.join(self.location, self.names[index]), "rb", buffering=0, opener=_open_at_once) as file:
+            with open(self._place(self.names[index]), "rb", buffering=0, opener=_open_at_once) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ValueError(
@@ -195,13 +200,32 @@ def _status(look: Callable[[], os.stat_result]) -> os.stat_result | None:
 class PhotoFiles(FolderFiles):
     """A few large photographs, each standing for many images: they stay decoded between two calls."""
 
+    def __init__(
+        self, places: Mapping[str, Path], names: Sequence[str], licences: Mapping[str, str] | None = None
+    ) -> None:
+        """List the images.
+
+        Args:
+            places: name of a photograph to its file; the folder of the first one is their `location`.
+            names: of the photograph of each image.
+            licences: as the attribute; None: empty.
+        """
+        self._places, self.licences = dict(places), dict(licences or {})
+        super().__init__(next(iter(places.values())).parent, names)
+
+    def _place(self, name: str) -> str:
+        return str(self._places[name])
+
+    def path(self, index: int) -> Path:
+        return Path(readable(self._place(self.names[index])))
+
     def image(self, index: int) -> Image.Image:
-        return _decoded_photo(self.location, self.names[index])
+        return _decoded_photo(self._places[self.names[index]])
 
 
-@functools.lru_cache(maxsize=8)
-def _decoded_photo(location: Path, name: str) -> Image.Image:
-    return decode((location / name).read_bytes(), name)
+@functools.lru_cache(maxsize=16)  # as many as a dataset has: its images take turns among them
+def _decoded_photo(file: Path) -> Image.Image:
+    return decode(file.read_bytes(), file.name)
 
 
 class ZipFiles(ImageFiles):

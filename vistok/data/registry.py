@@ -1,6 +1,8 @@
 """The datasets by name, and the one way to open them."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ from vistok.data.celeba import celeba
 from vistok.data.datasets import AdmImages, CachedImages, ImageDataset, UncachedImages, called
 from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
-from vistok.data.photos import photos
-from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, Square
+from vistok.data.photos import SCENES, photos, scenes
+from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, SceneSquare, Square
 
 # Name -> how to get it, the beginning of a sentence that a folder's path ends; None: nothing to get.
 DATASETS: dict[str, str | None] = {
     "photos": None,
+    "scenes": None,
     "celeba": CELEBA_HELP,
     "imagenet": (
         "Get ILSVRC2012 from https://image-net.org, or its shards from https://huggingface.co/datasets/ILSVRC/imagenet-1k "
@@ -24,8 +27,13 @@ DATASETS: dict[str, str | None] = {
     "imagenet-sample": "Get it by: git clone https://github.com/EliSchwartz/imagenet-sample-images",
     "folder": "Put images, in subfolders or not, or .tar or .parquet shards of them, into",
 }
+_EMBEDDED = tuple(name for name, help in DATASETS.items() if help is None)
 _CROPS = ("cached", "adm")
-_ONE_CROP = {"photos": PhotoSquare, "celeba": CelebASquare}  # datasets of which no crop is drawn at random
+_ONE_CROP: dict[str, Callable[[int], Square]] = {  # datasets of which no crop is drawn at random
+    "photos": PhotoSquare,
+    "scenes": functools.partial(SceneSquare, number=len(SCENES)),
+    "celeba": CelebASquare,
+}
 
 
 def open_dataset(
@@ -42,7 +50,8 @@ def open_dataset(
 
     Args:
         name: one of `DATASETS`.
-        split: "train" or "test"; celeba, and a folder with a `val/` (or such shards) beside its `test/`, also have "val".
+        split: "train" or "test"; celeba, and a folder with a `val/` (or such shards) beside its `test/`, also have "val";
+            scenes have "test" only.
         image_size: pixels, height and width.
         data_root: folder of the dataset, a relative one counted from the repository; None: `data/<name>` there.
         crop: how training images of imagenet, imagenet-sample and folder are cropped: "cached", random crops of a
@@ -118,11 +127,13 @@ def _square(name: str, image_size: int) -> Square:
 
 def open_files(name: str, split: str, data_root: str | Path | None, test_fraction: float | None) -> ImageFiles:
     """Return the files of one split of a dataset, none of them decoded; arguments and errors are those of `open_dataset`."""
-    if name == "photos":
+    if name in _EMBEDDED:
         if data_root is not None:
-            raise ValueError(f"data_root is {str(data_root)!r}, but photos come with scikit-image; leave it None.")
-        _check_split(name, split, ("train", "test"))
-        return photos(split)
+            raise ValueError(f"data_root is {str(data_root)!r}, but {name} come with scikit-image; leave it None.")
+        if name == "scenes" and split == "train":
+            raise ValueError('scenes are to look at, not to train on: they have one split, "test". photos have both.')
+        _check_split(name, split, ("train", "test") if name == "photos" else ("test",))
+        return photos(split) if name == "photos" else scenes()
     root = resolve_path(f"data/{name}" if data_root is None else data_root)
     if root.is_file():
         raise ValueError(

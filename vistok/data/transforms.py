@@ -266,6 +266,36 @@ class PhotoSquare(Square):
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
 
 
+@dataclasses.dataclass(frozen=True)
+class SceneSquare(Square):
+    """Of each photograph first the whole middle square, then windows of a third of its short side at least, by index.
+
+    Antialiased bicubic to `size`. Image i is of photograph i modulo `number`, so the first `number` are the middle squares.
+    """
+
+    size: int
+    number: int
+
+    @property
+    def description(self) -> str:
+        return f"{self.number} middle squares, then windows drawn by index, bicubic to {self.size}x{self.size}"
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        short = min(width, height)
+        if index < self.number:
+            left, top = (width - short) // 2, (height - short) // 2
+            return left, top, left + short, top + short
+        side_draw, top_draw, left_draw, _ = uniform(0, 0, np.array([index]))[0]
+        smallest = min(short, max(self.size, short // 3))
+        side = smallest + int(side_draw * (short - smallest + 1))
+        top, left = int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1))
+        return left, top, left + side, top + side
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        box = self.box(index, *image.size)
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+
+
 def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> np.ndarray:
     """Return ADM's random crop: a short side of `image_size` / 1.0 to / 0.8 pixels, then a window of it.
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from vistok.encoded import EncodedImages
+from vistok.figures import page_width, png
 
 SCRIPTS = importlib.resources.files("vistok.widgets") / "js"
 SHARED = ("common", "connection", "frame")
@@ -100,8 +101,8 @@ class View(anywidget.AnyWidget):
         data = dict(data or {}) | {"text/plain": repr(self)}
         figure = self.figure()
         if figure is not None:
+            metadata = dict(metadata or {}) | {"image/png": {"alt": self.description, "width": page_width(figure)}}
             data["image/png"] = base64.b64encode(figure_png(figure)).decode()
-            metadata = dict(metadata or {}) | {"image/png": {"alt": self.description}}
         return data, metadata
 
 
@@ -129,10 +130,9 @@ def answering(act: Callable[..., None]) -> Callable[..., None]:
 
 def figure_png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG file, and close it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    content = png(figure)
     plt.close(figure)
-    return buffer.getvalue()
+    return content
 
 
 def image_png(image: Tensor) -> bytes:
