@@ -24,7 +24,7 @@ class PlaneExplorer(View):
         extent: the plane is drawn from -extent to extent.
     """
 
-    _esm = script("errors", "plane")
+    _esm = script("errors", "curves", "plane")
     method = traitlets.Unicode("vq").tag(sync=True)
     step = traitlets.Int(plane.STEPS[-1]).tag(sync=True)
     methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
