@@ -19,6 +19,7 @@ from vistok.runs import EXAMPLE_RUN
 from vistok.tokens import encode_dataset
 from vistok.widgets import (
     CodebookExplorer,
+    CodebookSpace,
     PlaceExplorer,
     ReconstructionViewer,
     Refusal,
@@ -166,7 +167,7 @@ def test_a_large_atlas_is_made_smaller_part_by_part(encoded: EncodedImages, monk
     assert [int(atlas[2 * (code // columns), 2 * (code % columns), 0]) for code in (0, 64, 511)] == [0, 1, 7]
 
 
-@pytest.mark.parametrize("widget", [CodebookExplorer, PlaceExplorer])
+@pytest.mark.parametrize("widget", [CodebookExplorer, CodebookSpace, PlaceExplorer])
 def test_without_a_kernel_it_is_a_picture_with_a_text(widget: Any, encoded: EncodedImages) -> None:
     shown = widget(encoded)
     data, metadata = shown._repr_mimebundle_()
@@ -176,7 +177,7 @@ def test_without_a_kernel_it_is_a_picture_with_a_text(widget: Any, encoded: Enco
     assert min(picture.shape[:2]) > 200 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
 
 
-@pytest.mark.parametrize("widget", [CodebookExplorer, PlaceExplorer])
+@pytest.mark.parametrize("widget", [CodebookExplorer, CodebookSpace, PlaceExplorer])
 def test_what_cannot_be_opened_is_a_sentence(widget: Any, tmp_path: Path) -> None:
     refused = open_encoded(tmp_path, "photos")
     assert isinstance(refused, Refusal) and "There is no tokenizer in" in repr(refused)
@@ -226,7 +227,7 @@ def test_wrong_input_is_a_sentence_in_every_widget(case: str, tmp_path: Path) ->
     given = {"tokenizer": EXAMPLE_RUN, "dataset": "photos", "device": "cpu", "progress": False} | make(tmp_path)
     refused = open_encoded(given.pop("tokenizer"), given.pop("dataset"), **given)
     assert isinstance(refused, Refusal) and sentence in refused.sentence
-    for widget in (CodebookExplorer, PlaceExplorer, TokenEditor, ReconstructionViewer):
+    for widget in (CodebookExplorer, CodebookSpace, PlaceExplorer, TokenEditor, ReconstructionViewer):
         assert widget(refused).message == refused.sentence
     assert refused.sentence in RunComparison(refused, refused).message
     editor = TokenEditor(refused)

@@ -77,7 +77,8 @@ def test_codes_of_a_grid_are_laid_out_by_their_tokens() -> None:
     points = project(grid, counts, "tokens").points
     assert len((points * 1e4).round().unique(dim=0)) > 900
     assert usual_projection(torch.randn(100, 4), torch.ones(100, dtype=torch.int64)) == "codes"
-    assert usual_projection(grid, torch.zeros(1024, dtype=torch.int64)) == "codes"  # without tokens nothing better
+    for counts in (torch.zeros(1024), torch.eye(1024)[7]):  # no tokens, or those of one code alone: nothing better
+        assert usual_projection(grid, counts.long()) == "codes"
 
 
 @pytest.mark.parametrize("dim", [1, 2])

@@ -106,9 +106,15 @@ def usual_projection(codebook: Tensor, counts: Tensor) -> str:
     The codes of a grid (FSQ, LFQ, BSQ) spread alike in all its dimensions: their principal components are two of these, any
     two, and all codes that differ in the others alone fall into one point. The tokens' components lie across the grid.
     """
-    points = project(codebook, counts, "codes").points
-    steps = (points / points.abs().amax().clamp(min=1e-30) * 1e5).round()
-    return "tokens" if len(steps.unique(dim=0)) < len(points) / 2 and counts.any() else "codes"
+
+    def apart(method: str) -> int:
+        """Return how many points the codes are, those of one place counted once."""
+        points = project(codebook, counts, method).points
+        x, y = (points / points.abs().amax().clamp(min=1e-30) * 1e5).round().long().T
+        return len((x * 2**20 + y).unique())
+
+    seen = apart("codes")
+    return "tokens" if seen < len(codebook) / 2 and counts.any() and apart("tokens") > seen else "codes"
 
 
 def project(codebook: Tensor, counts: Tensor, method: str = "codes", *, seed: int = 0) -> Projection:

@@ -19,6 +19,7 @@ from vistok.runs import EXAMPLE_RUN
 SECONDS = 300
 VIEWS = {  # class of the widget's element to the file of its screenshot
     "codebook-explorer": "explorer",
+    "codebook-space": "space",
     "place-explorer": "places",
     "token-editor": "editor",
     "reconstruction-viewer": "reconstructions",

@@ -11,6 +11,7 @@ from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
 from vistok.widgets.explorer import CodebookExplorer
 from vistok.widgets.places import PlaceExplorer
+from vistok.widgets.space import CodebookSpace
 
 PIXEL = """(canvas, [x, y]) => { const ratio = canvas.width / canvas.getBoundingClientRect().width;
     return Array.from(canvas.getContext('2d').getImageData(x * ratio, y * ratio, 1, 1).data).slice(0, 3); }"""
@@ -363,7 +364,7 @@ def test_pictures_that_are_drawn_or_replaced_are_let_go(page: Any, encoded: Enco
     assert page.evaluate("held") == 0
 
 
-@pytest.mark.parametrize("widget", [CodebookExplorer, PlaceExplorer])
+@pytest.mark.parametrize("widget", [CodebookExplorer, CodebookSpace, PlaceExplorer])
 def test_its_colours_follow_a_page_it_is_placed_on_later_and_its_theme(
     browser: Any, encoded: EncodedImages, widget: Any
 ) -> None:

@@ -30,7 +30,7 @@ from vistok.widgets.view import Refusal, View, answering, image_png, script
 
 DECODED_AHEAD = 256 * 256  # pixels decoded at once; codes beyond are decoded when one looks at them
 LARGEST_REQUEST = 64  # codes
-DRAWN_PATCHES = 1024  # codes, in the figure
+DRAWN_POINTS, DRAWN_PATCHES = 4096, 1024  # codes, in the figure
 FIGURE_SIDE = 800  # pixels of the picture of all patches, each of 18
 
 
@@ -246,15 +246,14 @@ class CodebookSpace(View):
 
     def _draw_counts(self, axis: Axes) -> None:
         counts, points = self.encoded.counts(self.level), self._projected.points
-        by_count = counts.argsort(stable=True)
-        by_count = by_count[counts[by_count] > 0]  # the most frequent on top
+        shown = counts.argsort(descending=True, stable=True)[:DRAWN_POINTS].flip(0)  # the most frequent on top
+        used, dead = shown[counts[shown] > 0], shown[counts[shown] == 0]
         norm = LogNorm(1, max(2, int(counts.max())))
-        drawn = {"s": 14 if len(counts) < 5000 else 1, "rasterized": True}
-        shown = axis.scatter(*points[by_count].T, c=counts[by_count], cmap="cividis", norm=norm, **drawn)
-        dead = points[counts == 0]
-        axis.scatter(*dead.T, marker="x", color="#8a3ffc", lw=0.8, **drawn)
-        axis.set_title(f"{len(by_count):,} of {len(counts):,} codes used; crosses: never chosen", fontsize=9)
-        axis.figure.colorbar(shown, ax=axis, label="tokens", fraction=0.046, pad=0.02)
+        dots = axis.scatter(*points[used].T, s=14, c=counts[used], cmap="cividis", norm=norm)
+        axis.scatter(*points[dead].T, s=14, marker="x", color="#8a3ffc", lw=0.8)
+        title = f"{int((counts > 0).sum()):,} of {len(counts):,} codes used; crosses: never chosen"
+        axis.set_title(title if len(shown) == len(counts) else f"{title}\nthe {len(shown):,} most frequent", fontsize=9)
+        axis.figure.colorbar(dots, ax=axis, label="tokens", fraction=0.046, pad=0.02)
 
     def _draw_patches(self, axis: Axes) -> None:
         """Draw the most frequent codes as what they decode to alone, each where it lies."""

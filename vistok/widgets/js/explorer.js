@@ -157,7 +157,7 @@ function render({ model, el }) {
     head.textContent = say(detail.code);
     const where = places ? [node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${ends(least, most)}`), places.element]
       : [node("p", { class: "caption" }, `where in the ${h}x${w} grid: nowhere`)];
-    const parts = [node("div", { class: "row", style: "flex-wrap:nowrap" },
+    const parts = [node("div", { class: "row", style: "flex-wrap:nowrap;align-items:flex-end" },
       node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, "decoded alone"), tile(alone, size, 0, PATCH, `code ${detail.code} decoded alone`)),
       node("div", { class: "column" }, ...where))];
     const more = [node("p", { class: "caption" }, "nearest codes, and how far they are"), node("div", { class: "bar nearest-codes" }, ...nearest)];
