@@ -350,7 +350,8 @@ def sentence(state: dict[str, Any]) -> str:
 def closing_line(state: dict[str, Any]) -> str:
     """Return what was done, and how long it took, from tqdm's `format_dict`."""
     counted = f"{_counted(state)} " if state["total"] or state["n"] else ""
-    return f"{title(state)}: {counted}in {span(state['elapsed'])}"
+    line = f"{title(state)}: {counted}in {span(state['elapsed'])}"
+    return f"{line} · {state['postfix']}" if state["postfix"] else line
 
 
 def span(seconds: float) -> str:
