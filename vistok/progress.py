@@ -371,7 +371,9 @@ def _counted(state: dict[str, Any]) -> str:
 def _speed(rate: float, state: dict[str, Any]) -> str:
     if state["unit_scale"]:
         return f"{tqdm.format_sizeof(rate)}{state['unit']}/s"
-    return f"{rate:,.3g}{state['unit']}/s" if rate >= 1 else f"{1 / rate:.2g} s each"
+    if rate >= 100:
+        return f"{rate:,.0f}{state['unit']}/s"
+    return f"{rate:.3g}{state['unit']}/s" if rate >= 1 else f"{1 / rate:.2g} s each"
 
 
 def _share(state: dict[str, Any]) -> float | None:
