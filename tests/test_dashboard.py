@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vistok import progress
 from vistok.config import TrainConfig, repository_root
 from vistok.encoded import EncodedImages
 from vistok.runs import RATES, Report, Run
@@ -231,15 +232,16 @@ def test_a_finished_run_is_shown_and_not_touched(toy: Toy, capsys: pytest.Captur
         np.frombuffer(dashboard.counts, "<u4").sum() == 2 * 4 * 4 * 4
     )  # those of the last report, from the checkpoint
     assert dashboard.figure() is not None
-    assert "%|" not in capsys.readouterr().err
+    assert "of 6 steps" not in capsys.readouterr().err
 
 
-def test_the_bar_is_the_trainers(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_is_the_trainers(toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE_SECONDS", 0.0)
     dashboard = shown(toy())
-    line = capsys.readouterr().err.split("\r")[-1]
-    assert line.startswith(f"{dashboard.trainer.config.run_name}: 100%") and " 6/6 " in line
-    last = dashboard.trainer.run.log()[-1]
-    assert line.rstrip().endswith(f"loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}]")
+    name, last = dashboard.trainer.config.run_name, dashboard.trainer.run.log()[-1]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"{name}: 6 of 6 steps in ")
+    assert line.endswith(f" s · loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}")
 
 
 @pytest.mark.parametrize("reports", [1, 599, 600, 601, 5000])

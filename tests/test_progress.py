@@ -47,8 +47,8 @@ class Page:
         self.states.append(bundle)
 
 
-def request(kind: str = "execute_request", *, person: bool) -> dict[str, Any]:
-    return {"header": {"msg_type": kind}, "content": {"allow_stdin": person}}
+def request(*, person: bool) -> dict[str, Any]:
+    return {"header": {"msg_type": "execute_request"}, "content": {"allow_stdin": person}}
 
 
 @pytest.fixture
@@ -115,10 +115,38 @@ def test_a_page_gets_no_red_box(page: Page, impatient: None, capsys: pytest.Capt
 def test_a_click_shows_no_bar(
     monkeypatch: pytest.MonkeyPatch, impatient: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = Page(monkeypatch, request("comm_msg", person=False))
+    page = Page(monkeypatch, {"header": {"msg_type": "comm_msg"}, "content": {"data": {}}})
     for _ in progress_bar(range(3), desc="it"):
         time.sleep(0.02)
     assert page.states == [] and capsys.readouterr() == ("", "")
+    say("calm", warning=True)
+    assert capsys.readouterr() == ("calm\n", "")
+
+
+def test_an_interrupt_while_it_is_shown_keeps_no_other_thread_waiting(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0.0)
+    bar = progress_bar(total=3, desc="it")
+    bar._timer.cancel()
+    bar._timer.join()
+    monkeypatch.setattr(bar, "_show", interrupted)
+    time.sleep(0.02)
+    with pytest.raises(KeyboardInterrupt):
+        bar.refresh()
+    monkeypatch.undo()
+    went_on = threading.Event()
+
+    def other() -> None:
+        with bar.get_lock():
+            went_on.set()
+
+    threading.Thread(target=other, daemon=True).start()
+    assert went_on.wait(30)
+    bar.close()
 
 
 def test_a_log_gets_few_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

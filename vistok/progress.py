@@ -41,6 +41,16 @@ LINE_SHARE = 0.1  # of the whole done since the last one, unless
 LONGEST_SECONDS = 600.0  # have gone by
 MARK = {"vistok": "progress"}  # metadata of what is shown on a page, by which it is found again
 FOLLOWED = "VISTOK_FOLLOWED_BAR"  # environment variable of a kernel: the file that its bars are written to
+FOLLOWED_KEYS = (
+    "n",
+    "total",
+    "elapsed",
+    "initial",
+    "unit",
+    "unit_scale",
+    "prefix",
+    "postfix",
+)  # of tqdm's `format_dict`
 
 
 def progress_bar(
@@ -84,7 +94,8 @@ def progress_bar(
 
 def on_page() -> bool:
     """Return whether the code that runs was sent by a person's front end, which shows what is displayed."""
-    return _request().get("content", {}).get("allow_stdin", False)
+    request = _request()  # what is no request to run a cell is a click in a view, so there is a page
+    return request.get("content", {}).get("allow_stdin", bool(request))
 
 
 class KernelBars:
@@ -152,11 +163,8 @@ class KernelBars:
     def _set(self, state: dict[str, Any], refresh: bool = True) -> None:
         bar = self._bar
         bar.n, bar.total, bar.initial = state["n"], state["total"], state.get("initial", 0)
-        bar.unit, bar.unit_scale, bar.postfix = (
-            state.get("unit", ""),
-            state.get("unit_scale", False),
-            state.get("postfix"),
-        )
+        bar.unit, bar.unit_scale = state.get("unit", ""), state.get("unit_scale", False)
+        bar.postfix = state.get("postfix")
         bar.bar_format = None if bar.total else "{desc}{elapsed}"  # of tqdm's own, which would count nothing
         bar.last_print_t = time.time()
         bar.start_t = bar.last_print_t - state["elapsed"]
@@ -179,8 +187,6 @@ def _request() -> dict[str, Any]:
 def _face() -> tuple[type[tqdm], dict[str, Any]]:
     """Return the kind of bar for where this runs, and its options."""
     request = _request()
-    if on_page():
-        return _Page, {}
     if not request:
         stream = sys.stderr
         if stream is None:
@@ -188,6 +194,8 @@ def _face() -> tuple[type[tqdm], dict[str, Any]]:
         return (tqdm, {"dynamic_ncols": True}) if stream.isatty() else (_Lines, {"file": stream})
     if request["header"]["msg_type"] != "execute_request":
         return tqdm, {"disable": True}
+    if on_page():
+        return _Page, {}
     if FOLLOWED in os.environ:
         return _Followed, {}
     stream = _inherited_stderr()
@@ -200,10 +208,8 @@ def _face() -> tuple[type[tqdm], dict[str, Any]]:
 
 def _inherited_stderr() -> TextIO | None:
     """Return what standard error was for this kernel before it was made part of the notebook."""
-    for stream in (
-        sys.stderr,
-        sys.__stderr__,
-    ):  # the kernel's stream has the number of the original where it took that over
+    # The kernel's stream has the number of the original where it has taken that over; elsewhere that is as it was.
+    for stream in (sys.stderr, sys.__stderr__):
         with contextlib.suppress(AttributeError, OSError):
             return open(os.dup(stream.fileno()), "w", encoding="utf-8", errors="backslashreplace")
     return None
@@ -219,6 +225,11 @@ class _Quiet(tqdm):
 
     def __init__(self, *args: Any, file: TextIO | None = None, **options: Any) -> None:
         super().__init__(*args, file=io.StringIO() if file is None else file, gui=True, **options)
+
+    def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> None:
+        """Show the state as it is now; an interrupt that comes meanwhile leaves no lock behind, as it does in tqdm's own."""
+        with self.get_lock():
+            self.display()
 
     def clear(self, *_: Any, **__: Any) -> None:
         """Nothing is in the way of what is printed."""
@@ -269,7 +280,7 @@ class _Lines(_Quiet):
 
     def __init__(self, *args: Any, apart: bool = False, **options: Any) -> None:
         self._before = "\n" if apart else ""
-        self._said_at: float | None = None  # seconds after the start
+        self._said_at: float | None = None
         self._said: tuple[str, float] = ("", 0.0)  # description and share at the last line
         super().__init__(*args, **options)
 
@@ -277,7 +288,7 @@ class _Lines(_Quiet):
         if self.disable or not self._due():
             return
         state = self.format_dict
-        self._said_at, self._said = self._elapsed, (title(state), _share(state) or 0.0)
+        self._said_at, self._said = self._time(), (title(state), _share(state) or 0.0)
         self._write(f"{title(state)}: {sentence(state)}")
 
     def close(self) -> None:
@@ -288,10 +299,9 @@ class _Lines(_Quiet):
             self._write(closing_line(self.format_dict))
 
     def _due(self) -> bool:
-        elapsed, state = self._elapsed, self.format_dict
         if self._said_at is None:
-            return elapsed >= max(FIRST_LINE_SECONDS, self.delay)
-        since = elapsed - self._said_at
+            return self._elapsed >= max(FIRST_LINE_SECONDS, self.delay)
+        since, state = self._time() - self._said_at, self.format_dict
         desc, share = self._said
         another = desc != title(state) or abs((_share(state) or 0.0) - share) >= LINE_SHARE
         return since >= LONGEST_SECONDS or (since >= LINE_SECONDS and another)
@@ -316,9 +326,6 @@ class _Followed(_Quiet):
         with contextlib.suppress(FileNotFoundError):  # the process that follows is gone
             part.write_text(json.dumps(state), encoding="utf-8")
             part.replace(file)
-
-
-FOLLOWED_KEYS = ("n", "total", "elapsed", "initial", "unit", "unit_scale", "prefix", "postfix")
 
 
 # What it says.
@@ -350,7 +357,8 @@ def sentence(state: dict[str, Any]) -> str:
 def closing_line(state: dict[str, Any]) -> str:
     """Return what was done, and how long it took, from tqdm's `format_dict`."""
     counted = f"{_counted(state)} " if state["total"] or state["n"] else ""
-    return f"{title(state)}: {counted}in {span(state['elapsed'])}"
+    line = f"{title(state)}: {counted}in {span(state['elapsed'])}"
+    return f"{line} · {state['postfix']}" if state["postfix"] else line
 
 
 def span(seconds: float) -> str:
@@ -370,7 +378,9 @@ def _counted(state: dict[str, Any]) -> str:
 def _speed(rate: float, state: dict[str, Any]) -> str:
     if state["unit_scale"]:
         return f"{tqdm.format_sizeof(rate)}{state['unit']}/s"
-    return f"{rate:,.3g}{state['unit']}/s" if rate >= 1 else f"{1 / rate:.2g} s each"
+    if rate >= 100:
+        return f"{rate:,.0f}{state['unit']}/s"
+    return f"{rate:.3g}{state['unit']}/s" if rate >= 1 else f"{1 / rate:.2g} s each"
 
 
 def _share(state: dict[str, Any]) -> float | None:

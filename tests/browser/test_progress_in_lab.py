@@ -117,7 +117,9 @@ def test_02_shows_its_training_and_leaves_no_red_box(lab: Any, open_notebook: Op
     notebook.start("notebook:run-all-cells")
     (training,) = [steps for name, steps in watch(notebook).items() if name.startswith("vq-smoke")]
     assert len(training) > 2
-    assert re.fullmatch(r"vq-smoke-photos-s11-\w+: 120 of 120 steps in \d+ s", lines_left(notebook)[-1])
+    assert re.fullmatch(
+        r"vq-smoke-photos-s11-\w+: 120 of 120 steps in \d+ s · loss .* usage .*%", lines_left(notebook)[-1]
+    )
 
 
 @pytest.mark.parametrize(
