@@ -9,6 +9,8 @@ from vistok.widgets.view import SCRIPTS
 _RULE = re.compile(r":?-+:?")
 _BOLD, _CODE = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"`(.+?)`")
 
+_WITH_ARROW, _TOGETHER = re.compile(r"\S+ [↑↓]"), r'<span class="together">\g<0></span>'  # no line begins with an arrow
+
 
 class SortableTable:
     """A table that is sorted by a click on a heading, or Enter on it: best first, worst first, as it was.
@@ -47,7 +49,7 @@ class SortableTable:
         style, script = ((SCRIPTS / f"sortable.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
         sides = [' class="right"' if right else "" for right in self._right]
         heading = "".join(
-            f'<th scope="col"{side}><button type="button">{_inline(text)}</button></th>'
+            f'<th scope="col"{side}><button type="button">{_WITH_ARROW.sub(_TOGETHER, _inline(text))}</button></th>'
             for side, text in zip(sides, self._heading, strict=True)
         )
         rows = "\n".join(
