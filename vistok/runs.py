@@ -353,12 +353,12 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
         differing = [name for name in names if any(other.get(name) != mine.get(name) for other in same_scale)]
         labels.append(", ".join(parts + [_said(name, mine.get(name)) for name in differing]))
     labels = [label or run.path.name for label, run in zip(labels, runs, strict=True)]
-    twice = {label for label in labels if labels.count(label) > 1}  # the same settings in several directories
-    labels = [f"{label}, {run.path.name}" if label in twice else label for label, run in zip(labels, runs, strict=True)]
-    return [
-        f"{label} ({labels[:number].count(label) + 1})" if labels.count(label) > 1 else label
-        for number, label in enumerate(labels)
-    ]
+    for label in {label for label in labels if labels.count(label) > 1}:  # the same settings in several directories
+        places = [place for place, other in enumerate(labels) if other == label]
+        folders = [runs[place].path.name for place in places]
+        for number, (place, folder) in enumerate(zip(places, folders, strict=True), start=1):
+            labels[place] = f"{label}, {folder}" if folders.count(folder) == 1 else f"{label} ({number})"
+    return labels
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

@@ -138,12 +138,15 @@ def test_whoever_scrolls_meanwhile_stays_where_he_is(lab: Any, open_notebook: Op
     notebook = open_notebook("02_train", **SMOKE, steps=1_000_000, report_every=5, checkpoint_every=1_000_000, seed=22)
     page = notebook.page
     notebook.start("notebook:run-all-cells")
-    page.wait_for_timeout(500)
-    page.locator(SCROLLER).first.hover()
-    for _ in range(30):
+    scroller = page.locator(SCROLLER).first
+    wait_for(lambda: scroller.evaluate("outer => outer.scrollTop") > 2000, notebook)  # taken to the last cell
+    page.wait_for_timeout(1000)
+    scroller.hover()
+    while scroller.evaluate("outer => outer.scrollTop"):
         page.mouse.wheel(0, -3000)  # up to the first cell, to read while it trains
+        page.wait_for_timeout(50)
     box = trained(notebook, 20)
-    assert page.locator(SCROLLER).first.evaluate("outer => outer.scrollTop") < 50
+    assert scroller.evaluate("outer => outer.scrollTop") < 50
     assert not in_view(box)
     box.locator("button.stop").dispatch_event("click")
     assert notebook.finish(seconds=SECONDS) is True
@@ -176,9 +179,7 @@ def test_runs_lie_over_each_other_and_one_is_still_trained(lab: Any, open_notebo
     page.keyboard.press("Home")
     expect(canvas).to_have_attribute("aria-valuetext", "step 10: vq 0.1000, ema-d4 –")
     box.locator("select.quantity").select_option("total")
-    box.locator("input.smoothing").focus()
-    for _ in range(10):
-        page.keyboard.press("ArrowRight")
+    box.locator("input.smoothing").fill("0.1")
     notebook.start_cell(1)
     notebook.finish(seconds=SECONDS)
     assert "total 0.1" in notebook.text()  # what is chosen on the page is Python's, too
