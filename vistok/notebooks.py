@@ -129,7 +129,9 @@ def read_parameters(parameters: Mapping[str, Any], notebook: Path) -> dict[str, 
 
 
 def _parameters_source(notebook: Path) -> str:
-    cells = json.loads(notebook.read_bytes())["cells"]  # unlike nbformat's, in no time: all of ours are asked at each start
+    cells = json.loads(notebook.read_bytes())[
+        "cells"
+    ]  # unlike nbformat's, in no time: all of ours are asked at each start
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     return "\n".join(sources)
 
