@@ -294,7 +294,7 @@ def _own_names(source: str) -> set[str]:
         return best
     if len(names & TYPES.keys()) < len(names) / 2:
         return names
-    return {name for name in names if name in TYPES or not _slip_of(name, TYPES)}
+    return names - {name for name in names - TYPES.keys() if _slip_of(name, TYPES)} | TYPES.keys()
 
 
 def _slip_of(name: str, known: Iterable[str]) -> str | None:
