@@ -539,7 +539,7 @@ def test_record_is_json_without_machine_paths(tmp_path):
         (dict(name="scenes", split="test", data_root="x"), "data_root is 'x', but scenes come with scikit-image"),
         (dict(data_root="somewhere"), "data_root is 'somewhere', but photos come with scikit-image"),
         (dict(name="imagenet"), "folder of imagenet, .*/data/imagenet, does not exist. Get ILSVRC2012"),
-        (dict(name="folder"), "folder of folder, .*, does not exist"),
+        (dict(name="folder"), "Your folder, .*, does not exist"),
     ],
 )
 def test_refused_arguments(arguments, message, monkeypatch, tmp_path):

@@ -107,7 +107,7 @@ def test_an_unset_variable_is_not_the_usual_choice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("vistok.widgets.open_encoded", open_encoded)
     run_cells("03_codebook", run_dir="", compare_with="")
     assert opened == ["", ""]
-    with pytest.raises(ValueError, match="dataset is ''"):
+    with pytest.raises(ValueError, match="There is no dataset ''"):
         run_cells("04_evaluate", dataset="")
 
 

@@ -461,8 +461,8 @@ def test_what_people_write_besides_parameters_is_theirs(notebook: str) -> None:
     home = "home = 'somewhere'\n"
     check_parameters(written(notebook, below="import os\nfolder_of_mine = 3\ncodebook_dim = 8\nx = y = 2"))
     check_parameters(written(notebook, above="codebok_dim = 8"))
-    if "data_root = None" in parameters_cells(notebook_path(notebook))[0]:
-        used = ("data_root = None", home + "data_root = home + '/pictures'")
+    if "\ndata_root = None" in parameters_cells(notebook_path(notebook))[0]:
+        used = ("\ndata_root = None", f"\n{home}data_root = home + '/pictures'")
         check_parameters(written(notebook, used))
 
 

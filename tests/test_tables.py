@@ -113,7 +113,7 @@ def test_a_plan_is_rows_times_seeds_with_the_overrides_in_each() -> None:
     ]
     for run in planned:
         assert (run.config.steps, run.config.dataset) == (5, "folder")
-        given = {k: v for k, v in run.train_parameters.items() if k not in ("row", "scale")}
+        given = {k: v for k, v in run.train_parameters.items() if k not in ("row", "scale", "figure_dataset")}
         assert TrainConfig.from_row(run.train_parameters["row"], run.train_parameters["scale"], **given) == run.config
         assert run.run_dir == run.config.run_dir
         assert run.run_dir.parent == runs_root()
@@ -629,3 +629,14 @@ def test_quantizers_are_told_by_class_sizes_and_losses() -> None:
     assert entropy == "| vq-d64-entropy | `VectorQuantizer` | 64 | 512 | codebook, commitment, entropy |"
     assert residual == "| residual-3x8 | `ResidualQuantizer` | 4 | 3 x 8 | commitment |"
     assert fsq == "| fsq-888 | `FSQQuantizer` | 3 | 512 | none |"
+
+
+def test_records_show_pictures_that_may_be_committed_and_own_folders_their_own(images_root: Path) -> None:
+    (record,) = plan("celeba64", "vq-d4", "laptop", dataset="imagenet-sample")
+    assert record.train_parameters["figure_dataset"] == record.evaluate_parameters["figure_dataset"] == "photos"
+    assert "-r figure_dataset photos" in record.command
+    (chosen,) = plan("celeba64", "vq-d4", "laptop", dataset="celeba", evaluation={"figure_dataset": "celeba"})
+    assert chosen.evaluate_parameters["figure_dataset"] == "celeba"
+    (own,) = plan("celeba64", "vq-d4", "quick", dataset="folder", data_root=str(images_root))
+    assert "figure_dataset" not in own.train_parameters | own.evaluate_parameters
+    assert own.config.batch_size == 18 and "batch_size" not in own.train_parameters  # as 02_train finds it too

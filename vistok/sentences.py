@@ -5,6 +5,7 @@ another package raises is nobody's sentence, but a fault to be looked for: it ke
 """
 
 import dis
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -33,8 +34,7 @@ def is_refusal(traceback: TracebackType | None) -> bool:
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     code = traceback.tb_frame.f_code
-    own = PACKAGE in PACKAGE.joinpath(code.co_filename).parents
-    return own and dis.opname[code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"
+    return PACKAGE in Path(code.co_filename).parents and dis.opname[code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _answer(
