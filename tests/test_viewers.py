@@ -395,7 +395,7 @@ def test_the_page_gets_its_answer_when_something_breaks(editor: TokenEditor, mon
 
 
 def test_requests_of_two_threads_wait_for_each_other(editor: TokenEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, waiting, find = threading.Event(), threading.Event(), editor._find_near
+    begun, waiting, tell = threading.Event(), threading.Event(), editor._tell_tokens
 
     class Turn:
         """The widget's lock; it tells that somebody has to wait."""
@@ -410,13 +410,13 @@ def test_requests_of_two_threads_wait_for_each_other(editor: TokenEditor, monkey
         def __exit__(self, *raised: object) -> None:
             self.lock.release()
 
-    def slowly(code: int) -> None:
+    def slowly() -> None:
         begun.set()
         waiting.wait(10)
-        find(code)
+        tell()
 
     monkeypatch.setattr(editor, "_turn", Turn())
-    monkeypatch.setattr(editor, "_find_near", slowly)
+    monkeypatch.setattr(editor, "_tell_tokens", slowly)
     first = threading.Thread(target=editor._handle_custom_msg, args=({"do": "look_at", "level": 0}, []))
     first.start()
     begun.wait(10)

@@ -18,6 +18,7 @@ from vistok.runs import EXAMPLE_RUN
 
 SECONDS = 300
 VIEWS = {  # class of the widget's element to the file of its screenshot
+    "try-picture": "try-picture",
     "codebook-explorer": "explorer",
     "codebook-space": "space",
     "place-explorer": "places",

@@ -129,6 +129,17 @@ def test_on_a_narrow_page_pictures_keep_their_proportions(show: Callable[..., An
 # ReconstructionViewer.
 
 
+@pytest.mark.parametrize("width", [700, 825, 1300])
+def test_the_three_pictures_stay_side_by_side(show: Callable[..., Any], width: int) -> None:
+    page = show(ReconstructionViewer, width=width, **viewer_state())
+    page.wait_for_selector("canvas[data-painted]")
+    for kind in ("picture", "detail"):
+        boxes = [canvas.bounding_box() for canvas in page.locator(f"canvas[data-{kind}]").all()]
+        assert len(boxes) == 3 and len({box["y"] for box in boxes}) == 1
+        assert min(box["width"] for box in boxes) > 200
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def viewer_state() -> dict[str, Any]:
     ramp = torch.arange(SIDE, dtype=torch.uint8).mul(15).expand(3, SIDE, SIDE).clone()  # brighter to the right
     ramp[2] = torch.arange(SIDE, dtype=torch.uint8)[:, None] * 15  # and bluer downwards
