@@ -40,9 +40,15 @@ export default {{ render({{ model, el }}) {{
 
 
 # Show the view anew with a layout as JupyterLab's, which tells whether Python is there.
-LAYOUT = """alive => { const heard = new Set(); window.layout = { comm_live: alive,
-    on: (_, act) => heard.add(act), off: (_, act) => heard.delete(act), set(alive) { this.comm_live = alive; heard.forEach(act => act()); } }; window.hide(); document.body.replaceChildren();
-    window.model.set("layout", window.layout); window.show(); }"""
+LAYOUT = """alive => {
+  const heard = new Set();
+  window.layout = { comm_live: alive, on: (_, act) => heard.add(act), off: (_, act) => heard.delete(act),
+    set(alive) { this.comm_live = alive; heard.forEach(act => act()); } };
+  window.hide();
+  document.body.replaceChildren();
+  window.model.set("layout", window.layout);
+  window.show();
+}"""
 
 
 @pytest.fixture

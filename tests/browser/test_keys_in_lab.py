@@ -10,7 +10,18 @@ from browser.views import ENCODED, source, view_classes
 
 SECONDS = 300
 # With them JupyterLab deletes, inserts, cuts, pastes, turns, merges, moves and runs cells, and goes from one to another.
-KEYS = ["d", "d", "a", "b", "x", "c", "v", "z", "y", "m", "r", "1", "j", "k", "o", "Delete", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "Space", "Shift+M", "Shift+Z", "Enter", "Shift+Enter", "Control+Enter", "Alt+Enter", "Control+x", "Control+v", "Control+z", "Control+Shift+ArrowUp"]
+MOVES = ["Delete", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "Space", "Shift+M", "Shift+Z"]
+RUNS = [
+    "Enter",
+    "Shift+Enter",
+    "Control+Enter",
+    "Alt+Enter",
+    "Control+x",
+    "Control+v",
+    "Control+z",
+    "Control+Shift+ArrowUp",
+]
+KEYS = [*"ddabxcvzymr1jko", *MOVES, *RUNS]
 # The notebook as its reader has it: cells with their numbers, which one is active, and what was run.
 STATE = """() => { const { content } = window.jupyterapp.shell.currentWidget;
     return { cells: content.widgets.map(cell => [cell.model.id, cell.model.type, cell.model.sharedModel.getSource(),

@@ -18,6 +18,7 @@ images = to_float(open_dataset("photos", "test", config.image_size).images(range
 dashboard = TrainingDashboard(trainer, images)"""
 DASHBOARD = f"{TRAINER.format(settings='hidden_dim=8, batch_size=4, steps=20')}\ndashboard.start(); dashboard.wait()"
 OTHERS = {  # class of a view to the cell that shows it; of those that are not here: made of `encoded` alone
+    "PlaneExplorer": "PlaneExplorer()",
     "RunComparison": "RunComparison(encoded, encoded)",
     "TrainingDashboard": DASHBOARD,
 }

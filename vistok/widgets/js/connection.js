@@ -28,8 +28,8 @@ function saveWithNotebook(manager) {
   const context = manager?.context, done = Symbol.for("vistok: saves with the notebook");
   if (manager?.[done] || !context?.saveState || !manager.get_state_sync) return;
   manager[done] = true;
-  const known = context.model.getMetadata("widgets")?.[WIDGET_STATE]?.state ?? {};
-  let written = "";
+  const saved = () => context.model.getMetadata("widgets")?.[WIDGET_STATE]?.state ?? {};
+  const known = saved();
 
   function take() {  // of connected widgets only: those of an earlier kernel are as they were taken
     for (const [id, widget] of Object.entries(manager.get_state_sync({ drop_defaults: true }).state)) {
@@ -47,9 +47,7 @@ function saveWithNotebook(manager) {
     };
     const outputs = context.model.toJSON().cells.flatMap((cell) => cell.outputs ?? []);
     for (const output of outputs) if (output.data?.[WIDGET_VIEW]) add(output.data[WIDGET_VIEW].model_id);
-    const text = JSON.stringify(state);
-    if (text === written || text === "{}" && !context.model.getMetadata("widgets")) return;
-    written = text;
+    if (JSON.stringify(state) === JSON.stringify(saved())) return;
     context.model.setMetadata("widgets", { [WIDGET_STATE]: { version_major: 2, version_minor: 0, state } });
   }
   // The manager notices a restart that a reader asks for; one of a kernel that died, and one that is shut down, it does not.
