@@ -68,8 +68,9 @@ def test_without_a_kernel_there_are_numbers_and_a_picture(encoded: EncodedImages
     data, metadata = widget._repr_mimebundle_()
     assert "16 x 16 tokens" in data["text/plain"] or "dB" in data["text/plain"]
     assert data["text/plain"].endswith(widget.description) and metadata["image/png"]["alt"] == widget.description
-    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    assert picture.width >= 600 and len(picture.convert("RGB").getcolors(1 << 24)) > 1000
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA")
+    assert picture.width >= 1200 and picture.width == 2 * metadata["image/png"]["width"]  # sharp on dense screens
+    assert len(picture.getcolors(1 << 24)) > 150
 
 
 @pytest.mark.parametrize("make", MAKERS)
