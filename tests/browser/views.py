@@ -19,16 +19,19 @@ dashboard = TrainingDashboard(trainer, images)"""
 DASHBOARD = f"{TRAINER.format(settings='hidden_dim=8, batch_size=4, steps=20')}\ndashboard.start(); dashboard.wait()"
 OTHERS = {  # class of a view to the cell that shows it; of those that are not here: made of `encoded` alone
     "PlaneExplorer": "PlaneExplorer()",
+    "QuantizerGallery": "from vistok.pictures import usual_folder\nQuantizerGallery(sorted(file.stem for file in usual_folder().glob('*.json')))",
     "RunComparison": "RunComparison(encoded, encoded)",
+    "RunCurves": "RunCurves(EXAMPLE_RUN)",
     "TrainingDashboard": DASHBOARD,
 }
 
 
 def view_classes() -> list[str]:
-    """Return the names of all classes of views of the package, wherever they are defined."""
+    """Return the names of all classes of views of the package that are shown, wherever they are defined."""
     for module in pkgutil.iter_modules(vistok.widgets.__path__):
         importlib.import_module(f"vistok.widgets.{module.name}")
-    return sorted({found.__name__ for found in _below(View) if found.__module__.startswith("vistok.")})
+    own = (found for found in _below(View) if found.__module__.startswith("vistok.") and "_esm" in vars(found))
+    return sorted(found.__name__ for found in own)
 
 
 def source(name: str) -> str:
