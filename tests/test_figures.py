@@ -91,7 +91,7 @@ def test_a_figure_can_be_saved_and_then_shown(tmp_path: Path, monkeypatch: pytes
     assert saved[..., :3].min() < 60
     (image,) = shown
     assert (pixels(image.data)[..., 3] == 0).any() and image.width == 384
-    assert image.alt == "of a run: loss against step" and not plt.get_fignums()
+    assert image.alt == "of a run: loss against step" and not plt.fignum_exists(figure.number)
 
 
 def test_photographs_have_a_ground_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 from vistok import VisualTokenizer
 from vistok.codebook import decode_alone, principal_components, project, usual_projection
 from vistok.encoded import Choice, Chosen, EncodedImages
 from vistok.runs import COLLAPSED_RUN, EXAMPLE_RUN
-from vistok.widgets import CodebookExplorer, CodebookSpace, PlaceExplorer, TokenEditor, show_maps
+from vistok.widgets import CodebookExplorer, CodebookSpace, PlaceExplorer, Refusal, TokenEditor, show_maps
 
 
 @pytest.fixture(scope="module")
 def opened() -> EncodedImages:
-    return EncodedImages.open(EXAMPLE_RUN, "photos", max_images=64, device="cpu", progress=False)
+    return EncodedImages.open(EXAMPLE_RUN, "scenes", max_images=512, device="cpu", progress=False)
 
 
 @pytest.fixture
@@ -164,9 +165,9 @@ def test_across_codes_go_from_bright_to_dark_and_downwards_from_brown_to_blue(en
 
 
 def test_dead_codes_of_the_collapsed_codebook_lie_on_one_point() -> None:
-    collapsed = EncodedImages.open(COLLAPSED_RUN, "photos", max_images=512, device="cpu", progress=False)
+    collapsed = EncodedImages.open(COLLAPSED_RUN, "scenes", max_images=512, device="cpu", progress=False)
     dead = collapsed.counts() == 0
-    assert dead.sum() == 454
+    assert dead.sum() == 447
     points = CodebookSpace(collapsed)._projected.points
     spread = points.amax(0) - points.amin(0)
     near = ((points - points[dead].median(0).values).abs() / spread).amax(1) < 0.01
@@ -276,17 +277,14 @@ def test_patches_are_decoded_ahead_where_that_is_cheap(encoded: EncodedImages, m
 
 
 def test_maps_side_by_side_and_what_cannot_be_opened(
-    encoded: EncodedImages, capsys: pytest.CaptureFixture[str]
+    encoded: EncodedImages, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from matplotlib import pyplot as plt
-
-    from vistok.widgets import Refusal
-
-    plt.close("all")
+    shown: list[Any] = []
+    monkeypatch.setattr("vistok.plots.show", shown.append)
     show_maps(encoded, encoded)
-    titles = [axis.get_title() for axis in plt.gcf().axes if axis.get_title()]
+    titles = [axis.get_title() for axis in shown[0].axes if axis.get_title()]
     used = int((encoded.counts() > 0).sum())
     assert len(titles) == 2 and f"{used} of 512 codes used" in titles[0]
-    plt.close("all")
+    plt.close(shown[0])
     show_maps(Refusal("There is nothing."))
-    assert capsys.readouterr().out.strip() == "There is nothing." and not plt.get_fignums()
+    assert capsys.readouterr().out.strip() == "There is nothing." and len(shown) == 1

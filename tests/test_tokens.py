@@ -457,7 +457,7 @@ def test_the_command_line_encodes_a_saved_tokenizer(
     assert main([str(tmp_path / "run"), *arguments, "--flips", "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr()
     assert output.out == f"36x4x4 tokens (uint16, 0.0 MB) in {tmp_path / 'out'}\n"
-    assert "encoding folder: 100%" in output.err and "images/s" in output.err
+    assert output.err == ""  # over before a line of progress is due
     assert len(TokenFile.open(tmp_path / "out")) == 36
 
 

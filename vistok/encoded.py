@@ -21,6 +21,7 @@ from vistok.inputs import as_images, begin_range_check, end_range_check
 from vistok.metrics import CodebookUsage
 from vistok.pretrained import load_pretrained
 from vistok.progress import progress_bar
+from vistok.runs import short_names
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
 
@@ -225,7 +226,12 @@ class EncodedImages:
         books = " + ".join(f"{size:,}" for size in self.codebook_sizes)
         tokens = sum(level.size for level in self.tokens)
         images = "1 image" if len(self) == 1 else f"{len(self):,} images"
-        return f"{images} of {self.images_name} as {tokens:,} tokens of {books} codes ({self.name})"
+        return f"{images} of {self.images_name} as {tokens:,} tokens of {books} codes ({self.title})"
+
+    @property
+    def title(self) -> str:
+        """What captions call the tokenizer: of a run its row alone."""
+        return short_names([self.name])[0]
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:

@@ -58,6 +58,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
     "other_image": int,
     "overrides": dict[str, Any],
     "overwrite": bool,
+    "picture": str | None,
     "print_commands": bool,
     "rfid": bool,
     "rfid_weights": str | None,

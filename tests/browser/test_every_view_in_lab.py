@@ -20,7 +20,8 @@ SECONDS = 300
 BEYOND = """view => { const edge = view.getBoundingClientRect();
     const out = [...view.querySelectorAll("canvas, img, button, select, input, svg, .caption")].filter(part => {
         const box = part.getBoundingClientRect();
-        return box.width > 0 && !part.closest(".hidden-text, .tip, [data-scrolls]") && (box.right > edge.right + 1 || box.left < edge.left - 1);
+        return box.width > 0 && !part.closest(".hidden-text, .tip")
+            && (box.right > edge.right + 1 || box.left < edge.left - 1);
     }).map(part => `${part.tagName} ${part.className}`);
     return view.scrollWidth > view.clientWidth + 1 ? [...out, `scrolls sideways: ${view.scrollWidth}`] : out; }"""
 

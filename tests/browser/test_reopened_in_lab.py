@@ -16,7 +16,7 @@ SECONDS = 300
 GONE = "The kernel that made this view is gone: what needs Python needs the cell to be run again."
 STATE = "application/vnd.jupyter.widget-state+json"
 FOREVER = TRAINER.format(settings="hidden_dim=8, batch_size=4, steps=1_000_000, seed=7") + "\ndashboard.start()"
-NEEDS_NO_PYTHON = ("TrainingDashboard", "PlaneExplorer")  # once trained; drawn by the page
+NEEDS_NO_PYTHON = ("TrainingDashboard", "QuantizerGallery")  # once trained; drawn by the page
 
 
 def expect(target: Any) -> Any:

@@ -19,7 +19,7 @@ dashboard = TrainingDashboard(trainer, images)"""
 DASHBOARD = f"{TRAINER.format(settings='hidden_dim=8, batch_size=4, steps=20')}\ndashboard.start(); dashboard.wait()"
 OTHERS = {  # class of a view to the cell that shows it; of those that are not here: made of `encoded` alone
     "PlaneExplorer": "PlaneExplorer()",
-    "QuantizerGallery": "from vistok.pictures import usual_folder\nQuantizerGallery(sorted(file.stem for file in usual_folder().glob('*.json')))",
+    "QuantizerGallery": "QuantizerGallery(['vq-d64', 'ema-d64'])",
     "RunComparison": "RunComparison(encoded, encoded)",
     "RunCurves": "RunCurves(EXAMPLE_RUN)",
     "TrainingDashboard": DASHBOARD,

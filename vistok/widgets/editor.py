@@ -244,7 +244,7 @@ class TokenEditor(TokenView):
         near = ", ".join(map(str, self.near[1:]))
         return (
             f"Image {self.image}, {names[self.image]}, as {self.grid[0]} x {self.grid[1]} tokens{level} of "
-            f"{self._encoded.name}, and what they decode to; the other image is {self.other}, {names[self.other]}. Selected "
+            f"{self._encoded.title}, and what they decode to; the other image is {self.other}, {names[self.other]}. Selected "
             f"are rows {top} to {bottom - 1} and columns {left} to {right - 1}; the first token there is code {self.near[0]}, "
             f"and the codes nearest to it are {near}. {self.change}"
         )

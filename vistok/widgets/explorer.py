@@ -75,7 +75,7 @@ class CodebookExplorer(View):
             self._refuse(encoded)
             return
         self._turn = encoded.choice.turn
-        self.name, self.sizes = encoded.name, list(encoded.codebook_sizes)
+        self.name, self.sizes = encoded.title, list(encoded.codebook_sizes)
         self._show(encoded.choice.chosen, selected)
         if selected is not None or encoded.choice.chosen.code < 0:
             self._select(self.selected if selected is None else selected)
@@ -293,8 +293,9 @@ def show_maps(*several: EncodedImages | Refusal) -> None:
     for axis, encoded in zip(axes[0], opened, strict=True):
         counts = encoded.counts()
         plots.draw_code_map(axis, counts, math.ceil(math.sqrt(len(counts))))
-        axis.set_title(f"{encoded.name}\n{axis.get_title()}", fontsize=9)
+        axis.set_title(f"{encoded.title}\n{axis.get_title()}", fontsize=9)
     figure.tight_layout()
+    plots.show(figure)
 
 
 def _smaller(tiles: Tensor, side: int) -> Tensor:

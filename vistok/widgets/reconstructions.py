@@ -110,7 +110,7 @@ class ReconstructionViewer(View):
         worst, best = self._worst_first[0], self._worst_first[-1]
         return (
             f"Image {self.image} of {len(self.names)} of {self._encoded.images_name}, {self.names[self.image]}: original, "
-            f"reconstruction by {self._encoded.name}, and error. PSNR is {decibels(self._psnr[self.image])}; the error is "
+            f"reconstruction by {self._encoded.title}, and error. PSNR is {decibels(self._psnr[self.image])}; the error is "
             f"{error.mean():.3f} on average and {error.max():.3f} at its largest, of a range 0 to 1. The worst image is "
             f"{worst} with {decibels(self._psnr[worst])}, the best {best} with {decibels(self._psnr[best])}."
         )

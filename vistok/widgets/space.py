@@ -48,7 +48,7 @@ class CodebookSpace(View):
         patches: some codes decoded alone: their numbers, and a picture of squares.
     """
 
-    _esm = script("cellmap", "scatter", "space")
+    _esm = script("cellmap", "curves", "scatter", "space")
     name = traitlets.Unicode("").tag(sync=True)
     sizes = traitlets.List(traitlets.Int()).tag(sync=True)
     level = traitlets.Int(0).tag(sync=True)
@@ -79,7 +79,7 @@ class CodebookSpace(View):
             self._refuse(encoded)
             return
         self._turn = encoded.choice.turn
-        self.name, self.sizes = encoded.name, list(encoded.codebook_sizes)
+        self.name, self.sizes = encoded.title, list(encoded.codebook_sizes)
         self.methods = [
             [name, method.title, "" if is_there(name) else method.package] for name, method in PROJECTIONS.items()
         ]

@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from vistok.devices import exact_float32, usable_device
 from vistok.encoded import EncodedImages
 from vistok.plots import DPI
 from vistok.pretrained import load_pretrained
+from vistok.runs import short_names
 from vistok.tokenizer import VisualTokenizer
 from vistok.widgets.pictures import Picture, example_picture, picture_of, sent_picture
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
@@ -335,10 +335,10 @@ def _made_of_it(trial: Trial) -> str:
 
 
 def _titles(names: list[str]) -> list[str]:
-    """Return what captions call tokenizers: of runs the rows alone, where these tell them apart; namesakes are numbered."""
-    rows = [re.sub(r"-(smoke|quick|laptop|paper)-.*-s\d+-[0-9a-f]{8}$", "", name) for name in names]
-    titles = [name if len({other for other, same in zip(names, rows, strict=True) if same == row}) > 1 else row
-              for row, name in zip(rows, names, strict=True)]  # fmt: skip
+    """Return what captions call tokenizers; namesakes are numbered."""
+    different = list(dict.fromkeys(names))
+    title_of = dict(zip(different, short_names(different), strict=True))
+    titles = [title_of[name] for name in names]
     return [
         f"{title} {titles[:i].count(title) + 1}" if titles.count(title) > 1 else title for i, title in enumerate(titles)
     ]

@@ -2,7 +2,7 @@
 const SMALL = 128;  // CSS pixels of a tile; one that has grown is twice as wide, and the gap
 
 function render({ model, el }) {
-  const [box, stop] = frame(el, model, "quantizer-gallery");
+  const [box, stop] = frame(el, model, "quantizer-gallery", true);
   const tiles = model.get("tiles"), images = model.get("images"), scale = model.get("error_scale");
   if (!tiles.length) return stop;
   let real = null, made = [], grown = null, split = 0.5, gone = false;

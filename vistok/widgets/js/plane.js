@@ -79,7 +79,8 @@ const PLACES = 240, SIDE = 460;  // of the regions, along a side; CSS pixels
 const calm = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function render({ model, el }) {
-  const [box, stop] = frame(el, model, "plane-explorer");
+  const all = (model.get("methods") ?? []).every((name) => name in model.get("rules"));  // else Python is asked for another one
+  const [box, stop] = frame(el, model, "plane-explorer", all ? true : ["step"]);
   const frames = model.get("frames");
   if (!frames.length) return stop;
   const extent = model.get("extent"), points = f32(model.get("points")), learnt = {};

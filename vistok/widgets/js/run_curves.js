@@ -3,7 +3,7 @@ const LABELS = { usage: "codes in use, %", perplexity: "perplexity, codes", imag
 const AGAINST = { step: "step", images: "images seen" };
 
 export default { render({ model, el }) {
-  const [box, stopFrame] = frame(el, model, "run-curves");
+  const [box, stopFrame] = frame(el, model, "run-curves", ["quantity", "against", "axis", "smoothing"]);
   const save = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
 
   const quantity = node("select", { class: "quantity", onchange: () => save({ quantity: quantity.value, axis: quantity.value in LABELS ? "linear" : "log" }) });
