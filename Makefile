@@ -9,7 +9,7 @@ TEST_READY := $(VENV)/.test-ready
 
 help:
 	@echo "make quickstart     train a tokenizer on embedded photographs, measure it, print its table row (a few minutes)"
-	@echo "make lab            JupyterLab on the notebooks"
+	@echo "make lab            JupyterLab, open at notebooks/00_start.ipynb"
 	@echo "make test           every test"
 	@echo "make test-extended  the long tests too"
 	@echo "make gpu-check      one short row on the GPU: speed, memory, and whether it computes what the CPU does"
@@ -34,7 +34,7 @@ quickstart: $(READY)
 	$(BIN)/python -m vistok.tables celeba64 --rows ema-d4 --scale quick --dataset photos
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/00_start.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(TEST_READY) lint
 	$(BIN)/python -m pytest tests

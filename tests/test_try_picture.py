@@ -73,7 +73,7 @@ def test_captions_tell_tokenizers_apart() -> None:
     assert _titles(["a", "b"]) == ["a", "b"] and _titles(["tokenizer"] * 2) == ["tokenizer 1", "tokenizer 2"]
     run = "vq-laptop-photos-s0-01234567"
     assert _titles([run]) == ["vq"] and _titles([run, run]) == ["vq 1", "vq 2"]
-    assert _titles([run, "vq-laptop-photos-s1-89abcdef"]) == [run, "vq-laptop-photos-s1-89abcdef"]
+    assert _titles([run, "vq-laptop-photos-s1-89abcdef"]) == ["vq, seed 0", "vq, seed 1"]
 
 
 @pytest.mark.parametrize("size", [(2000, 1501), (1601, 3001), (64, 64), (9000, 20)])

@@ -97,4 +97,4 @@ function render({ model, el }) {
   name(); draw(); load();
   return () => { asked++; deaf(); stop(); };
 }
-export default { render };
+export default { initialize, render };

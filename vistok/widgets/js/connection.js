@@ -56,3 +56,24 @@ function saveWithNotebook(manager) {
   context.sessionContext.statusChanged.connect((_, status) => { if (/restarting|dead/.test(status)) disconnect(); });
   context.sessionContext.kernelChanged.connect((_, { oldValue }) => { if (oldValue) disconnect(); });
 }
+
+// What JupyterLab does with the widgets of a notebook that is opened: it reads those of the kernel, then those that were saved. Where
+// the kernel connects meanwhile, it may say that all are there before it has read the saved ones, and what is drawn in between says
+// "model not found" for good. So once the saved ones are there, such outputs are drawn anew. anywidget calls this for every model.
+function initialize({ model }) {
+  const manager = model.widget_manager, context = manager?.context, done = Symbol.for("vistok: draws lost views anew");
+  if (!context || !manager.restored?.connect || manager[done]) return;
+  manager[done] = true;
+  manager.restored.connect(() => {
+    const clean = !context.model.dirty;
+    for (const cell of context.model.cells) if (cell.type === "code") drawLostAnew(cell.outputs, manager);
+    if (clean) context.model.dirty = false;
+  });
+}
+function drawLostAnew(outputs, manager) {
+  const lost = [...document.querySelectorAll(".jp-OutputArea-output.jupyter-widgets")].some((output) => /model not found/.test(output.textContent));
+  for (let place = 0; lost && place < outputs.length; place++) {
+    const output = outputs.get(place), id = output.data[WIDGET_VIEW]?.model_id;
+    if (id && manager.has_model(id)) outputs.set(place, output.toJSON());
+  }
+}

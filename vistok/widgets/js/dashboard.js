@@ -11,7 +11,7 @@ const duration = (seconds) => seconds < 60 ? `${Math.ceil(seconds)} s` : seconds
 // Run to what was chosen for it, for all its views: at its end a training is shown anew, and the choice stays.
 const CHOICES = new Map();
 
-export default { render({ model, el }) {
+export default { initialize, render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "training-dashboard", true);
 
   const progress = node("progress", { "aria-label": "steps taken", style: "flex:1 1 120px;max-width:220px" });

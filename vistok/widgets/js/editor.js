@@ -92,4 +92,4 @@ function render({ model, el }) {
   numbers(); controls(); load(); offer();
   return () => { asked++; images.stop(); deaf(); deafNear(); grid.stop(); talk.stop(); stop(); };
 }
-export default { render };
+export default { initialize, render };

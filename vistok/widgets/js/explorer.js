@@ -228,4 +228,4 @@ function render({ model, el }) {
   const stopTheme = onTheme(box, () => { map.draw(); if (counts.length) drawPlots(); });
   return () => { stopFrame(); stopModel(); stopTheme(); map.tiles?.close(); };
 }
-export default { render };
+export default { initialize, render };

@@ -162,4 +162,4 @@ function render({ model, el }) {
   choose(); open();
   return () => { gone = true; strips?.forEach((one) => one.close()); deaf(); stop(); };
 }
-export default { render };
+export default { initialize, render };

@@ -65,4 +65,4 @@ function render({ model, el }) {
   const stopTheme = onTheme(box, () => { map.draw(); there.draw(); });
   return () => { stopFrame(); stopModel(); stopTheme(); };
 }
-export default { render };
+export default { initialize, render };

@@ -341,4 +341,4 @@ function ring(context, x, y) {
     context.beginPath(); context.arc(x, y, 10, 0, 7); context.stroke();
   }
 }
-export default { render };
+export default { initialize, render };

@@ -138,4 +138,4 @@ function render({ model, el }) {
   picture(model.get("thumbnails")).then((made) => { thumbnails = made; list(); });
   return () => { asked++; watch.disconnect(); deaf(); stop(); };
 }
-export default { render };
+export default { initialize, render };

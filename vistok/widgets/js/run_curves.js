@@ -2,7 +2,7 @@
 const LABELS = { usage: "codes in use, %", perplexity: "perplexity, codes", images_per_second: "images/s" };
 const AGAINST = { step: "step", images: "images seen" };
 
-export default { render({ model, el }) {
+export default { initialize, render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "run-curves", ["quantity", "against", "axis", "smoothing"]);
   const save = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
 

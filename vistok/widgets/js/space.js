@@ -145,4 +145,4 @@ function render({ model, el }) {
   const stopTheme = onTheme(box, () => { scatter.draw(); map.draw(); });
   return () => { stopFrame(); stopModel(); stopTheme(); forget(); };
 }
-export default { render };
+export default { initialize, render };

@@ -135,4 +135,4 @@ function render({ model, el }) {
   tell(); load();
   return () => { asked++; taken++; source.stop(); crop.stop(); deaf(); deafNear(); grid.stop(); talk.stop(); stop(); };
 }
-export default { render };
+export default { initialize, render };
