@@ -1,5 +1,6 @@
 """What a notebook shows of an error: of refused input the sentence alone, of a fault all of it."""
 
+import atexit
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,6 +35,7 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
     monkeypatch.setattr("vistok.sentences.get_ipython", lambda: shell)
     yield shell
     shell.atexit_operations()
+    atexit.unregister(shell.atexit_operations)  # once is enough
 
 
 REFUSED = "from vistok import TrainConfig\nTrainConfig.from_row('celeba64', 'papr')"
