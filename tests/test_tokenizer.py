@@ -495,7 +495,7 @@ def test_loading_puts_the_networks_into_another_precision(tmp_path: Path) -> Non
         ({"torch_dtyp": torch.float16}, "from_pretrained has no option 'torch_dtyp'; did you mean 'torch_dtype'?"),
         ({"typo": 1}, "from_pretrained has no option 'typo'; .*Known: .*device"),
         ({"image_size": 32}, "from_pretrained has no option 'image_size'"),  # of config.json, which holds another
-        ({"dtype": "float61"}, "dtype is 'float61'; did you mean 'float64'."),
+        ({"dtype": "float61"}, "dtype is 'float61'; did you mean 'float16'?"),
         ({"torch_dtype": torch.int64}, "dtype is 'int64'; .*Known: bfloat16"),
         (
             {"dtype": "float16", "torch_dtype": "float32"},
