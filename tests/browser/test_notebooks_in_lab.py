@@ -177,7 +177,7 @@ def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
 
     gallery = notebook.page.locator(".vistok.quantizer-gallery")
     gallery.scroll_into_view_if_needed()
-    found = pictures.load(rows)
+    found = pictures.load(rows, lab.runs / "pictures")
     if found.rows:
         expect(gallery.locator("[data-row]")).to_have_count(1 + len(found.rows))  # and the original
     else:
