@@ -70,7 +70,8 @@ def test_it_is_seen_without_its_kernel(
     shown.save()
     lab.shut_down_kernels()
     again = open_notebook("every_view", again=True)
-    again.page.wait_for_selector(".vistok[data-live=false]")
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(again.page.locator(".vistok[data-live=false]")).to_have_count(len(view_classes()))
     again.set_column(825)
     photograph_all(again, look, "825-again")
     assert not again.errors, again.errors

@@ -115,6 +115,9 @@ def test_without_python_what_needs_it_is_refused_and_drawn_as_it_was(page: Any) 
     assert not page.locator(".gone").is_visible() and page.locator("[data-live=true]").count() == 1
     button(page, "first").click()
     assert page.evaluate("sent") == [{"do": "first"}]
+    page.evaluate(
+        "() => model.on('change:image', window.more = () => model.send({ do: 'more' }))"
+    )  # drawing it, a view asks for more
     page.evaluate("layout.set(false)")  # the kernel is restarted
     assert page.locator(".gone").inner_text().startswith("The kernel that made this view is gone")
     for name in ("first", "last"):
@@ -129,6 +132,7 @@ def test_without_python_what_needs_it_is_refused_and_drawn_as_it_was(page: Any) 
     ]
     button(page, "own").click()
     assert page.evaluate("model.get('own')") == 1 and not page.locator(".message").is_visible()
+    page.evaluate("() => model.off('change:image', more)")
 
 
 def test_a_refused_view_is_its_sentence_alone(browser: Any) -> None:

@@ -12,7 +12,9 @@ const alive = (model) => model.get("layout")?.comm_live ?? true;
 function refuseWithoutPython(model, alone, refuse) {
   const { on, off, set, send } = model, heard = new Set();
   const own = (name) => name === "message" || alone === true || alone.includes(name);
-  const refused = () => { refuse(); queueMicrotask(() => heard.forEach((act) => act())); };
+  let drawing = false;  // what is drawn again may ask for more, and is refused in silence: or the page would never come to rest
+  const draw = () => { drawing = true; try { heard.forEach((act) => act()); } finally { drawing = false; } };
+  const refused = () => { if (!drawing) { refuse(); queueMicrotask(draw); } };
   Object.assign(model, {
     on: (event, act) => { if (event.startsWith("change:")) heard.add(act); on.call(model, event, act); },
     off: (event, act) => { heard.delete(act); off.call(model, event, act); },

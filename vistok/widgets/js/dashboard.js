@@ -141,13 +141,13 @@ export default { initialize, render({ model, el }) {
     if (!there) return;
     seen.set(newest, bytes(model.get("pictures")));
     for (const step of seen.keys()) if (step !== newest && !steps.includes(step)) seen.delete(step);  // Python has let it go
-    const back = model.get("shown_step"), shown = steps.includes(back) ? back : newest;
-    scrubbing.style.display = steps.length > 1 ? "" : "none";
+    const back = model.get("shown_step"), shown = alive(model) && steps.includes(back) ? back : newest;  // the others are Python's
+    scrubbing.style.display = steps.length > 1 && alive(model) ? "" : "none";
     Object.assign(scrubber, { max: steps.length - 1, value: Math.max(0, steps.indexOf(shown)) });
     scrubber.setAttribute("aria-valuetext", `step ${count(shown)}`);
     latest.disabled = shown === newest;
     if (seen.has(shown)) setPicture(picture, seen.get(shown), `originals, and below them their reconstructions at step ${count(shown)}`);
-    else model.send({ pictures: shown });
+    else if (alive(model)) model.send({ pictures: shown });
     const text = `Originals, and below them their reconstructions at step ${count(shown)}`;
     pictureText.textContent = seen.has(shown) ? `${text}.` : `${text}: asking Python for them …`;
     picture.style.visibility = seen.has(shown) ? "" : "hidden";

@@ -20,7 +20,7 @@ function render({ model, el }) {
   }
   function ask(codes) {
     const missing = [...codes].filter((code) => !known.has(code)).slice(0, 64);
-    if (!missing.length || asked.some((code) => !known.has(code))) return;
+    if (!missing.length || !alive(model) || asked.some((code) => !known.has(code))) return;
     asked = missing;
     model.send({ do: "patches", codes: missing });
   }
