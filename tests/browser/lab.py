@@ -51,6 +51,10 @@ FOLDERS = {  # environment variable to folder under the lab's own
     "VISTOK_CACHE": "cache",
     "TORCH_HOME": "torch",
 }
+NORMAL = (  # what a JupyterLab that is well says as an error
+    "Failed to load resource",  # /lsp/status is not there
+    "Could not restore the debugger state",  # of a kernel that is restarted meanwhile
+)
 START_SECONDS = 120  # until the server, a page or a kernel has surely started; a few where nothing else runs
 
 # The notebook is ready: its document is loaded and its kernel waits for work.
@@ -131,9 +135,7 @@ class NotebookPage:
         page.on("console", self._heard)
 
     def _heard(self, message: Any) -> None:
-        if (
-            message.type == "error" and "Failed to load resource" not in message.text
-        ):  # /lsp/status is not there: normal
+        if message.type == "error" and not any(text in message.text for text in NORMAL):
             self.errors.append(message.text)
 
     def start(self, command: str) -> None:
