@@ -42,7 +42,7 @@ def test_its_numbers_are_those_of_an_evaluation(example: EncodedImages) -> None:
 
 
 def test_its_repr_says_what_it_holds(example: EncodedImages) -> None:
-    assert repr(example).startswith("96 images of photos test as 24,576 tokens of 512 codes (ema-d4-laptop")
+    assert repr(example).startswith("96 images of photos test as 24,576 tokens of 512 codes (ema-d4)")
 
 
 @pytest.mark.parametrize(("trained", "marked"), [("photos", 5), ("imagenet-sample", 0)])

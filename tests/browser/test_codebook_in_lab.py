@@ -100,7 +100,7 @@ def test_a_codebook_is_explored_and_a_picture_changed(
     page.keyboard.press("Enter")
     expect(explorer.locator(".message")).to_have_text("There is no code 600: codes are 0 to 511.")
 
-    for name in ("place-explorer", "reconstruction-viewer", "run-comparison"):
+    for name in ("try-picture", "codebook-space", "place-explorer", "reconstruction-viewer", "run-comparison"):
         keep_screenshot(view(notebook, name), VIEWS[name])
 
     _change_a_token(notebook)
