@@ -19,6 +19,7 @@ from vistok import plots, widgets
 from vistok.config import TrainConfig, repository_root, runs_root
 from vistok.data import open_dataset, to_float
 from vistok.encoded import EncodedImages
+from vistok.notebooks import WIDGET_VIEW
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer
@@ -135,6 +136,8 @@ def test_it_is_fit_for_a_reader(notebook: Path) -> None:
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
     assert outputs and not any(output.output_type == "error" for output in outputs)
     assert any("image/png" in o.get("data", {}) or "image/jpeg" in o.get("data", {}) for o in outputs)
+    assert not any(output.get("name") == "stderr" for output in outputs)  # a red box where all is well
+    assert not any(WIDGET_VIEW in output.get("data", {}) for output in outputs)  # an error without its kernel
     assert notebook.stat().st_size < 1_000_000
     assert "papermill" not in content.metadata
     assert str(repository_root()) not in notebook.read_text(encoding="utf-8")
