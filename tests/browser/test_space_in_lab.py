@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from browser.lab import write_notebook
 
 from vistok.codebook import decode_alone
 from vistok.encoded import EncodedImages
@@ -41,9 +41,7 @@ def expect(target: Any) -> Any:
 
 def opened(lab: Any, open_notebook: OpenNotebook) -> Any:
     """Return a notebook of all views, run."""
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.root / "views.ipynb")
+    write_notebook(lab, "views", *CELLS)
     notebook = open_notebook("views")
     notebook.run_all(seconds=300)
     return notebook

@@ -254,16 +254,10 @@ class PhotoSquare(Square):
         return f"window drawn by index, bicubic to {self.size}x{self.size}"
 
     def box(self, index: int, width: int, height: int) -> Box:
-        short = min(width, height)
-        smallest = min(self.size, short)
-        side_draw, top_draw, left_draw, _ = uniform(0, 0, np.array([index]))[0]
-        side = smallest + int(side_draw * (short - smallest + 1))
-        top, left = int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1))
-        return left, top, left + side, top + side
+        return _drawn_window(index, self.size, width, height)
 
     def render(self, index: int, image: Image.Image) -> np.ndarray:
-        box = self.box(index, *image.size)
-        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+        return _window_resized(image, self.box(index, *image.size), self.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,19 +275,26 @@ class SceneSquare(Square):
         return f"{self.number} middle squares, then windows drawn by index, bicubic to {self.size}x{self.size}"
 
     def box(self, index: int, width: int, height: int) -> Box:
-        short = min(width, height)
         if index < self.number:
-            left, top = (width - short) // 2, (height - short) // 2
-            return left, top, left + short, top + short
-        side_draw, top_draw, left_draw, _ = uniform(0, 0, np.array([index]))[0]
-        smallest = min(short, max(self.size, short // 3))
-        side = smallest + int(side_draw * (short - smallest + 1))
-        top, left = int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1))
-        return left, top, left + side, top + side
+            return CenterSquare(self.size).box(index, width, height)
+        return _drawn_window(index, max(self.size, min(width, height) // 3), width, height)
 
     def render(self, index: int, image: Image.Image) -> np.ndarray:
-        box = self.box(index, *image.size)
-        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+        return _window_resized(image, self.box(index, *image.size), self.size)
+
+
+def _drawn_window(index: int, smallest: int, width: int, height: int) -> Box:
+    """Return a square window drawn by index, its side at least `smallest` where that fits."""
+    short = min(width, height)
+    smallest = min(smallest, short)
+    side_draw, top_draw, left_draw, _ = uniform(0, 0, np.array([index]))[0]
+    side = smallest + int(side_draw * (short - smallest + 1))
+    top, left = int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1))
+    return left, top, left + side, top + side
+
+
+def _window_resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
 
 
 def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> np.ndarray:
