@@ -133,9 +133,8 @@ def read_parameters(parameters: Mapping[str, Any], notebook: Path) -> dict[str, 
 
 
 def _parameters_source(notebook: Path) -> str:
-    cells = json.loads(notebook.read_bytes())[
-        "cells"
-    ]  # unlike nbformat's, in no time: all of ours are asked at each start
+    # Unlike nbformat's reader this one takes no time: all notebooks of ours are asked at each start.
+    cells = json.loads(notebook.read_bytes())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     return "\n".join(sources)
 
@@ -384,8 +383,8 @@ def clean(path: Path) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = without_paths(cell.source)
         if "outputs" in cell:
-            shown = [output for output in cell.outputs if not MARK.items() <= output.get("metadata", {}).items()]
-            cell.outputs = _merge_streams(shown)
+            kept = [output for output in cell.outputs if not MARK.items() <= output.get("metadata", {}).items()]
+            cell.outputs = _merge_streams(kept)
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET_VIEW, None)
                 _remove_paths(output)
