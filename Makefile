@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready
+# A test file after the other on each core, four at most: every one may have a JupyterLab and a browser of its own.
+TOGETHER := -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help quickstart lab test test-extended gpu-check bench lint format readme screenshots
 
@@ -37,10 +39,10 @@ lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/00_start.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(TEST_READY) lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests $(TOGETHER)
 
 test-extended: $(TEST_READY) lint
-	VISTOK_EXTENDED=1 $(BIN)/python -m pytest tests
+	VISTOK_EXTENDED=1 $(BIN)/python -m pytest tests $(TOGETHER)
 
 gpu-check: $(READY)
 	$(BIN)/python -m vistok.gpu_check

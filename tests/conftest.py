@@ -1,8 +1,13 @@
 """What every test gets: runs of its own, one pixel cache for all, and the thread count it found."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# Before PyTorch is imported, and for every process that a test starts: the tests of other files compute at the same time.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ ROWS = [  # from the top
     {"encoded"},
     {"adversary", "codebook", "collapse", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
     {"notebooks"},
-    {"tokenizer", "losses", "metrics", "data", "optimization", "plane"},
+    {"tokenizer", "losses", "metrics", "usage", "data", "optimization", "plane"},
     {"networks", "quantizers"},
     {"labels"},
     {

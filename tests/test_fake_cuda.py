@@ -40,7 +40,7 @@ from vistok import networks, objective, quantizers
 from vistok.config import TrainConfig
 from vistok.data import to_float
 from vistok.losses import LeCam, r1_penalty
-from vistok.metrics import PSNR, CodebookUsage
+from vistok.metrics import PSNR
 from vistok.networks import NETWORKS, discriminators
 from vistok.networks.blocks import recompute_activations
 from vistok.networks.lpips import BACKBONES, LPIPSNetwork
@@ -48,6 +48,7 @@ from vistok.quantizers import QUANTIZERS
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer
+from vistok.usage import CodebookUsage
 
 CUDA = torch.device("cuda:0")
 INDEXING = ("index", "index_put", "index_put_")
@@ -478,8 +479,7 @@ def test_whole_training_steps_stay_on_the_device(
     assert losses.keys() > {"reconstruction", "total"}
     assert_on(device, trainer.tokenizer, trainer.optimizer)
     assert trainer.optimizer.defaults["fused"]
-    for usage in trainer._usage:
-        assert_on(device, usage.counts, usage.last, usage.num_outside)
+    assert_on(device, *(value for level in trainer._usage.state() for value in level.values()))
     if trainer.adversary:
         assert_on(device, trainer.adversary.discriminator, trainer.adversary.optimizer)
     if trainer._average:
@@ -498,12 +498,13 @@ def test_lecam_moves_its_averages_on_the_device(device: torch.device) -> None:
 
 
 def test_codes_are_counted_on_the_device_without_a_wait(device: torch.device) -> None:
-    usage = CodebookUsage(16).to(device)
+    usage = CodebookUsage([16], device=device)
     indices = torch.randint(16, (2, 4, 4), device=device)
     with Waits() as waits:
-        usage.update(indices)
-    assert_on(device, usage.counts, usage.last, usage.num_outside)
-    assert usage.counts.dtype == usage.last.dtype == torch.int64
+        usage.update([indices])
+    (state,) = usage.state()
+    assert_on(device, *state.values())
+    assert {value.dtype for value in state.values()} == {torch.int64}
     assert_waits(waits, [])
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from vistok import metrics
-from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7, frechet_distance
+from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7, frechet_distance
 from vistok.networks.lpips import BACKBONES, build_lpips
 from vistok.weights import Unavailable
 
@@ -345,65 +345,6 @@ def test_frechet_distance_is_that_of_matrix_square_roots(num_samples: int, num_f
     assert float(frechet_distance(mean1, nothing, mean1 + 1, nothing)) == pytest.approx(num_features)
 
 
-def usage_by_numpy(indices: np.ndarray, codebook_size: int, queue_size: int) -> dict[str, float]:
-    _, counts = np.unique(indices, return_counts=True)
-    shares = counts / counts.sum()
-    return {
-        "usage": len(counts) / codebook_size,
-        "usage_queue": len(np.unique(indices[-queue_size:])) / codebook_size,
-        "perplexity": np.exp(-(shares * np.log(shares)).sum()),
-        "entropy_bits": -(shares * np.log2(shares)).sum(),
-    }
-
-
-@pytest.mark.parametrize("num_batches", [1, 3, 4, 9])
-def test_usage_is_that_of_numpy(num_batches: int) -> None:
-    rng = np.random.default_rng(num_batches)
-    # Batches of 32 tokens and a queue of 100: longer, then shorter, than what was seen, and it cuts through a batch.
-    batches = [rng.geometric(0.05, size=(2, 4, 4)).clip(max=50) - 1 for _ in range(num_batches)]
-    metric = CodebookUsage(60, queue_size=100)
-    for batch in batches:
-        metric.update(torch.from_numpy(batch))
-    expected = usage_by_numpy(np.concatenate([b.ravel() for b in batches]), 60, 100)
-    assert {name: float(value) for name, value in metric.compute().items()} == pytest.approx(expected)
-    assert metric.counts.sum() == 32 * num_batches
-
-
-def test_the_queue_holds_exactly_the_last_indices() -> None:
-    metric = CodebookUsage(4)
-    metric.update(torch.tensor([3]))
-    metric.update(torch.zeros(65_535, dtype=torch.int64))
-    assert metric.compute()["usage_queue"] == 0.5
-    metric.update(torch.tensor([0]))
-    assert metric.compute()["usage_queue"] == 0.25
-    assert metric.compute()["usage"] == 0.5
-
-
-@pytest.mark.parametrize("codebook_size", [1, 2, 5, 9, 13, 19, 27, 512, 1000])
-def test_usage_stays_within_its_bounds(codebook_size: int) -> None:
-    metric = CodebookUsage(codebook_size)
-    metric.update(torch.arange(codebook_size).repeat(3))
-    even = metric.compute()
-    assert even["usage"] == even["usage_queue"] == 1
-    assert even["perplexity"] <= codebook_size and even["entropy_bits"] <= np.log2(codebook_size)
-    assert float(even["perplexity"]) == pytest.approx(codebook_size)
-    metric.reset()
-    metric.update(torch.zeros(7, dtype=torch.int64))
-    one = metric.compute()
-    assert one["perplexity"] == 1 and str(float(one["entropy_bits"])) == "0.0"  # not -0.0
-
-
-def test_forward_and_reset_of_usage() -> None:
-    metric = CodebookUsage(4, queue_size=2)
-    assert metric(torch.tensor([0, 1, 2]))["usage"] == 0.75
-    assert metric(torch.tensor([3]))["usage"] == 0.25  # of this batch
-    assert metric.compute()["usage"] == 1
-    assert metric.compute()["usage_queue"] == 0.5
-    metric.reset()
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="at least one index"):
-        metric.compute()
-
-
 def test_states_of_two_metrics_add_up() -> None:
     images, reconstructions = pictures(6, 16)
     for make in (PSNR, SSIM, SSIMUniform7):
@@ -415,36 +356,19 @@ def test_states_of_two_metrics_add_up() -> None:
         assert float(first.compute()) == pytest.approx(float(whole.compute()), rel=1e-7)
 
 
-def test_usage_of_parts_with_their_places_is_that_of_the_whole() -> None:
-    indices = torch.randint(0, 40, (200,), generator=torch.Generator().manual_seed(0))
-    whole = CodebookUsage(50, queue_size=30)
-    whole.update(indices)
-    parts = CodebookUsage(50, queue_size=30)
-    for first, end in ((170, 200), (0, 90), (90, 170)):
-        parts.update(indices[first:end], place=first)
-    assert {k: float(v) for k, v in parts.compute().items()} == {k: float(v) for k, v in whole.compute().items()}
-    assert whole.compute()["usage_queue"] < whole.compute()["usage"]
-
-
 TWO_PROCESSES = """
 import sys, torch
-from vistok.metrics import PSNR, CodebookUsage
+from vistok.metrics import PSNR
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 generator = torch.Generator().manual_seed(0)
 images, reconstructions = torch.rand(2, 8, 3, 16, 16, generator=generator)
-indices = torch.randint(0, 40, (8, 4, 4), generator=generator)
-usage, psnr = CodebookUsage(50, queue_size=64), PSNR()
+psnr, alone = PSNR(), PSNR(sync_on_compute=False)
 for start in (0, 4):  # batches of four, two a process
     mine = slice(start + 2 * rank, start + 2 * rank + 2)
-    usage.update(indices[mine])
     psnr.update(images[mine], reconstructions[mine])
-together = [*(float(v) for v in usage.compute().values()), float(psnr.compute())]
-alone = CodebookUsage(50, queue_size=64, sync_on_compute=False), PSNR(sync_on_compute=False)
-alone[0].update(indices)
-alone[1].update(images, reconstructions)
-expected = [*(float(v) for v in alone[0].compute().values()), float(alone[1].compute())]
-assert torch.allclose(torch.tensor(together), torch.tensor(expected)), (together, expected)
+alone.update(images, reconstructions)
+assert torch.allclose(psnr.compute(), alone.compute()), (psnr.compute(), alone.compute())
 torch.distributed.destroy_process_group()
 """
 
@@ -462,14 +386,11 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
 
 def test_metrics_work_in_and_out_of_inference_mode() -> None:
     images, reconstructions = pictures(2, 16)
-    metric, usage = SSIM(), CodebookUsage(4)
+    metric = SSIM()
     with torch.inference_mode():
         metric.update(images, reconstructions)
-        usage.update(torch.tensor([0, 1]))
     metric.update(images, reconstructions)
-    usage.update(torch.tensor([1]))
     assert metric.num_images == 4
-    assert usage.compute()["usage"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -486,17 +407,6 @@ def test_metrics_work_in_and_out_of_inference_mode() -> None:
 def test_wrong_images_are_refused(images: Tensor, reconstructions: Tensor, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         SSIM().update(images, reconstructions)
-
-
-@pytest.mark.parametrize("index", [-1, 5])
-def test_wrong_indices_are_refused(index: int) -> None:
-    metric = CodebookUsage(5)
-    with pytest.raises(ValueError, match=f"Index {index} is outside the codebook of 5 codes; indices are 0 to 4"):
-        metric.update(torch.tensor([[0, index]]))
-    with pytest.raises(ValueError, match=r"torch\.int32, but must be torch\.int64"):
-        metric.update(torch.tensor([0], dtype=torch.int32))
-    with pytest.raises(ValueError, match="codebook_size is 0"):
-        CodebookUsage(0)
 
 
 def test_metrics_without_weights_say_what_helps(no_downloads: Path) -> None:
@@ -557,19 +467,3 @@ def test_metrics_without_images_say_so() -> None:
         pytest.raises(ValueError, match="at least one image"),
     ):
         PSNR().compute()
-
-
-def test_a_state_from_elsewhere_leaves_a_metric_on_its_device() -> None:
-    saved = CodebookUsage(4)
-    saved.persistent(True)
-    saved.update(torch.tensor([1, 1, 3]))
-    usage = CodebookUsage(4).to("meta")  # stands for a GPU; checkpoints are loaded to the CPU
-    usage.persistent(True)
-    usage.load_state_dict(saved.state_dict())
-    assert {value.device.type for value in usage.state_dict().values()} == {"meta"}
-    usage.reset()
-    assert usage.counts.device.type == "meta"
-    here = CodebookUsage(4)
-    here.persistent(True)
-    here.load_state_dict(saved.state_dict())
-    assert here.counts.tolist() == [0, 2, 0, 1]

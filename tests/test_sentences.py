@@ -8,8 +8,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from vistok.config import TrainConfig
-from vistok.metrics import CodebookUsage
 from vistok.sentences import REFUSALS, answer_in_sentences, is_refusal
+from vistok.usage import CodebookUsage
 
 
 def raised(call: Callable[[], Any]) -> Exception:
@@ -24,7 +24,7 @@ def test_a_refusal_is_what_the_package_raises_itself() -> None:
     assert not is_refusal(raised(lambda: int("many")).__traceback__)  # nobody's sentence
     assert not is_refusal(raised(lambda: TrainConfig(step=3)).__traceback__)  # Python's
     assert not is_refusal(
-        raised(lambda: CodebookUsage("many")).__traceback__
+        raised(lambda: CodebookUsage([16, "many"])).__traceback__
     )  # amid the package, but of what it called
     assert not is_refusal(None)
 

@@ -18,12 +18,12 @@ from vistok.data import ImageDataset, also_trained_on, eval_batches, open_datase
 from vistok.devices import eval_view, exact_float32, usable_device
 from vistok.files import readable, strict_json
 from vistok.inputs import as_images, begin_range_check, end_range_check
-from vistok.metrics import CodebookUsage
 from vistok.pretrained import load_pretrained
 from vistok.progress import progress_bar
 from vistok.runs import short_names
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
+from vistok.usage import CodebookUsage
 
 QUEUE_SIZE = 65_536  # tokens, of the published usage
 CACHED_RECONSTRUCTIONS = 256  # images
@@ -371,9 +371,9 @@ class EncodedImages:
 
     def usage(self, level: int = 0) -> dict[str, float]:
         """Return usage, usage_queue, perplexity and entropy_bits, as `evaluate` does."""
-        metric = CodebookUsage(self.codebook_sizes[level])
-        metric.update(torch.from_numpy(self.tokens[level].astype(np.int64)))
-        return {name: float(value) for name, value in metric.compute().items()}
+        usage = CodebookUsage([self.codebook_sizes[level]])
+        usage.update([torch.from_numpy(self.tokens[level].astype(np.int64))])
+        return usage.compute()[0]
 
     def usage_curve(self, level: int = 0, points: int = 120) -> UsageCurve:
         """Return how many codes have been seen after so many tokens, at `points` numbers of tokens evenly spaced in the log.

@@ -33,7 +33,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
-from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from vistok.config import TRAIN_PARTS, TrainConfig, nearest
 from vistok.files import say
@@ -47,6 +46,7 @@ from vistok.losses import (
 )
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations, recomputing_blocks
+from vistok.networks.lpips import untrained_lpips
 from vistok.tokenizer import VisualTokenizer
 
 GIB = 2**30  # bytes
@@ -176,7 +176,7 @@ def find_gpu(name: str) -> GPU:
 
 def lpips_vgg() -> nn.Module:
     """Return LPIPS's VGG16 network with random weights, which cost what the published ones do; for `estimate_step`."""
-    return _NoTrainLpips(net="vgg", pnet_rand=True)
+    return untrained_lpips("vgg")
 
 
 def estimate_step(

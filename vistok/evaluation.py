@@ -31,16 +31,16 @@ from vistok.config import TrainConfig, checked, misspelt, resolve_path
 from vistok.data import DATASETS, called, eval_batches, open_dataset, same_images, share, to_float
 from vistok.devices import check_default_dtype, eval_view, exact_float32, usable_device
 from vistok.files import check_writable, say
-from vistok.metrics import LPIPS, PSNR, RFID, SSIM, CodebookUsage, SSIMUniform7
+from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7
 from vistok.processes import of_all_processes, process_state, rank_and_number
 from vistok.progress import progress_bar
 from vistok.provenance import provenance
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
+from vistok.usage import CodebookUsage
 from vistok.weights import Unavailable
 
 LPIPS_CHOICES = ("if-present", "download", "off")
-USAGES = ("usage", "usage_queue", "perplexity", "entropy_bits")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,10 +190,10 @@ def evaluate(
         metrics = {name: metric for name, metric in metrics.items() if name not in missing}
         unavailable = missing | unavailable
     codebook_sizes = tokenizer.quantizer.codebook_sizes
-    usages = [CodebookUsage(codebook_size, sync_on_compute=False) for codebook_size in codebook_sizes]
+    usage = CodebookUsage(codebook_sizes, device=device if device.type != "mps" else "cpu")
     rank, num_processes = rank_and_number()
     mine = share(range(num_images), rank, num_processes)
-    for metric in (*metrics.values(), *usages):
+    for metric in metrics.values():
         _move(metric, device)
     tokenizer = eval_view(tokenizer, device)
     others = {str(weight.dtype).removeprefix("torch.") for weight in tokenizer.parameters()} - {"float32"}
@@ -220,20 +220,20 @@ def evaluate(
             data_seconds += time.perf_counter() - waiting_since
             output = tokenizer(images)
             levels = output.indices if isinstance(output.indices, tuple) else (output.indices,)
-            for usage, indices in zip(usages, levels, strict=True):
-                usage.update(indices, place=(mine.start + num_done) * indices[0].numel())
+            usage.update(levels, images_before=mine.start + num_done)
             images, reconstructions = _to_unit(images), _to_unit(output.reconstruction)
             for metric in metrics.values():
                 metric.update(images, reconstructions)
             num_done += len(images)
             bar.update(len(images))
-    for metric in (*metrics.values(), *usages):
+    for metric in metrics.values():
         metric.sync()  # from here on its sums are over all processes, until it is computed
-    counts = [usage.counts.cpu() for usage in usages]
+    usage = usage.summed()
+    counts = [of_codes.cpu() for of_codes in usage.counts]
     values, notes = _computed(metrics, unavailable)
     codebooks = [
-        {"codebook_size": codebook_size} | {name: float(value) for name, value in usage.compute().items()}
-        for codebook_size, usage in zip(codebook_sizes, usages, strict=True)
+        {"codebook_size": codebook_size} | level
+        for codebook_size, level in zip(codebook_sizes, usage.compute(), strict=True)
     ]
     bits = sum(
         int(of_codes.sum()) // num_images * math.log2(codebook_size)
@@ -248,7 +248,7 @@ def evaluate(
     }
     return Evaluation(
         **values,
-        **{name: sum(codebook[name] for codebook in codebooks) / len(codebooks) for name in USAGES},
+        **usage.means(),
         bits_per_pixel=bits / size**2,
         num_images=num_images,
         images_per_second=num_images / total_seconds,

@@ -15,16 +15,12 @@ Deviations:
 
 import abc
 import io
-import math
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg.lapack import dpstrf
 from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torchmetrics import Metric
 
 from vistok.networks.lpips import build_lpips
@@ -195,11 +191,15 @@ class RFID(Metric):
     smallest = 1  # pixels, height and width of an image
 
     def __init__(self, weights: str | Path | None = None, **kwargs: object) -> None:
+        # Here, for its import takes longer than PyTorch's, and most that measure do not measure this.
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
         super().__init__(**kwargs)
         path = find_weights(
             weights, URL_INCEPTION_V3, "InceptionV3 (91 MB)", download=True, options="rfid_weights=FILE"
         )
         self.weights_sha256 = file_sha256(path)
+        self._published = Path(URL_INCEPTION_V3).stem.endswith(self.weights_sha256)
         # torch-fidelity unpickles whatever its file holds: it is handed a copy of the tensors alone.
         tensors = io.BytesIO()
         torch.save(load_state(path), tensors)
@@ -265,7 +265,7 @@ class RFID(Metric):
                 f"rFID over {num_images:,} images is biased upward: it compares only with rFID over the same images, "
                 f"and published numbers use at least {UNBIASED_FID_IMAGES:,}."
             )
-        if not Path(URL_INCEPTION_V3).stem.endswith(self.weights_sha256):
+        if not self._published:
             reasons.append("These Inception weights are not the published ones: it compares with no published rFID.")
         return " ".join(reasons) or None
 
@@ -293,101 +293,6 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
     gram = product @ product.T if product.shape[0] < product.shape[1] else product.T @ product
     trace_of_root = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()  # svdvals would be four times as slow
     return (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * trace_of_root
-
-
-class CodebookUsage(Metric):
-    """How much of one codebook is used, in four numbers, from the indices of any number of batches.
-
-    - usage: distinct codes over all indices / K
-    - usage_queue: distinct codes among the last `queue_size` indices / K
-    - perplexity: exp of the entropy of the histogram of codes
-    - entropy_bits: that entropy, in bits a token
-
-    `counts`, int64 [K], is that histogram. For the queue no queue is kept, only where each code was last seen. So an update
-    costs a few passes over the batch's indices and one over K, and no wait for the device. Over P processes all four are those
-    of one process where each says at which place its indices stand; else "the last" are the last `queue_size` / P of each,
-    which is the same where batches are dealt out to processes in turn.
-
-    Args:
-        codebook_size: K, at least 1.
-        queue_size: number of indices, at least 1; 65,536 is the protocol's.
-
-    Raises:
-        ValueError: an argument is below 1.
-    """
-
-    full_state_update = True  # places count on from batch to batch
-
-    def __init__(self, codebook_size: int, queue_size: int = 65_536, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        for name, value in (("codebook_size", codebook_size), ("queue_size", queue_size)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, but must be at least 1.")
-        self.codebook_size = codebook_size
-        self.queue_size = queue_size
-        zeros = torch.zeros(codebook_size, dtype=torch.int64)
-        self.add_state("counts", zeros, dist_reduce_fx="sum")
-        self.add_state("last", zeros - 1, dist_reduce_fx="max")  # place of each code's last index; -1: none yet
-        self.add_state("num_outside", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
-        for name in (f"{prefix}{state}" for state in self._defaults):
-            if name in state_dict:  # the base class would move the metric to where the state lies
-                state_dict[name] = state_dict[name].to(self.counts.device)
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-    def update(self, indices: Tensor, place: int | None = None) -> None:
-        """Add indices, in their order.
-
-        Args:
-            indices: int64, any shape, in [0, K).
-            place: of the first one among the indices of all processes, from 0; None: they come after those seen here.
-
-        Raises:
-            ValueError: the type is another; or an index is outside [0, K), which on another device than the CPU is said
-                by `compute`, for asking here would make every training step wait.
-        """
-        if indices.dtype != torch.int64:
-            raise ValueError(f"Indices are {indices.dtype}, but must be torch.int64.")
-        indices = indices.detach().to(self.counts.device).flatten()  # [N]
-        outside = (indices < 0) | (indices >= self.codebook_size)
-        if indices.device.type == "cpu" and outside.any():
-            raise ValueError(
-                f"Index {indices[outside][0]} is outside the codebook of {self.codebook_size} codes; "
-                f"indices are 0 to {self.codebook_size - 1}."
-            )
-        self.num_outside += outside.sum()
-        indices = indices.clamp(0, self.codebook_size - 1)
-        places = torch.arange(indices.numel(), device=indices.device) + (self.counts.sum() if place is None else place)
-        self.counts.scatter_add_(0, indices, torch.ones_like(indices))
-        self.last.scatter_reduce_(0, indices, places, "amax")
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return usage and usage_queue as fractions, perplexity and entropy_bits, each float64 on the CPU.
-
-        Raises:
-            ValueError: no index was given, or one outside [0, K).
-        """
-        if self.num_outside:
-            raise ValueError(
-                f"{int(self.num_outside)} indices were outside the codebook of {self.codebook_size} codes; "
-                f"indices are 0 to {self.codebook_size - 1}."
-            )
-        counts = self.counts.cpu().double()
-        if counts.sum() == 0:
-            raise ValueError("Codebook usage needs at least one index, but was given none.")
-        last, end = self.last.cpu(), int(self.last.max()) + 1
-        # Where the processes counted for themselves, one place stands for an index of each.
-        in_queue = last >= max(0, end - max(1, self.queue_size * end // int(counts.sum())))
-        used = int((counts > 0).sum())
-        entropy = torch.special.entr(counts / counts.sum()).sum().abs()  # nats; of a single code PyTorch gives -0
-        # Rounding would put some of these a little over their bounds.
-        return {
-            "usage": (counts > 0).double().mean(),
-            "usage_queue": in_queue.double().mean(),
-            "perplexity": entropy.exp().clamp(max=used),
-            "entropy_bits": (entropy / math.log(2)).clamp(max=math.log2(used)),
-        }
 
 
 def _check_images(images: Tensor, reconstructions: Tensor, smallest: int) -> None:
@@ -464,6 +369,8 @@ def _local_means(maps: Tensor, window: list[float], dim: int) -> Tensor:
 
 def _root(covariance: Tensor) -> Tensor:
     """Return R [D, rank] with R R^T the covariance [D, D]: a pivoted Cholesky factorisation, stopped at the rank."""
+    from scipy.linalg.lapack import dpstrf
+
     factor, pivots, rank, _ = dpstrf(covariance.cpu().numpy(), lower=1)
     root = np.empty((len(factor), rank))
     root[pivots - 1] = np.tril(factor)[:, :rank]  # LAPACK counts from 1

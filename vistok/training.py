@@ -36,7 +36,6 @@ from vistok.config import TrainConfig, resolve_path, settings_as_given
 from vistok.data import called, check_batch_size, open_dataset, to_float, train_batches, with_batch_that_fits
 from vistok.devices import check_default_dtype, deterministic, get_rng_state, set_rng_state, undisturbed
 from vistok.files import say, strict_json
-from vistok.metrics import CodebookUsage
 from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
 from vistok.optimization import build_optimizer, lr_factor
@@ -54,6 +53,7 @@ from vistok.progress import progress_bar
 from vistok.runs import Report, Run
 from vistok.threads import slower_than_one
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
+from vistok.usage import CodebookUsage
 from vistok.weights import Unavailable
 
 CHECKPOINT_KEYS = {
@@ -138,8 +138,8 @@ class Trainer:
         self._average = None
         if self.config.ema_decay is not None:
             self._average = AveragedModel(self.tokenizer, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
-        self._usage = [CodebookUsage(size).to(self.device) for size in self.tokenizer.quantizer.codebook_sizes]
-        self.counts = [usage.counts.clone() for usage in self._usage]
+        self._usage = CodebookUsage(self.tokenizer.quantizer.codebook_sizes, device=self.device)
+        self.counts = self._usage.summed().counts
         self._window: list[dict[str, Tensor]] = []  # losses of the steps since the last report, still on the device
         self.step = self._saved_step = 0
         self._seconds = 0.0  # of training before `_since`
@@ -388,7 +388,7 @@ class Trainer:
         self._check_finite_weights()
         begun = time.perf_counter()
         window = [{k: mean_over_processes(v.clone()) for k, v in losses.items()} for losses in self._window]
-        usage = [self._summed_state(usage) for usage in self._usage]
+        usage = self._usage.summed().state()
         if self.accelerator.is_main_process:
             state = {
                 "step": self.step,
@@ -412,20 +412,12 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self._checkpoint_seconds += time.perf_counter() - begun
 
-    @staticmethod
-    def _summed_state(usage: CodebookUsage) -> dict[str, Any]:
-        """Return the state over all processes."""
-        with usage.sync_context():
-            return {name: value.clone() for name, value in usage.state_dict().items()}
-
     def _resume(self) -> None:
         """Take over the newest checkpoint, if there is one.
 
         Raises:
             ValueError: it cannot be used, or there is none to go back to after a failure.
         """
-        for usage in self._usage:
-            usage.persistent(True)
         found = self.run.checkpoints.load()
         if found is None and self._failed:
             raise ValueError("The training failed before its first checkpoint: begin it again with a new Trainer.")
@@ -442,11 +434,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
-        for usage, saved in zip(self._usage, state["usage"], strict=True):
-            if self.accelerator.is_main_process:  # it is the sum over the processes
-                usage.load_state_dict(saved)
-            else:
-                usage.reset()
+        self._usage.reset()
+        if self.accelerator.is_main_process:  # it is the sum over the processes
+            self._usage.load_state(state["usage"])
         self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
         torch.set_rng_state(state["rng"])
         set_rng_state(self.device, state["device_rng"].get(self.device.type))
@@ -537,8 +527,7 @@ class Trainer:
 
     def _count(self, output: TokenizerOutput) -> None:
         levels = output.indices if isinstance(output.indices, tuple) else (output.indices,)
-        for usage, indices in zip(self._usage, levels, strict=True):
-            usage.update(indices)
+        self._usage.update(levels)
 
     def _report(self, steps: int, seconds: float, data_seconds: float) -> Report:
         self._check_finite()
@@ -547,15 +536,15 @@ class Trainer:
         means = [torch.stack([losses[name] for losses in self._window if name in losses]).mean() for name in names]
         means = mean_over_processes(torch.stack(means)).tolist()
         self._window = []
-        usages = [usage.compute() for usage in self._usage]
-        self.counts = [self._summed_state(usage)["counts"] for usage in self._usage]
-        for usage in self._usage:
-            usage.reset()
+        usage = self._usage.summed()
+        self.counts = usage.counts
+        self._usage.reset()
+        usages = usage.means()
         report = Report(
             step=self.step,
             losses=dict(zip(names, means, strict=True)),
-            usage=sum(float(u["usage"]) for u in usages) / len(usages),
-            perplexity=sum(float(u["perplexity"]) for u in usages) / len(usages),
+            usage=usages["usage"],
+            perplexity=usages["perplexity"],
             images_per_second=steps * self.config.batch_size / seconds,
             data_share=data_seconds / seconds,
             checkpoint_share=self._checkpoint_seconds / seconds,

@@ -18,7 +18,8 @@ import torch
 from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from vistok.metrics import PSNR, SSIM, CodebookUsage, SSIMUniform7
+from vistok.metrics import PSNR, SSIM, SSIMUniform7
+from vistok.usage import CodebookUsage
 
 NUM_IMAGES, IMAGE_SIZE, NUM_TURNS = 64, 64, 30
 GAUSSIAN = {"win_size": 11, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -62,7 +63,7 @@ def _candidates() -> dict[str, Callable[[], Any]]:
     pairs = list(zip(*arrays, strict=True))
     similarity = skimage.metrics.structural_similarity
     piqa_ssim = piqa.SSIM()
-    usage, indices = CodebookUsage(CODEBOOK_SIZE), torch.randint(0, CODEBOOK_SIZE, (NUM_TOKENS,), generator=generator)
+    usage, indices = CodebookUsage([CODEBOOK_SIZE]), torch.randint(0, CODEBOOK_SIZE, (NUM_TOKENS,), generator=generator)
 
     def with_scikit_image() -> tuple[float, float]:
         psnr = [skimage.metrics.peak_signal_noise_ratio(x, y, data_range=1) for x, y in pairs]
@@ -83,7 +84,7 @@ def _candidates() -> dict[str, Callable[[], Any]]:
             similarity(x, y, channel_axis=2, data_range=1) for x, y in pairs
         ],
         "vistok, 7x7 SSIM": lambda: measured(SSIMUniform7()),
-        f"CodebookUsage.update, {NUM_TOKENS:,} tokens, K {CODEBOOK_SIZE:,}": lambda: usage.update(indices),
+        f"CodebookUsage.update, {NUM_TOKENS:,} tokens, K {CODEBOOK_SIZE:,}": lambda: usage.update([indices]),
     }
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from vistok.weights import file_sha256, find_weights, first_line, load_state
 
@@ -52,6 +51,19 @@ class LPIPSNetwork(nn.Module):
         return self.network(images, reconstructions).flatten()  # [B, 1, 1, 1] -> [B]
 
 
+def untrained_lpips(net: str) -> nn.Module:
+    """Return LPIPS's network with random weights of the backbone, which cost what the published ones do.
+
+    Args:
+        net: "alex" or "vgg".
+    """
+    from torchmetrics.functional.image.lpips import (
+        _NoTrainLpips,  # whoever trains without it does not wait for its import
+    )
+
+    return _NoTrainLpips(net=net, pnet_rand=True)
+
+
 def build_lpips(
     net: str,
     weights: str | Path | None = None,
@@ -81,7 +93,7 @@ def build_lpips(
     sha256 = file_sha256(path)
     state = load_state(path)
     with torch.random.fork_rng(devices=[]):  # building a network draws from the generator; a metric must not
-        network = _NoTrainLpips(net=net, pnet_rand=True)
+        network = untrained_lpips(net)
     try:
         # torchmetrics cuts torchvision's `features` into slices, and keeps their numbers: slice1.0 is features.0.
         network.net.load_state_dict(
