@@ -186,7 +186,7 @@ if __name__ == "__main__":
     folder, images, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     if kind == "float64":
         compute_in_float64()
-    from vistok.processes import process_state
+    from vistok.system.processes import process_state
 
     state = process_state()
     assert state.num_processes == int(os.environ["WORLD_SIZE"])

@@ -19,7 +19,7 @@ from vistok.config import TrainConfig, repository_root
 from vistok.optimization import lr_factor
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
-from vistok.weights import Unavailable
+from vistok.system.weights import Unavailable
 
 Toy = Callable[..., TrainConfig]
 GAN = {

@@ -85,4 +85,4 @@ def test_only_say_writes_to_standard_output() -> None:
         ):
             to_output = getattr(call.func, "id", "") == "print" and "file" not in {k.arg for k in call.keywords}
             around_bars = isinstance(call.func, ast.Attribute) and ast.unparse(call.func) == "tqdm.write"
-            assert not to_output and not around_bars, f"{path.name}:{call.lineno}: use vistok.files.say"
+            assert not to_output and not around_bars, f"{path.name}:{call.lineno}: use vistok.system.files.say"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vistok import progress
+from vistok.system import progress
 from vistok.config import TrainConfig, repository_root
 from vistok.encoded import EncodedImages
 from vistok.runs import RATES, Report, Run

@@ -20,7 +20,7 @@ from vistok.data.celeba import celeba
 from vistok.data.files import FolderFiles
 from vistok.data.naming import SUFFIXES, UNREAD, split_of_file, split_of_folder
 from vistok.data.transforms import decode
-from vistok.files import readable
+from vistok.system.files import readable
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import threading
 import pytest
 import torch
 
-from vistok.devices import deterministic, exact_float32, undisturbed
+from vistok.system.devices import deterministic, exact_float32, undisturbed
 
 COUNT = """
 import os, torch
-from vistok.threads import release_idle_threads
+from vistok.system.threads import release_idle_threads
 
 torch.set_num_threads(3)
 threads = lambda: len(os.listdir("/proc/self/task"))

@@ -268,7 +268,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vistok.files.os.fsync", full)  # root may write wherever there is room
+    monkeypatch.setattr("vistok.system.files.os.fsync", full)  # root may write wherever there is room
     monkeypatch.setattr(vistok.evaluation, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
     assert main([str(run.path), "--no-rfid"]) == 1
     assert re.search(

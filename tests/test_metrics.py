@@ -24,7 +24,7 @@ from torch_fidelity import feature_extractor_inceptionv3 as inception
 from vistok import metrics
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7, frechet_distance
 from vistok.networks.lpips import BACKBONES, build_lpips
-from vistok.weights import Unavailable
+from vistok.system.weights import Unavailable
 
 
 def write_inception_weights(path: Path) -> Path:

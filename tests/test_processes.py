@@ -153,7 +153,7 @@ def test_processes_that_do_not_have_the_same_say_so_and_measure_what_all_can(tmp
 def test_accelerates_choice_of_the_cpu_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """`make gpu-check` compares with it."""
     script = (
-        "import torch; from accelerate import Accelerator, PartialState; from vistok.processes import process_state\n"
+        "import torch; from accelerate import Accelerator, PartialState; from vistok.system.processes import process_state\n"
         "PartialState.default_device = property(lambda state: torch.device('cuda'))\n"  # as where there is a GPU
         "print(process_state().device, Accelerator(mixed_precision='no').device)"
     )

@@ -18,14 +18,15 @@ from typing import Any
 import nbformat
 import pytest
 
-from vistok import notebooks, progress
-from vistok.files import say
-from vistok.progress import KernelBars, progress_bar
+from vistok import notebooks
+from vistok.system import progress
+from vistok.system.files import say
+from vistok.system.progress import KernelBars, progress_bar
 
 PACKAGE = Path(progress.__file__).parent
 WAITING = """
 import time
-from vistok.progress import progress_bar
+from vistok.system.progress import progress_bar
 for _ in progress_bar(range(60), desc="waiting", unit=" turns"):
     time.sleep(0.1)
 """

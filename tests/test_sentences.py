@@ -8,7 +8,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from vistok.config import TrainConfig
-from vistok.sentences import REFUSALS, answer_in_sentences, is_refusal
+from vistok.system.sentences import REFUSALS, answer_in_sentences, is_refusal
 from vistok.usage import CodebookUsage
 
 
@@ -32,7 +32,7 @@ def test_a_refusal_is_what_the_package_raises_itself() -> None:
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
     shell = InteractiveShell()
-    monkeypatch.setattr("vistok.sentences.get_ipython", lambda: shell)
+    monkeypatch.setattr("vistok.system.sentences.get_ipython", lambda: shell)
     yield shell
     shell.atexit_operations()
     atexit.unregister(shell.atexit_operations)  # once is enough

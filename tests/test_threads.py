@@ -13,7 +13,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from vistok.quantizers import nearest_code
-from vistok.threads import share_out, slower_than_one
+from vistok.system.threads import share_out, slower_than_one
 
 
 def doubled(numbers: range) -> tuple[list[int], set[int], set[int]]:
@@ -182,7 +182,7 @@ threading.Thread(target=later).start()
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     """Seconds of a step by the number of threads, on a clock that only steps move."""
     now, seconds = [0.0], {}
-    monkeypatch.setattr("vistok.threads.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("vistok.system.threads.time.perf_counter", lambda: now[0])
 
     def step() -> None:
         now[0] += seconds[torch.get_num_threads()]

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from vistok import evaluation, training
-from vistok.checkpoints import Checkpoints
+from vistok.system.checkpoints import Checkpoints
 from vistok.config import TrainConfig, repository_root
 from vistok.quantizers import VectorQuantizer
 from vistok.runs import RATES, Run

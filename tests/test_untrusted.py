@@ -38,7 +38,7 @@ from vistok.pretrained import load_pretrained
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
-from vistok.weights import load_state
+from vistok.system.weights import load_state
 
 EXTENDED = os.environ.get("VISTOK_EXTENDED") == "1"
 

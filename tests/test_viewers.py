@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok import progress
+from vistok.system import progress
 from vistok.codebook import nearest_codes
 from vistok.data import open_dataset
 from vistok.encoded import EncodedImages

@@ -11,7 +11,7 @@ from vistok.config import TrainConfig
 from vistok.losses import LeCam, adaptive_weight, discriminator_loss, generator_loss, r1_penalty
 from vistok.networks import discriminators
 from vistok.optimization import build_optimizer
-from vistok.processes import share_model
+from vistok.system.processes import share_model
 
 
 class Adversary:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vistok.devices import eval_view
+from vistok.system.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
 
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import yaml
 
-from vistok.files import TOO_DEEP, check_nesting, shown, strict_json
+from vistok.system.files import TOO_DEEP, check_nesting, shown, strict_json
 
 T = typing.TypeVar("T")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vistok.estimate import StepMeter
-from vistok.progress import progress_bar
+from vistok.system.progress import progress_bar
 from vistok.quantizers import Quantizer
 
 MIB = 2**20  # bytes

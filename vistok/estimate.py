@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from vistok.config import TRAIN_PARTS, TrainConfig, nearest
-from vistok.files import say
+from vistok.system.files import say
 from vistok.losses import (
     adaptive_weight,
     discriminator_loss,

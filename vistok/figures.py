@@ -22,7 +22,7 @@ from matplotlib.spines import Spine
 from matplotlib.table import Cell
 from matplotlib.text import Text
 
-from vistok.files import replace_file
+from vistok.system.files import replace_file
 
 DPI = 96  # pixels of a page an inch, so that a point of text is what it is elsewhere on the page
 WIDTH = 7.5  # inches; beside JupyterLab's sidebar a figure has about 720 pixels, and is made smaller where it has more

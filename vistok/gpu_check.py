@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vistok.config import TrainConfig
-from vistok.files import say
+from vistok.system.files import say
 from vistok.runs import Run
 from vistok.training import Trainer
 

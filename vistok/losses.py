@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.processes import batch_mean, mean_over_processes
+from vistok.system.processes import batch_mean, mean_over_processes
 
 LOGIT_LAPLACE_MARGIN = 0.1  # images are mapped to [0.1, 0.9], where the logit is finite
 

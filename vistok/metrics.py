@@ -24,7 +24,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vistok.networks.lpips import build_lpips
-from vistok.weights import file_sha256, find_weights, first_line, load_state
+from vistok.system.weights import file_sha256, find_weights, first_line, load_state
 
 NUM_FEATURES = 2048  # of Inception's last pooling
 UNBIASED_FID_IMAGES = 10_000  # below this FID's bias, which falls as 1/N, is larger than differences people report

@@ -30,11 +30,11 @@ from vistok.config import (
     slips_between,
 )
 from vistok.data import DATASETS, with_batch_that_fits
-from vistok.devices import usable_device
-from vistok.files import say, shown
+from vistok.system.devices import usable_device
+from vistok.system.files import say, shown
 from vistok.plane import METHODS
-from vistok.progress import MARK
-from vistok.sentences import answer_in_sentences
+from vistok.system.progress import MARK
+from vistok.system.sentences import answer_in_sentences
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
 # What each parameter of a notebook may be; one whose default is None may be None too.
@@ -244,7 +244,7 @@ def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) 
 def check_parameters(namespace: dict[str, Any]) -> None:
     """Refuse parameters that a notebook does not have, or of another type or value; others are read as `as_given` has it.
 
-    From here on the notebook shows of whatever the package refuses the sentence alone (`vistok.sentences`).
+    From here on the notebook shows of whatever the package refuses the sentence alone (`vistok.system.sentences`).
 
     Args:
         namespace: the notebook's `globals()`, in which a parameter that was given as a text, say, gets its value.

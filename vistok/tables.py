@@ -36,9 +36,9 @@ from vistok.config import (
     settings_as_given,
 )
 from vistok.data import DATASETS, find_run_dir, with_batch_that_fits
-from vistok.files import replace_file, say
+from vistok.system.files import replace_file, say
 from vistok.notebooks import execute, notebook_path, read_parameters
-from vistok.progress import KernelBars
+from vistok.system.progress import KernelBars
 from vistok.quantizers import Quantizer
 from vistok.tokenizer import VisualTokenizer
 

@@ -36,13 +36,13 @@ from torch.utils.data import Dataset
 
 from vistok.config import checked, resolve_path
 from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
-from vistok.devices import eval_view, exact_float32, usable_device
-from vistok.files import replace_file, say, shown, strict_json
-from vistok.locks import only_process
-from vistok.progress import progress_bar
-from vistok.provenance import provenance
+from vistok.system.devices import eval_view, exact_float32, usable_device
+from vistok.system.files import replace_file, say, shown, strict_json
+from vistok.system.locks import only_process
+from vistok.system.progress import progress_bar
+from vistok.system.provenance import provenance
 from vistok.tokenizer import VisualTokenizer
-from vistok.weights import first_line, state_sha256
+from vistok.system.weights import first_line, state_sha256
 
 ARRAY, HEADER = "tokens.npy", "tokens.json"
 FORMAT = "vistok tokens 1"

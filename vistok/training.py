@@ -31,16 +31,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from vistok.adversary import Adversary
-from vistok.checkpoints import step_of
+from vistok.system.checkpoints import step_of
 from vistok.config import TrainConfig, resolve_path, settings_as_given
 from vistok.data import called, check_batch_size, open_dataset, to_float, train_batches, with_batch_that_fits
-from vistok.devices import check_default_dtype, deterministic, get_rng_state, set_rng_state, undisturbed
-from vistok.files import say, strict_json
+from vistok.system.devices import check_default_dtype, deterministic, get_rng_state, set_rng_state, undisturbed
+from vistok.system.files import say, strict_json
 from vistok.networks.blocks import recompute_activations
 from vistok.objective import Objective
 from vistok.optimization import build_optimizer, lr_factor
 from vistok.pretrained import load_pretrained
-from vistok.processes import (
+from vistok.system.processes import (
     is_distributed,
     make_accelerator,
     max_over_processes,
@@ -49,12 +49,12 @@ from vistok.processes import (
     process_state,
     share_model,
 )
-from vistok.progress import progress_bar
+from vistok.system.progress import progress_bar
 from vistok.runs import Report, Run
-from vistok.threads import slower_than_one
+from vistok.system.threads import slower_than_one
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.usage import CodebookUsage
-from vistok.weights import Unavailable
+from vistok.system.weights import Unavailable
 
 CHECKPOINT_KEYS = {
     *("step", "seconds", "tokenizer", "optimizer", "adversary", "average", "usage", "counts"),

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vistok.processes import max_over_processes, sum_over_processes
+from vistok.system.processes import max_over_processes, sum_over_processes
 
 USAGES = ("usage", "usage_queue", "perplexity", "entropy_bits")
 

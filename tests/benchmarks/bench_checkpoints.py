@@ -16,7 +16,7 @@ import torch
 from benchmarks.harness import print_rows, row
 
 from vistok import Run, TrainConfig, Trainer
-from vistok.checkpoints import Checkpoints
+from vistok.system.checkpoints import Checkpoints
 from vistok.config import repository_root
 
 EVERY, MORE = TrainConfig().checkpoint_every, 20  # steps

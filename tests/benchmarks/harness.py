@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vistok.config import repository_root
-from vistok.provenance import provenance
+from vistok.system.provenance import provenance
 
 
 def row(case: str, value: float, unit: str, goal: float | None = None, memory: float | None = None) -> dict[str, Any]:

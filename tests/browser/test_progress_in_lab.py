@@ -7,14 +7,14 @@ from typing import Any
 import nbformat
 import pytest
 
-from vistok import progress
+from vistok.system import progress
 
 OpenNotebook = Callable[..., Any]
 SECONDS = 300
 WAITING = """import time
 from pathlib import Path
-from vistok.files import say
-from vistok.progress import progress_bar
+from vistok.system.files import say
+from vistok.system.progress import progress_bar
 
 print("before")
 with progress_bar(total=10**6, desc="waiting <1>", unit=" turns") as bar:

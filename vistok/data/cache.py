@@ -25,8 +25,8 @@ import filelock
 import numpy as np
 
 from vistok.config import path_from_environment
-from vistok.files import replace_file, strict_json
-from vistok.progress import progress_bar
+from vistok.system.files import replace_file, strict_json
+from vistok.system.progress import progress_bar
 
 CODE_VERSION = 2  # goes up when the same files and settings give other pixels
 

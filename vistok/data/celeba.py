@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vistok.data.files import FolderFiles, ImageFiles, ZipFiles
 from vistok.data.naming import is_system_path
-from vistok.files import shown
-from vistok.weights import first_line
+from vistok.system.files import shown
+from vistok.system.weights import first_line
 
 IMAGES = "img_align_celeba"
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv")

@@ -14,7 +14,7 @@ from PIL import Image
 from vistok.data.cache import CODE_VERSION, open_pixel_cache, remembered
 from vistok.data.files import ImageFiles, PhotoFiles
 from vistok.data.transforms import LARGEST, Box, CenterSquare, Square, adm_random_crop, check_decodes
-from vistok.files import readable
+from vistok.system.files import readable
 
 FLIP_DRAW, TOP_DRAW, LEFT_DRAW, SIDE_DRAW = range(4)  # what each of a sample's random numbers decides
 

@@ -35,8 +35,8 @@ from vistok.data.naming import (
     suffix_of,
 )
 from vistok.data.transforms import decode
-from vistok.files import readable
-from vistok.weights import first_line
+from vistok.system.files import readable
+from vistok.system.weights import first_line
 
 MAX_IMAGE_BYTES = 256 * 2**20  # the largest file that is read as an image; ImageNet's largest has 15 MB
 

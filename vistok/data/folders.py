@@ -14,7 +14,7 @@ from vistok.data.files import FolderFiles, ImageFiles, is_folder, scan_images, s
 from vistok.data.naming import LeftOut, is_image_name, is_system_folder, split_of_file, split_of_folder, tells_split
 from vistok.data.parquet import ParquetFiles
 from vistok.data.shards import open_shards
-from vistok.files import readable
+from vistok.system.files import readable
 
 DEFAULT_TEST_FRACTION = 0.1
 _SUBFOLDERS = ("train", "val", "test")

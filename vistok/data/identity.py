@@ -12,7 +12,7 @@ from vistok.config import TrainConfig
 from vistok.data.datasets import content_of
 from vistok.data.files import ImageFiles
 from vistok.data.registry import open_files
-from vistok.files import strict_json
+from vistok.system.files import strict_json
 
 
 def find_run_dir(config: TrainConfig) -> Path:

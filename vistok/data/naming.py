@@ -11,7 +11,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from vistok.files import readable, shown
+from vistok.system.files import readable, shown
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 HAS_AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # Pillow's own since 11.3

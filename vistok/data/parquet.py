@@ -20,8 +20,8 @@ from vistok.data.files import ImageFiles
 from vistok.data.names import Names
 from vistok.data.naming import IN_SYSTEM_FOLDERS, MASKS, LeftOut, check_one_pool, is_system_path, masks_in
 from vistok.data.shards import Shard, shards_key
-from vistok.files import shown
-from vistok.weights import first_line
+from vistok.system.files import shown
+from vistok.system.weights import first_line
 
 _COLUMN = "image"
 _INSTALL = "pip install 'vistok[parquet]'"

@@ -24,8 +24,8 @@ from vistok.data.files import ImageFiles
 from vistok.data.names import Names
 from vistok.data.naming import SUFFIXES, LeftOut, check_one_pool
 from vistok.data.tar import scan_tar
-from vistok.files import readable, replacing
-from vistok.progress import progress_bar
+from vistok.system.files import readable, replacing
+from vistok.system.progress import progress_bar
 
 _VERSION = 3  # goes up when the same shards give another index
 _THREADS = 16  # that read headers: on a network disk most of the time is waiting

@@ -13,7 +13,7 @@ import numpy as np
 
 from vistok.data.names import Names
 from vistok.data.naming import IN_SYSTEM_FOLDERS, LeftOut, first_of_samples, is_image_name, is_system_path, suffix_of
-from vistok.files import readable, shown
+from vistok.system.files import readable, shown
 
 _BLOCK = 512
 _MAX_EXTENDED_BYTES = 2**20  # of an extended header, which holds a name and some numbers

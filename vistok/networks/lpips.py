@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vistok.weights import file_sha256, find_weights, first_line, load_state
+from vistok.system.weights import file_sha256, find_weights, first_line, load_state
 
 # Of each backbone: its name, torchvision's weights, and the smallest image that its pooling leaves something of.
 BACKBONES = {

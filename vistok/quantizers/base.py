@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from vistok.devices import eval_view
+from vistok.system.devices import eval_view
 
 MOST_BITS = 30  # of one codebook
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.processes import batch_mean
+from vistok.system.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_tokens
 from vistok.quantizers.ibq import check_entropy_options
 from vistok.quantizers.lfq import bits_of, check_one_bit_a_channel, nearest_num_bits

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vistok.processes import batch_mean
+from vistok.system.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
 from vistok.quantizers.search import largest_dot
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.processes import batch_mean
+from vistok.system.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_tokens
 from vistok.quantizers.ibq import check_entropy_options
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.processes import rank_and_number, sum_over_processes
+from vistok.system.processes import rank_and_number, sum_over_processes
 from vistok.quantizers import ibq
 from vistok.quantizers.search import nearest_code
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vistok.threads import share_out
+from vistok.system.threads import share_out
 
 _BLOCK = 32  # codes whose minimum comes first: about the root of a tile's codes, so that neither arg-min is long
 _TILE_BYTES = 2**21  # of scores, in each thread

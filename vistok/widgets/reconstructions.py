@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vistok.encoded import EncodedImages
 from vistok.plots import DPI
-from vistok.progress import progress_bar
+from vistok.system.progress import progress_bar
 from vistok.widgets.view import Refusal, View, image_png, script, strip_png
 
 ERROR_SCALE = (

@@ -25,7 +25,7 @@ from vistok.codebook import (
     usual_projection,
 )
 from vistok.encoded import Chosen, EncodedImages
-from vistok.weights import first_line
+from vistok.system.weights import first_line
 from vistok.widgets.view import Refusal, View, answering, image_png, script
 
 DECODED_AHEAD = 256 * 256  # pixels decoded at once; codes beyond are decoded when one looks at them

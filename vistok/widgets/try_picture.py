@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vistok.codebook import to_uint8, token_grids
 from vistok.data import to_float
-from vistok.devices import exact_float32, usable_device
+from vistok.system.devices import exact_float32, usable_device
 from vistok.encoded import EncodedImages
 from vistok.plots import DPI
 from vistok.pretrained import load_pretrained

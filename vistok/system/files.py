@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import psutil
 from tqdm import tqdm
 
-from vistok.progress import on_page
+from vistok.system.progress import on_page
 
 MAX_NESTING = 32  # lists and dicts in one another, in what is read from a file; none of the package's own has 8
 PROBE_BYTES = 2**16  # more than any record has

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vistok.config import resolve_path
-from vistok.progress import progress_bar
+from vistok.system.progress import progress_bar
 
 DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
 # What wrappers put into the names of a module's tensors: DistributedDataParallel, DataParallel and AveragedModel,

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from vistok.files import replacing
+from vistok.system.files import replacing
 
 KEPT = 2
 _COMMENT = "sha256:"  # and 64 hex digits

@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 import psutil
 
-from vistok.files import replace_file
+from vistok.system.files import replace_file
 
 DYING_SECONDS = 20.0  # loading processes outlive a killed one by some seconds, and with them its lock
 
