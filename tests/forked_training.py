@@ -6,7 +6,8 @@ Reads the arguments of one training a line, and answers with the child's process
 import os
 import sys
 
-from vistok.training import main
+import vistok.training.trainer  # noqa: F401  (what the children would import, once)
+from vistok.training.__main__ import main
 
 for line in sys.stdin:
     if (child := os.fork()) == 0:

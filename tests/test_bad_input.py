@@ -17,7 +17,7 @@ from vistok.config import TrainConfig, runs_root
 from vistok.notebooks import execute, notebook_path
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
-from vistok.training import Trainer
+from vistok.training.trainer import Trainer
 
 Toy = Callable[..., TrainConfig]
 

@@ -18,7 +18,7 @@ from vistok.quantizers.composite import Composite, GroupedQuantizer, MultiScaleQ
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import encode_dataset
-from vistok.training import Trainer
+from vistok.training.trainer import Trainer
 
 K, D = 16, 4
 COMPOSITES = {"residual": ResidualQuantizer, "grouped": GroupedQuantizer, "multiscale": MultiScaleQuantizer}

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vistok.system import progress
 from vistok.config import TrainConfig, repository_root
 from vistok.encoded import EncodedImages
 from vistok.runs import RATES, Report, Run
-from vistok.training import Trainer
+from vistok.system import progress
+from vistok.training.trainer import Trainer
 from vistok.widgets import dashboard as module
 from vistok.widgets.dashboard import TrainingDashboard
 

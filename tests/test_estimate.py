@@ -38,7 +38,7 @@ from vistok.networks.blocks import recompute_activations
 from vistok.quantizers import QUANTIZERS
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
-from vistok.training import Trainer
+from vistok.training.trainer import Trainer
 
 VIT = {"hidden_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 48, "patch_size": 4}
 

@@ -20,7 +20,7 @@ from vistok.data import eval_batches, open_dataset, to_float
 from vistok.evaluation import evaluate, evaluate_run, main
 from vistok.runs import Run
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
-from vistok.training import Trainer
+from vistok.training.trainer import Trainer
 
 KEYS = """psnr ssim ssim_uniform7 lpips_alex lpips_vgg rfid usage usage_queue perplexity entropy_bits bits_per_pixel
 num_images images_per_second unavailable dataset provenance"""

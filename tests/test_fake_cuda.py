@@ -36,7 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
-from vistok import networks, objective, quantizers
+from vistok import networks, quantizers
 from vistok.config import TrainConfig
 from vistok.data import to_float
 from vistok.losses import LeCam, r1_penalty
@@ -47,7 +47,7 @@ from vistok.networks.lpips import BACKBONES, LPIPSNetwork
 from vistok.quantizers import QUANTIZERS
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
-from vistok.training import Trainer
+from vistok.training import Trainer, objective
 from vistok.usage import CodebookUsage
 
 CUDA = torch.device("cuda:0")

@@ -251,10 +251,10 @@ def test_a_failure_beside_loading_processes_ends_the_command(toy: Toy, tmp_path:
     """The traceback keeps them alive, and they are deaf to the signal that Python's exit sends and then waits for."""
     file = write_config(toy(steps=10, num_workers=1), tmp_path)
     script = (
-        "import sys, vistok.training as training\n"
+        "from vistok.training import __main__ as command, trainer\n"
         "def fail(self, images): raise RuntimeError('out of memory')\n"
-        "training.Trainer.train_step = fail\n"
-        f"training.main(['--config', {str(file)!r}, '--run-dir', {str(tmp_path / 'run')!r}])"
+        "trainer.Trainer.train_step = fail\n"
+        f"command.main(['--config', {str(file)!r}, '--run-dir', {str(tmp_path / 'run')!r}])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment(), stderr=subprocess.PIPE, text=True, timeout=SECONDS
@@ -379,7 +379,7 @@ def test_a_run_whose_folder_became_read_only_says_so_and_stays_whole(
 def test_a_command_that_is_wrong_is_one_sentence(
     arguments: list[str], sentence: str, toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vistok.training import main
+    from vistok.training.__main__ import main
 
     file = write_config(toy(), tmp_path)
     assert main([argument.replace("{file}", str(file)) for argument in arguments]) == 1

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from vistok import Run, TrainConfig, VisualTokenizer
-from vistok.launching import LaunchedTrainer
 from vistok.runs import Report
+from vistok.training.launching import LaunchedTrainer
 from vistok.widgets import TrainingDashboard
 
 Toy = Callable[..., TrainConfig]

@@ -22,7 +22,7 @@ from vistok.encoded import EncodedImages
 from vistok.notebooks import WIDGET_VIEW
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
-from vistok.training import Trainer
+from vistok.training.trainer import Trainer
 from vistok.widgets.view import Refusal
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))

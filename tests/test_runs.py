@@ -14,9 +14,9 @@ from PIL import Image
 
 from vistok.config import TrainConfig, repository_root
 from vistok.data import find_run_dir, open_dataset
+from vistok.runs import Report, Run, short_names
 from vistok.system.files import replace_file
 from vistok.system.provenance import provenance
-from vistok.runs import Report, Run, short_names
 
 Toy = Callable[..., TrainConfig]
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from vistok.codebook import interpolate
 from vistok.collapse import CollapseWatch
 from vistok.config import TrainConfig
-from vistok.system.devices import eval_view
 from vistok.networks import NETWORKS
 from vistok.pretrained import load_pretrained
 from vistok.quantizers import QUANTIZERS
+from vistok.system.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
 
 TOY = {

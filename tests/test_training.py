@@ -26,12 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from vistok import evaluation, training
-from vistok.system.checkpoints import Checkpoints
 from vistok.config import TrainConfig, repository_root
 from vistok.quantizers import VectorQuantizer
 from vistok.runs import RATES, Run
+from vistok.system.checkpoints import Checkpoints
 from vistok.tokenizer import VisualTokenizer
-from vistok.training import Trainer
+from vistok.training.trainer import Trainer
 
 Toy = Callable[..., TrainConfig]
 
@@ -755,7 +755,7 @@ def test_a_busy_neighbour_is_told_of_and_trying_it_out_trains_nothing(
                 step()
             return found
 
-        monkeypatch.setattr("vistok.training.slower_than_one", trial)
+        monkeypatch.setattr("vistok.training.trainer.slower_than_one", trial)
         states.append(trained(toy(**settings), tmp_path / str(len(states))).tokenizer.state_dict())
     assert_same_weights(*states)
     said = capsys.readouterr().err  # beside the bars, which a table's run passes on to the terminal

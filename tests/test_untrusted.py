@@ -36,9 +36,9 @@ from vistok.data.celeba import celeba
 from vistok.data.transforms import CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
 from vistok.pretrained import load_pretrained
 from vistok.runs import Run
+from vistok.system.weights import load_state
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
-from vistok.system.weights import load_state
 
 EXTENDED = os.environ.get("VISTOK_EXTENDED") == "1"
 

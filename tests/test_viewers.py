@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.system import progress
 from vistok.codebook import nearest_codes
 from vistok.data import open_dataset
 from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
+from vistok.system import progress
 from vistok.tokenizer import VisualTokenizer
 from vistok.widgets import reconstructions
 from vistok.widgets.comparison import RunComparison

@@ -12,8 +12,8 @@ from torch import Tensor
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vistok import TrainConfig, VisualTokenizer, quantizers
-from vistok.objective import quantizer_weights
 from vistok.quantizers import EMAQuantizer, VectorQuantizer, ibq, remedies
+from vistok.training.objective import quantizer_weights
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

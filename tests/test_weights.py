@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from vistok.system.weights import Unavailable, download_file, file_sha256, find_weights, first_line, load_state, state_sha256
+from vistok.system.weights import (
+    Unavailable,
+    download_file,
+    file_sha256,
+    find_weights,
+    first_line,
+    load_state,
+    state_sha256,
+)
 
 URL = "https://example.org/models/net-01234567.pth"
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vistok.pretrained import load_pretrained
     from vistok.runs import Run
     from vistok.tokenizer import VisualTokenizer
-    from vistok.training import Trainer
+    from vistok.training.trainer import Trainer
 
 __all__ = ["Run", "TrainConfig", "Trainer", "VisualTokenizer", "evaluate", "load_pretrained", "quantizers"]
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "Run": "vistok.runs",
     "TrainConfig": "vistok.config",
-    "Trainer": "vistok.training",
+    "Trainer": "vistok.training.trainer",
     "VisualTokenizer": "vistok.tokenizer",
     "evaluate": "vistok.evaluation",
     "load_pretrained": "vistok.pretrained",

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from vistok.estimate import StepMeter
-from vistok.system.progress import progress_bar
 from vistok.quantizers import Quantizer
+from vistok.system.progress import progress_bar
 
 MIB = 2**20  # bytes
 

@@ -35,7 +35,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from vistok.config import TRAIN_PARTS, TrainConfig, nearest
-from vistok.system.files import say
 from vistok.losses import (
     adaptive_weight,
     discriminator_loss,
@@ -47,6 +46,7 @@ from vistok.losses import (
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations, recomputing_blocks
 from vistok.networks.lpips import untrained_lpips
+from vistok.system.files import say
 from vistok.tokenizer import VisualTokenizer
 
 GIB = 2**30  # bytes

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from vistok.config import TrainConfig
-from vistok.system.files import say
 from vistok.runs import Run
-from vistok.training import Trainer
+from vistok.system.files import say
+from vistok.training.trainer import Trainer
 
 ROW, SCALE, STEPS, COMPARED = "celeba64/ema-d4", "quick", 100, 10
 LARGEST_DIFFERENCE = 1e-3  # relative, of the loss of the first steps in float32: later ones part, as rounding does

@@ -46,11 +46,11 @@ import yaml
 from torch import Tensor
 
 from vistok.config import PACKAGE, misspelt, nearest, resolve_path
+from vistok.quantizers import QUANTIZERS
 from vistok.system.devices import usable_device
 from vistok.system.files import say, shown
-from vistok.quantizers import QUANTIZERS
-from vistok.tokenizer import VisualTokenizer, floating_dtype
 from vistok.system.weights import first_line, unwrapped
+from vistok.tokenizer import VisualTokenizer, floating_dtype
 
 
 class LazyTensor(NamedTuple):

@@ -23,9 +23,9 @@ from typing import Any, Self
 
 import torch
 
-from vistok.system.checkpoints import Checkpoints, step_of
 from vistok.config import EXECUTION_FIELDS, TrainConfig, checked, resolve_path
 from vistok.data import find_run_dir
+from vistok.system.checkpoints import Checkpoints, step_of
 from vistok.system.files import left_behind, replace_file, strict_json
 from vistok.system.locks import only_process
 from vistok.system.provenance import provenance

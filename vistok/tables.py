@@ -36,10 +36,10 @@ from vistok.config import (
     settings_as_given,
 )
 from vistok.data import DATASETS, find_run_dir, with_batch_that_fits
-from vistok.system.files import replace_file, say
 from vistok.notebooks import execute, notebook_path, read_parameters
-from vistok.system.progress import KernelBars
 from vistok.quantizers import Quantizer
+from vistok.system.files import replace_file, say
+from vistok.system.progress import KernelBars
 from vistok.tokenizer import VisualTokenizer
 
 # What a table can show: key of metrics.json to heading, and how a value is written.

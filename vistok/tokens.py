@@ -41,8 +41,8 @@ from vistok.system.files import replace_file, say, shown, strict_json
 from vistok.system.locks import only_process
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
-from vistok.tokenizer import VisualTokenizer
 from vistok.system.weights import first_line, state_sha256
+from vistok.tokenizer import VisualTokenizer
 
 ARRAY, HEADER = "tokens.npy", "tokens.json"
 FORMAT = "vistok tokens 1"

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.system.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_tokens
 from vistok.quantizers.ibq import check_entropy_options
 from vistok.quantizers.lfq import bits_of, check_one_bit_a_channel, nearest_num_bits
+from vistok.system.processes import batch_mean
 
 _EPS = 1e-8  # inside the logarithm of the batch's entropy, as in the original
 

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vistok.system.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
 from vistok.quantizers.search import largest_dot
+from vistok.system.processes import batch_mean
 
 _TILE_SCORES = {"cpu": 2**20}  # scores held at once: 4 MiB of float32
 _TILE_SCORES_ELSEWHERE = 2**26

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.system.processes import batch_mean
 from vistok.quantizers.base import Quantized, Quantizer, straight_through, to_tokens
 from vistok.quantizers.ibq import check_entropy_options
+from vistok.system.processes import batch_mean
 
 _EPS = 1e-5  # inside the logarithm of the batch's entropy, as in the original: not negligible for K near 1/eps
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.system.processes import rank_and_number, sum_over_processes
 from vistok.quantizers import ibq
 from vistok.quantizers.search import nearest_code
+from vistok.system.processes import rank_and_number, sum_over_processes
 
 _KMEANS_STEPS = 10
 _EPS = 1e-6  # the smallest norm that a rotation's scale is divided by

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.system.processes import sum_over_processes
 from vistok.quantizers.base import Quantized, Quantizer, look_up, straight_through, to_grid, to_tokens
 from vistok.quantizers.remedies import count_and_sum, draw_tokens, entropy_loss, kmeans, rotated
 from vistok.quantizers.search import nearest_code
+from vistok.system.processes import sum_over_processes
 
 
 def _uniform_codebook(codebook_size: int, codebook_dim: int) -> Tensor:

@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from vistok import plots
 from vistok.codebook import to_uint8
+from vistok.runs import Report
 from vistok.system.devices import eval_view
 from vistok.system.files import say
 from vistok.system.progress import progress_bar
-from vistok.runs import Report
 from vistok.system.threads import release_idle_threads
-from vistok.training import Trainer, deferred_interrupt
+from vistok.training.trainer import Trainer, deferred_interrupt
 from vistok.widgets.view import View, script, strip_png
 
 POINTS = 600  # of a curve at most: more would not be seen

@@ -27,7 +27,7 @@ class Objective:
 
         Raises:
             ValueError: a weight was set, but the quantizer has no such loss.
-            vistok.system.weights.Unavailable: LPIPS has a weight, but its network's weights are not here and cannot be downloaded.
+            Unavailable: LPIPS has a weight, but its network's weights are not here and cannot be downloaded.
         """
         self.config, self.dtype = config, dtype
         self.weights = {"reconstruction": config.reconstruction_weight}

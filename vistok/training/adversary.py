@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from vistok.config import TrainConfig
 from vistok.losses import LeCam, adaptive_weight, discriminator_loss, generator_loss, r1_penalty
 from vistok.networks import discriminators
-from vistok.optimization import build_optimizer
 from vistok.system.processes import share_model
+from vistok.training.optimization import build_optimizer
 
 
 class Adversary:

@@ -22,7 +22,7 @@ import torch
 from vistok.config import checked
 from vistok.data import check_batch_size
 from vistok.runs import Report, Run
-from vistok.training import Trainer
+from vistok.training.trainer import Trainer
 
 LOOK_SECONDS = 0.2  # between two looks at the log
 SHOWN_LINES = 60  # of what the processes printed, where they fail without a sentence of ours
