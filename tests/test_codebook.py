@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 
 from vistok import VisualTokenizer
-from vistok.codebook import decode_alone, interpolate, nearest_codes, poster, similarity_order, to_uint8, token_grids
+from vistok.tokens.codebook import (
+    decode_alone,
+    interpolate,
+    nearest_codes,
+    poster,
+    similarity_order,
+    to_uint8,
+    token_grids,
+)
 
 
 def tokenizer(**options: object) -> VisualTokenizer:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from vistok.config import TrainConfig, repository_root
-from vistok.encoded import EncodedImages
 from vistok.runs import RATES, Report, Run
 from vistok.system import progress
+from vistok.tokens.encoded import EncodedImages
 from vistok.training.trainer import Trainer
 from vistok.widgets import dashboard as module
 from vistok.widgets.dashboard import TrainingDashboard

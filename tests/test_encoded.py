@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from vistok import VisualTokenizer
-from vistok.codebook import to_uint8
 from vistok.data import to_float
-from vistok.encoded import QUEUE_SIZE, EncodedImages
 from vistok.evaluation import evaluate
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens import encode_dataset
+from vistok.tokens.codebook import to_uint8
+from vistok.tokens.encoded import QUEUE_SIZE, EncodedImages
 
 
 def tokenizer(codebook_size: int = 16) -> VisualTokenizer:
@@ -49,7 +49,7 @@ def test_its_repr_says_what_it_holds(example: EncodedImages) -> None:
 def test_a_scene_that_was_trained_on_is_marked(
     trained: str, marked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vistok.encoded.load_pretrained", lambda _: tokenizer())
+    monkeypatch.setattr("vistok.tokens.encoded.load_pretrained", lambda _: tokenizer())
     (tmp_path / "config.json").write_text(json.dumps({"config": {"dataset": trained}}))
     names = EncodedImages.open(tmp_path, "scenes", max_images=14, device="cpu", progress=False).image_names
     assert "chelsea.png" in names and len(set(names)) == 14

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from vistok import VisualTokenizer
-from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens import encode_dataset
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets import (
     CodebookExplorer,
     CodebookSpace,

@@ -18,10 +18,10 @@ from PIL import Image
 from vistok import plots, widgets
 from vistok.config import TrainConfig, repository_root, runs_root
 from vistok.data import open_dataset, to_float
-from vistok.encoded import EncodedImages
 from vistok.notebooks import WIDGET_VIEW
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
+from vistok.tokens.encoded import EncodedImages
 from vistok.training.trainer import Trainer
 from vistok.widgets.view import Refusal
 

@@ -12,8 +12,8 @@ import torch
 from vistok import pictures
 from vistok.config import repository_root
 from vistok.data import open_dataset
-from vistok.encoded import EncodedImages
 from vistok.runs import COLLAPSED_RUN, EXAMPLE_RUN
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets import QuantizerGallery
 
 IMAGES = [0, 1, 2]

@@ -17,8 +17,8 @@ from matplotlib.text import Text
 
 from vistok import TrainConfig, figures, plots, tables
 from vistok.config import repository_root
-from vistok.encoded import UsageCurve
 from vistok.runs import Report, Run
+from vistok.tokens.encoded import UsageCurve
 
 PLAIN = {"reconstruction": 0.2, "codebook": 0.02, "commitment": 0.02, "total": 0.225}
 PLAYED = {"discriminator": 0.5, "logits_real": 1.0, "logits_fake": -1.0}

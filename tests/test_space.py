@@ -11,9 +11,9 @@ import torch
 from matplotlib import pyplot as plt
 
 from vistok import VisualTokenizer
-from vistok.codebook import decode_alone, principal_components, project, usual_projection
-from vistok.encoded import Choice, Chosen, EncodedImages
 from vistok.runs import COLLAPSED_RUN, EXAMPLE_RUN
+from vistok.tokens.codebook import decode_alone, principal_components, project, usual_projection
+from vistok.tokens.encoded import Choice, Chosen, EncodedImages
 from vistok.widgets import CodebookExplorer, CodebookSpace, PlaceExplorer, Refusal, TokenEditor, show_maps
 
 
@@ -110,7 +110,7 @@ def with_umap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_umap_leaves_the_rarest_codes_out_and_says_so(with_umap: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vistok.codebook.MOST_EMBEDDED", 4)
+    monkeypatch.setattr("vistok.tokens.codebook.MOST_EMBEDDED", 4)
     counts = torch.tensor([0, 5, 1, 9, 7, 0])
     found = project(torch.randn(6, 3), counts, "umap")
     assert found.points[[3, 4, 1, 2], 0].tolist() == [0, 1, 2, 3] and found.points[[0, 5]].isnan().all()

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vistok.codebook import interpolate
 from vistok.collapse import CollapseWatch
 from vistok.config import TrainConfig
 from vistok.networks import NETWORKS
@@ -19,6 +18,7 @@ from vistok.pretrained import load_pretrained
 from vistok.quantizers import QUANTIZERS
 from vistok.system.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
+from vistok.tokens.codebook import interpolate
 
 TOY = {
     "network_options": {"hidden_dim": 8, "num_res_blocks": 1},

@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-import vistok.tokens
+import vistok.tokens.store
 from vistok.data import eval_batches, open_dataset, to_float
 from vistok.quantizers import EMAQuantizer, Quantized, Quantizer
 from vistok.quantizers.base import straight_through
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens import TokenFile, encode_dataset, main
+from vistok.tokens.store import TokenFile, encode_dataset
+from vistok.tokens.__main__ import main
 
 NUM_TRAIN = 18  # images in the train split of `images_root`
 
@@ -193,11 +194,11 @@ def test_loading_processes_change_nothing(encode: Callable[..., TokenFile]) -> N
 
 KILLED = """
 import os, signal, sys
-import vistok.tokens
+import vistok.tokens.store
 from vistok.tokenizer import VisualTokenizer
 
 weights, data_root, out, name, calls = sys.argv[1:]
-original, remaining = getattr(vistok.tokens, name), int(calls)
+original, remaining = getattr(vistok.tokens.store, name), int(calls)
 
 def deadly(*arguments, **options):
     global remaining
@@ -206,10 +207,10 @@ def deadly(*arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments, **options)
 
-setattr(vistok.tokens, name, deadly)
-vistok.tokens.SECONDS_BETWEEN_RECORDS = 0
+setattr(vistok.tokens.store, name, deadly)
+vistok.tokens.store.SECONDS_BETWEEN_RECORDS = 0
 tokenizer = VisualTokenizer.load(weights)
-vistok.tokens.encode_dataset(
+vistok.tokens.store.encode_dataset(
     tokenizer, "folder", out, data_root=data_root, batch_size=4, device="cpu", flips=True, progress=False
 )
 """
@@ -246,8 +247,8 @@ def test_a_killed_encoding_goes_on_to_the_same_bytes(
         TokenFile.open(stopped)
 
     encoded = []
-    to_float_ = vistok.tokens.to_float
-    monkeypatch.setattr(vistok.tokens, "to_float", lambda batch: (encoded.append(len(batch)), to_float_(batch))[1])
+    to_float_ = vistok.tokens.store.to_float
+    monkeypatch.setattr(vistok.tokens.store, "to_float", lambda batch: (encoded.append(len(batch)), to_float_(batch))[1])
     encode(tokenizer, stopped, flips=True)
     assert sum(encoded) == NUM_TRAIN - num_done
     assert (stopped / "tokens.npy").read_bytes() == (whole / "tokens.npy").read_bytes()
@@ -260,7 +261,7 @@ def test_what_is_complete_is_not_encoded_again(
     encode: Callable[..., TokenFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = encode(toy())
-    monkeypatch.setattr(vistok.tokens, "eval_batches", lambda *_, **__: pytest.fail("images were read"))
+    monkeypatch.setattr(vistok.tokens.store, "eval_batches", lambda *_, **__: pytest.fail("images were read"))
     assert np.array_equal(encode(toy()).tokens, file.tokens)
 
 

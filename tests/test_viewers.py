@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.codebook import nearest_codes
 from vistok.data import open_dataset
-from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
 from vistok.system import progress
 from vistok.tokenizer import VisualTokenizer
+from vistok.tokens.codebook import nearest_codes
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets import reconstructions
 from vistok.widgets.comparison import RunComparison
 from vistok.widgets.editor import NEAREST, TokenEditor
@@ -79,7 +79,7 @@ def test_images_of_any_name_are_shown(make: Callable, tmp_path: Path, monkeypatc
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
             Image.effect_noise((24, 24), 90).save(file, "PNG")
     tokenizer = small("vq", {"codebook_size": 8, "codebook_dim": 4}).tokenizer
-    monkeypatch.setattr("vistok.encoded.open_dataset", partial(open_dataset, test_fraction=0.9))
+    monkeypatch.setattr("vistok.tokens.encoded.open_dataset", partial(open_dataset, test_fraction=0.9))
     encoded = EncodedImages.open(tokenizer, "folder", data_root=tmp_path, device="cpu", progress=False)
     widget = make(encoded)
     for image in range(len(encoded)):

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from vistok.config import TrainConfig, nearest, resolve_path, runs_root
 from vistok.data import DATASETS, open_dataset
-from vistok.encoded import EncodedImages
 from vistok.runs import Run
 from vistok.system.files import replace_file, say, strict_json
 from vistok.system.provenance import provenance
+from vistok.tokens.encoded import EncodedImages
 
 ORIGINALS = "originals"  # the file beside those of the rows
 EMBEDDED = tuple(name for name, how_to_get_it in DATASETS.items() if how_to_get_it is None)

@@ -18,9 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
-from vistok.codebook import poster
 from vistok.collapse import Moment
-from vistok.encoded import UsageCurve
 from vistok.figures import DPI as DPI
 from vistok.figures import NORMAL, SMALL, WIDTH
 from vistok.figures import save as save
@@ -29,6 +27,8 @@ from vistok.figures import show_photographs as show_photographs
 from vistok.labels import write_names
 from vistok.plane import EXTENT, Partition
 from vistok.runs import Run
+from vistok.tokens.codebook import poster
+from vistok.tokens.encoded import UsageCurve
 
 ADVERSARIAL_NAMES = ("adversarial", "discriminator", "logits_real", "logits_fake", "lecam", "r1")  # of `Report.losses`
 # Okabe and Ito's hues, told apart by colour-blind readers too, some darkened: those of `LINES` in widgets/js/common.js.

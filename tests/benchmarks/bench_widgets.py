@@ -29,7 +29,7 @@ SOURCE = """
 import torch, vistok
 from vistok import widgets
 from vistok.data import open_dataset
-from vistok.encoded import EncodedImages
+from vistok.tokens.encoded import EncodedImages
 torch.manual_seed(0)
 model = vistok.VisualTokenizer(quantizer={quantizer!r}, quantizer_options={options!r}, network_options={{"hidden_dim": 64}})
 images = open_dataset("photos", "test", 64).images(range(512))

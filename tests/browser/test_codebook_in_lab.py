@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from browser.lab import REPOSITORY, keep_screenshot
 
-from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
+from vistok.tokens.encoded import EncodedImages
 
 SECONDS = 300
 VIEWS = {  # class of the widget's element to the file of its screenshot

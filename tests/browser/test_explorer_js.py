@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from browser.fake_model import change, open_page, show
 
-from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.explorer import CodebookExplorer
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.space import CodebookSpace

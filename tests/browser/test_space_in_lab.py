@@ -8,9 +8,9 @@ import pytest
 import torch
 from browser.lab import write_notebook
 
-from vistok.codebook import decode_alone
-from vistok.encoded import EncodedImages
 from vistok.runs import EXAMPLE_RUN
+from vistok.tokens.codebook import decode_alone
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets import CodebookSpace
 
 CELLS = [
@@ -76,7 +76,9 @@ def test_a_click_on_a_code_shows_it_beside_the_map(
 ) -> None:
     notebook = opened(lab, open_notebook)
     page = notebook.page
-    margins = page.viewport_size["width"] - notebook.page.locator(".vistok.codebook-explorer").bounding_box()["width"]
+    margins = (
+        page.viewport_size["width"] - notebook.page.locator(".vistok.tokens.codebook-explorer").bounding_box()["width"]
+    )
     above = page.locator(".jp-WindowedPanel-outer").bounding_box()["y"]
     counts = encoded.counts().numpy()
     codes = np.flatnonzero((counts > 30) & (counts < 90))[5:8].tolist()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from browser.fake_model import change, open_page, show
 
-from vistok.encoded import Choice, EncodedImages
 from vistok.runs import EXAMPLE_RUN
+from vistok.tokens.encoded import Choice, EncodedImages
 from vistok.widgets import CodebookExplorer, CodebookSpace, PlaceExplorer
 
 PIXEL = """(canvas, [x, y]) => { const ratio = canvas.width / canvas.getBoundingClientRect().width;

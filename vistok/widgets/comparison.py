@@ -10,9 +10,9 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 
-from vistok.encoded import EncodedImages
 from vistok.plots import DPI
 from vistok.runs import short_names
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map, psnr_of
 from vistok.widgets.view import Refusal, View, image_png, script
 

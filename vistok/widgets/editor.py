@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor
 
-from vistok.codebook import interpolate, to_uint8
-from vistok.encoded import Chosen, EncodedImages
 from vistok.plots import DPI
+from vistok.tokens.codebook import interpolate, to_uint8
+from vistok.tokens.encoded import Chosen, EncodedImages
 from vistok.widgets.reconstructions import ERROR_SCALE, draw_picture, error_map
 from vistok.widgets.tokenview import NEAREST, Edit, Edits, NearCodes, TokenView
 from vistok.widgets.view import Refusal, answering, image_png, script

@@ -8,11 +8,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vistok.codebook import to_uint8
 from vistok.config import resolve_path
 from vistok.data.photos import photos
 from vistok.data.transforms import CenterSquare, decode
 from vistok.system.files import readable
+from vistok.tokens.codebook import to_uint8
 
 MAX_PIXELS = 2_000_000  # of a picture that is kept
 SMALLEST_CROP = 16  # pixels of the picture that is kept

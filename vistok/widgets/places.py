@@ -8,8 +8,8 @@ import traitlets
 from matplotlib.figure import Figure
 
 from vistok import plots
-from vistok.codebook import decode_alone
-from vistok.encoded import Chosen, EncodedImages
+from vistok.tokens.codebook import decode_alone
+from vistok.tokens.encoded import Chosen, EncodedImages
 from vistok.widgets.view import Refusal, View, answering, script, strip_png
 
 SHOWN_CODES = 10

@@ -11,9 +11,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
-from vistok.encoded import EncodedImages
 from vistok.plots import DPI
 from vistok.system.progress import progress_bar
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.view import Refusal, View, image_png, script, strip_png
 
 ERROR_SCALE = (

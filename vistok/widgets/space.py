@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from vistok import plots
-from vistok.codebook import (
+from vistok.system.weights import first_line
+from vistok.tokens.codebook import (
     PROJECTIONS,
     Projection,
     decode_alone,
@@ -24,8 +25,7 @@ from vistok.codebook import (
     similarity_order,
     usual_projection,
 )
-from vistok.encoded import Chosen, EncodedImages
-from vistok.system.weights import first_line
+from vistok.tokens.encoded import Chosen, EncodedImages
 from vistok.widgets.view import Refusal, View, answering, image_png, script
 
 DECODED_AHEAD = 256 * 256  # pixels decoded at once; codes beyond are decoded when one looks at them
@@ -42,7 +42,7 @@ class CodebookSpace(View):
     Attributes:
         encoded: what is looked into, or None.
         level: of the quantizer's codebooks, where it has several.
-        projection: a name of `vistok.codebook.PROJECTIONS`.
+        projection: a name of `vistok.tokens.codebook.PROJECTIONS`.
         selected: the chosen code; -1: none.
         marked: uint32, the codes selected together, as bytes; `select_box` and `select_codes` change them.
         patches: some codes decoded alone: their numbers, and a picture of squares.

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from vistok.codebook import decode_alone, nearest_codes
 from vistok.tokenizer import VisualTokenizer
+from vistok.tokens.codebook import decode_alone, nearest_codes
 from vistok.widgets.view import View, answering, strip_png
 
 NEAREST = 8  # codes offered in place of one

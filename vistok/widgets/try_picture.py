@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from vistok.codebook import to_uint8, token_grids
 from vistok.data import to_float
-from vistok.encoded import EncodedImages
 from vistok.plots import DPI
 from vistok.pretrained import load_pretrained
 from vistok.runs import short_names
 from vistok.system.devices import exact_float32, usable_device
 from vistok.tokenizer import VisualTokenizer
+from vistok.tokens.codebook import to_uint8, token_grids
+from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.pictures import Picture, example_picture, picture_of, sent_picture
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
 from vistok.widgets.tokenview import Edit, Edits, NearCodes, TokenView

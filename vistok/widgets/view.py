@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from vistok.encoded import EncodedImages
 from vistok.figures import page_width, png
+from vistok.tokens.encoded import EncodedImages
 
 SCRIPTS = importlib.resources.files("vistok.widgets") / "js"
 SHARED = ("common", "connection", "frame")

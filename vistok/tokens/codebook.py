@@ -1,6 +1,6 @@
 """What one code means: how codes lie to each other, what each decodes to alone, and pictures of changed tokens.
 
-Nothing here looks at a dataset: these are properties of a tokenizer. What images do with its codes is in `vistok.encoded`.
+Nothing here looks at a dataset: these are properties of a tokenizer. What images do with its codes: `encoded.py`.
 """
 
 import importlib.util

@@ -12,7 +12,6 @@ import torch
 import traitlets
 from torch import Tensor
 
-from vistok.codebook import to_uint8
 from vistok.config import checked, resolve_path
 from vistok.data import ImageDataset, also_trained_on, eval_batches, open_dataset, to_float
 from vistok.inputs import as_images, begin_range_check, end_range_check
@@ -22,7 +21,8 @@ from vistok.system.devices import eval_view, exact_float32, usable_device
 from vistok.system.files import readable, strict_json
 from vistok.system.progress import progress_bar
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens import TokenFile
+from vistok.tokens.codebook import to_uint8
+from vistok.tokens.store import TokenFile
 from vistok.usage import CodebookUsage
 
 QUEUE_SIZE = 65_536  # tokens, of the published usage

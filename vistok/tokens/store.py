@@ -18,12 +18,10 @@ it was; on the same device and with the same batch size the tokens are in the en
     python -m vistok.tokens runs/my-run --dataset photos --split train --out data/photos-tokens
 """
 
-import argparse
 import json
 import math
 import os
 import reprlib
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,9 +33,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vistok.config import checked, resolve_path
-from vistok.data import DATASETS, ImageDataset, eval_batches, open_dataset, to_float
+from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
 from vistok.system.devices import eval_view, exact_float32, usable_device
-from vistok.system.files import replace_file, say, shown, strict_json
+from vistok.system.files import replace_file, shown, strict_json
 from vistok.system.locks import only_process
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
@@ -260,9 +258,6 @@ def _encode_rest(
                 _record(file, path, header | {"num_images_done": num_done, "provenance": where | rate})
 
 
-# The two files.
-
-
 def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     """Return the header of what is in the folder, which is begun where there is nothing.
 
@@ -441,41 +436,3 @@ def _rows_per_image(header: dict[str, Any]) -> int:
 
 def _levels(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return indices if isinstance(indices, tuple) else (indices,)
-
-
-# The command line.
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Encode a dataset from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vistok.tokens",
-        description="Encode a dataset into one memory-mapped file of tokens, for training a generator. Run the same command "
-        "again to go on where it was stopped.",
-    )
-    parser.add_argument("tokenizer", help="a run directory, or a directory written by VisualTokenizer.save")
-    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
-    parser.add_argument("--split", default="train", help="train, test or val (default: %(default)s)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write tokens.npy and tokens.json into")
-    parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset (default: data/<dataset>)")
-    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="(default: the tokenizer's)")
-    parser.add_argument("--crop", help="cached or adm, how training images are cropped (default: the dataset's usual)")
-    parser.add_argument("--test-fraction", type=float, metavar="SHARE", help="of a folder without split subfolders")
-    parser.add_argument("--on-bad-image", default="raise", help="raise or skip (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="IMAGES", help="(default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
-    parser.add_argument("--num-workers", type=int, default=0, help="loading processes (default: %(default)s)")
-    parser.add_argument("--flips", action="store_true", help="encode the mirror image of each image too")
-    given = vars(parser.parse_args(arguments))
-    try:
-        tokenizer = VisualTokenizer.load(given.pop("tokenizer"))
-        file = encode_dataset(tokenizer, given.pop("dataset"), given.pop("out"), **given)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    shape = "x".join(str(length) for length in file.tokens.shape)
-    say(f"{shape} tokens ({file.tokens.dtype}, {file.tokens.nbytes / 1e6:.1f} MB) in {file.path}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
