@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vistok import Run, TrainConfig, Trainer, VisualTokenizer, plots
-from vistok.collapse import CollapseWatch
+from vistok.lessons.collapse import CollapseWatch
 
 Toy = Callable[..., TrainConfig]
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

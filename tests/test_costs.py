@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vistok import costs, quantizers
+from vistok import quantizers
+from vistok.lessons import costs
 from vistok.quantizers import Quantized, Quantizer
 
 

@@ -10,7 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vistok import figures, plots
+from vistok import plots
+from vistok.plots import figures
 
 PAGES = {"white": "#ffffff", "JupyterLab's dark": "#111111", "GitHub's dark": "#0d1117"}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from vistok import pictures
 from vistok.config import repository_root
 from vistok.data import open_dataset
+from vistok.lessons import pictures
 from vistok.runs import COLLAPSED_RUN, EXAMPLE_RUN
 from vistok.tokens.encoded import EncodedImages
 from vistok.widgets import QuantizerGallery
@@ -105,5 +105,8 @@ def test_without_a_kernel_the_gallery_is_a_picture(folder: Path) -> None:
 
 def test_where_there_are_no_pictures_the_gallery_says_so(tmp_path: Path) -> None:
     gallery = QuantizerGallery(["fsq-888", "ema-d4"], folder=tmp_path)
-    assert gallery.message == "There are no pictures of fsq-888, ema-d4: python -m vistok.pictures makes them of runs."
+    assert (
+        gallery.message
+        == "There are no pictures of fsq-888, ema-d4: python -m vistok.lessons.pictures makes them of runs."
+    )
     assert gallery.figure() is None and gallery.message in repr(gallery)

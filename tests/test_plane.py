@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok import plane, plots
+from vistok import plots
+from vistok.lessons import plane
 from vistok.widgets import PlaneExplorer
 
 

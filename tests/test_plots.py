@@ -15,8 +15,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from vistok import TrainConfig, figures, plots, tables
+from vistok import TrainConfig, plots, tables
 from vistok.config import repository_root
+from vistok.plots import figures
 from vistok.runs import Report, Run
 from vistok.tokens.encoded import UsageCurve
 
@@ -63,7 +64,7 @@ def check_nothing_is_covered_or_cut(figure: Figure) -> None:
 
 
 def test_the_colours_are_those_of_the_page() -> None:
-    script = (Path(plots.__file__).parent / "widgets" / "js" / "common.js").read_text()
+    script = (Path(plots.__file__).parent.parent / "widgets" / "js" / "common.js").read_text()
     (colours,) = re.findall(r"const LINES = \[([^\]]*)\]", script)
     assert re.findall(r'"(#\w{6})"', colours) == list(plots.COLOURS)
 

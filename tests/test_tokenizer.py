@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vistok.collapse import CollapseWatch
 from vistok.config import TrainConfig
+from vistok.lessons.collapse import CollapseWatch
 from vistok.networks import NETWORKS
 from vistok.pretrained import load_pretrained
 from vistok.quantizers import QUANTIZERS

@@ -20,8 +20,8 @@ from vistok.data import eval_batches, open_dataset, to_float
 from vistok.quantizers import EMAQuantizer, Quantized, Quantizer
 from vistok.quantizers.base import straight_through
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens.store import TokenFile, encode_dataset
 from vistok.tokens.__main__ import main
+from vistok.tokens.store import TokenFile, encode_dataset
 
 NUM_TRAIN = 18  # images in the train split of `images_root`
 
@@ -248,7 +248,9 @@ def test_a_killed_encoding_goes_on_to_the_same_bytes(
 
     encoded = []
     to_float_ = vistok.tokens.store.to_float
-    monkeypatch.setattr(vistok.tokens.store, "to_float", lambda batch: (encoded.append(len(batch)), to_float_(batch))[1])
+    monkeypatch.setattr(
+        vistok.tokens.store, "to_float", lambda batch: (encoded.append(len(batch)), to_float_(batch))[1]
+    )
     encode(tokenizer, stopped, flips=True)
     assert sum(encoded) == NUM_TRAIN - num_done
     assert (stopped / "tokens.npy").read_bytes() == (whole / "tokens.npy").read_bytes()

@@ -30,7 +30,7 @@ from vistok.config import (
     slips_between,
 )
 from vistok.data import DATASETS, with_batch_that_fits
-from vistok.plane import METHODS
+from vistok.lessons.plane import METHODS
 from vistok.system.devices import usable_device
 from vistok.system.files import say, shown
 from vistok.system.progress import MARK

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vistok import networks, quantizers
 from vistok.config import TrainConfig, call_with_options, nearest, resolve_path
-from vistok.inputs import as_images, as_levels, begin_range_check, end_range_check
+from vistok.images import as_images, as_levels, begin_range_check, end_range_check
 from vistok.system.devices import eval_view, usable_device
 from vistok.system.files import replace_file, strict_json
 from vistok.system.weights import first_line, unwrapped

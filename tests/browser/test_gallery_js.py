@@ -8,7 +8,7 @@ import pytest
 from browser import fake_model
 from browser.fake_model import change, open_page
 
-from vistok import pictures
+from vistok.lessons import pictures
 from vistok.runs import COLLAPSED_RUN, EXAMPLE_RUN
 from vistok.widgets import QuantizerGallery, SortableTable
 

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from browser.lab import MAKING_SCREENSHOTS, keep_screenshot
 
-from vistok import pictures, plane
 from vistok.config import TrainConfig, read_table
+from vistok.lessons import pictures, plane
 from vistok.tables import plan
 
 OpenNotebook = Callable[..., Any]
@@ -164,7 +164,7 @@ def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     check_figures(notebook, number=4)  # all methods in the plane, bits and quality, two of collapses
 
     expect = pytest.importorskip("playwright.sync_api").expect
-    explorer = notebook.page.locator(".vistok.plane-explorer")
+    explorer = notebook.page.locator(".vistok.lessons.plane-explorer")
     explorer.scroll_into_view_if_needed()
     error, step = explorer.locator("[data-role=error]"), explorer.locator("[data-role=step]")
     expect(error).to_have_text(f"{plane.learn('vq')[-1].error:.3f}")

@@ -14,7 +14,7 @@ import torch
 from browser import fake_model
 from browser.fake_model import change, open_page
 
-from vistok import plane
+from vistok.lessons import plane
 from vistok.widgets import PlaneExplorer
 
 PLACES = 240  # of the script

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vistok.config import checked, resolve_path
 from vistok.data import ImageDataset, also_trained_on, eval_batches, open_dataset, to_float
-from vistok.inputs import as_images, begin_range_check, end_range_check
+from vistok.images import as_images, begin_range_check, end_range_check
 from vistok.pretrained import load_pretrained
 from vistok.runs import short_names
 from vistok.system.devices import eval_view, exact_float32, usable_device

@@ -10,8 +10,8 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
-from vistok import pictures
-from vistok.pictures import RowPictures
+from vistok.lessons import pictures
+from vistok.lessons.pictures import RowPictures
 from vistok.plots import DPI
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
 from vistok.widgets.view import Refusal, View, script
@@ -22,7 +22,7 @@ ORDERS = ("best first", "worst first", "fewest bits first", "by name", "as in th
 class QuantizerGallery(View):
     """Look at one photograph through every quantizer: its reconstruction, PSNR and bits; a tile that is clicked grows.
 
-    The pictures were made by `vistok.pictures` and come with the repository: no weights are needed.
+    The pictures were made by `vistok.lessons.pictures` and come with the repository: no weights are needed.
 
     Attributes:
         image: number of the photograph that is shown; may be set.
@@ -62,7 +62,9 @@ class QuantizerGallery(View):
         self._rows = found.rows
         if not found.rows:
             self._refuse(
-                Refusal(f"There are no pictures of {', '.join(rows)}: python -m vistok.pictures makes them of runs.")
+                Refusal(
+                    f"There are no pictures of {', '.join(rows)}: python -m vistok.lessons.pictures makes them of runs."
+                )
             )
             return
         self.images = [

@@ -5,12 +5,13 @@ from typing import Any
 import traitlets
 from matplotlib.figure import Figure
 
-from vistok import plane, plots
+from vistok import plots
+from vistok.lessons import plane
 from vistok.widgets.view import View, answering, script
 
 
 class PlaneExplorer(View):
-    """Watch a quantizer divide the plane as it learns (`vistok.plane`), and drag its codes: what is drawn follows in the page.
+    """Watch a quantizer divide the plane as it learns (`lessons/plane.py`), and drag its codes: what is drawn follows in the page.
 
     Methods that have been learnt before come along, and are there at once; others are learnt when they are chosen.
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from vistok.figures import page_width, png
+from vistok.plots.figures import page_width, png
 from vistok.tokens.encoded import EncodedImages
 
 SCRIPTS = importlib.resources.files("vistok.widgets") / "js"

@@ -1,6 +1,6 @@
 """What the quantizers of a table make of a few photographs, as small files that are committed where weights are not.
 
-    python -m vistok.pictures runs/ema-d4-laptop-* runs/fsq-888-laptop-* --dataset photos --images 0 1 5 9
+    python -m vistok.lessons.pictures runs/ema-d4-laptop-* runs/fsq-888-laptop-* --dataset photos --images 0 1 5 9
 
 writes, of each run, `runs/pictures/<row>.webp`, the reconstructions side by side without loss, and `<row>.json`: which
 images, PSNR, bits, settings, versions and commit; and, once, `originals.webp`. Only photographs that anyone may show are
@@ -200,7 +200,7 @@ def _sha(content: bytes) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the pictures of runs from the command line; returns 1 where one was refused."""
     parser = argparse.ArgumentParser(
-        prog="python -m vistok.pictures",
+        prog="python -m vistok.lessons.pictures",
         description="Write what the tokenizers of finished runs make of a few photographs, as small files to commit.",
     )
     parser.add_argument("runs", nargs="+", help="run directories, with their tokenizers")

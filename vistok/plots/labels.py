@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from vistok.figures import SMALL, style
+from vistok.plots.figures import SMALL, style
 
 _ROOM = 4  # points of text: half the size of a marker, and the gap between two names
 _FAR = 12  # points from marker to name, beyond which a line joins them

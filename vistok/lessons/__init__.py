@@ -1,0 +1,1 @@
+"""What notebooks teach with: the plane, a collapse as it happens, what quantizers cost, pictures of the rows."""

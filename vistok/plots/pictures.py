@@ -1,0 +1,123 @@
+"""Pictures beside their reconstructions, and what their pixels are."""
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from vistok.plots.figures import DPI as DPI
+from vistok.plots.figures import SMALL, WIDTH
+from vistok.plots.figures import save as save
+from vistok.plots.figures import show as show
+from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.styles import COLOURS, legend_beside, to_pixels
+
+
+def check_zoom(zoom: Sequence[float]) -> None:
+    """Raise ValueError where a detail to enlarge is not three numbers, before what it is to show is computed."""
+    if len(zoom) != 3:
+        raise ValueError(
+            f"zoom is {list(zoom)}, but must be top, left and side of the detail; [0.3, 0.3, 0.25] is usual."
+        )
+
+
+def indices_shown(wanted: Sequence[int], length: int) -> list[int]:
+    """Return which images of a dataset a figure shows: those wanted, or as many others, spread evenly, where it is smaller.
+
+    Args:
+        wanted: indices, at least 0; not empty.
+        length: images in the dataset, at least 1.
+
+    Returns:
+        indices in [0, length); fewer than wanted where there are fewer images.
+
+    Raises:
+        ValueError: an index is below 0.
+    """
+    if min(wanted) < 0:
+        raise ValueError(f"The index of a figure's image is {min(wanted)}, but must be at least 0.")
+    if max(wanted) < length:
+        return list(wanted)
+    number = min(len(wanted), length)
+    return [place * length // number for place in range(number)]
+
+
+def reconstructions(
+    images: Tensor, reconstruction: Tensor, titles: Sequence[str] | None = None, before: Tensor | None = None
+) -> Figure:
+    """Draw images over their reconstructions over the error.
+
+    Args:
+        images: float [N, 3, H, W] in [-1, 1].
+        reconstruction: float [N, 3, H, W], clamped to [-1, 1] as the metrics do.
+        titles: one for each image.
+        before: reconstructions of the same images before training, for a row of their own; None: without.
+    """
+    reconstruction = reconstruction.clamp(-1, 1)
+    rows = {"original": images} | ({} if before is None else {"before": before}) | {"reconstruction": reconstruction}
+    error = (images - reconstruction).abs().mean(1)  # [N, H, W], 0 to 2
+    side = min(1.1, (WIDTH - 0.2) / len(images))
+    size = (side * len(images) + 0.2, 1.05 * side * (len(rows) + 1) + 0.2)
+    figure, axes = plt.subplots(len(rows) + 1, len(images), figsize=size, dpi=DPI, squeeze=False)
+    for column in range(len(images)):
+        for axis, shown in zip(axes[:-1, column], rows.values(), strict=True):
+            axis.imshow(to_pixels(shown[column]))
+        axes[-1, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
+        if titles:
+            axes[0, column].set_title(titles[column], fontsize=SMALL)
+    for axis, label in zip(axes[:, 0], (*rows, "error, 0 to 0.5"), strict=True):
+        axis.set_ylabel(label, fontsize=SMALL)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def side_by_side(
+    image: Tensor, reconstructions: dict[str, Tensor], zoom: tuple[float, float, float] = (0.3, 0.3, 0.25)
+) -> Figure:
+    """Draw an image and what several tokenizers make of it, and the same detail of each enlarged below.
+
+    Args:
+        image: float [3, H, W] in [-1, 1].
+        reconstructions: name to float [3, h, w]; sizes may differ.
+        zoom: top, left and side of the square detail, as fractions of the image's side; it is of a pixel at least, and moved
+            to lie within the image.
+    """
+    shown = {"original": image} | reconstructions
+    side = min(2.2, WIDTH / len(shown))
+    size = (side * len(shown), 2 * side + 0.35)
+    figure, axes = plt.subplots(2, len(shown), figsize=size, dpi=DPI, squeeze=False)
+    for column, (name, picture) in enumerate(shown.items()):
+        pixels = to_pixels(picture.clamp(-1, 1))
+        top, left, side = (round(part * pixels.shape[0]) for part in zoom)
+        side = min(max(1, side), to_pixels.shape[0])
+        top, left = (min(max(0, place), to_pixels.shape[0] - side) for place in (top, left))
+        axes[0, column].imshow(pixels)
+        axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
+        axes[1, column].imshow(pixels[top : top + side, left : left + side])
+        axes[0, column].set_title(textwrap.fill(name, round(13 * side)), fontsize=SMALL)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def pixel_values(images: Tensor) -> Figure:
+    """Draw how the values of the three channels are distributed.
+
+    Args:
+        images: float [N, 3, H, W] in [-1, 1].
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), dpi=DPI, layout="constrained")
+    channels = (("red", COLOURS[1], "-"), ("green", COLOURS[2], "--"), ("blue", COLOURS[0], ":"))
+    for values, (name, colour, dashes) in zip(images.transpose(0, 1), channels, strict=True):
+        density, edges = np.histogram(values.flatten().cpu().numpy(), bins=64, range=(-1, 1), density=True)
+        axis.stairs(density, edges, label=f"{name} channel", color=colour, ls=dashes, lw=1.4)
+    axis.set(xlabel="pixel value, −1 to 1", ylabel="density", xlim=(-1.02, 1.02), ylim=(0, None))
+    legend_beside(axis)
+    return figure

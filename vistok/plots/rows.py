@@ -1,0 +1,52 @@
+"""Rows of a table as points: usage, bits and quality."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from vistok.plots.figures import DPI as DPI
+from vistok.plots.figures import WIDTH
+from vistok.plots.figures import save as save
+from vistok.plots.figures import show as show
+from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.labels import write_names
+from vistok.plots.styles import point_style
+
+
+def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Draw PSNR against codebook usage, one point a run and one colour and marker a row, its name beside it.
+
+    Args:
+        points: row name to (usage in [0, 1], PSNR in dB), one value a seed.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.4), dpi=DPI, layout="constrained")
+    drawn = {name: np.stack([100 * np.asarray(usage), psnr], 1) for name, (usage, psnr) in points.items() if usage}
+    for number, (name, seeds) in enumerate(drawn.items()):
+        drawn[name] = seeds[seeds[:, 0].argsort()]
+        axis.plot(*drawn[name].T, label=name, **point_style(number) | {"ls": "-", "lw": 0.8})
+    axis.set(xlabel="codebook usage, %", ylabel="PSNR, dB", xlim=(-2, 103))
+    axis.margins(y=0.1)
+    axis.grid(alpha=0.3)
+    write_names(axis, drawn)
+    return figure
+
+
+def bits_and_quality(points: dict[str, tuple[float, float]], groups: dict[str, str]) -> Figure:
+    """Draw PSNR against the share of its bits that a token's use amounts to, one point a row, its name beside it.
+
+    Args:
+        points: row to (share in [0, 1], PSNR in dB).
+        groups: row to what its kind is called; one colour and marker each.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, max(3.6, 0.24 * len(points) + 1.2)), dpi=DPI, layout="constrained")
+    kinds = list(dict.fromkeys(groups[name] for name in points))
+    drawn = {name: np.array([[100 * share, psnr]]) for name, (share, psnr) in points.items()}
+    for name, point in drawn.items():
+        axis.plot(*point.T, label=name, **point_style(kinds.index(groups[name])))
+    axis.set(xlabel="entropy of the codes, % of a token's bits", ylabel="PSNR, dB")
+    axis.margins(x=0.12, y=0.1)
+    axis.grid(alpha=0.3)
+    write_names(axis, drawn)
+    return figure
