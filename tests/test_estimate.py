@@ -17,19 +17,16 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vistok.config import TrainConfig, repository_root
-from vistok.estimate import (
+from vistok.estimate.__main__ import main
+from vistok.estimate.gpus import GPUS
+from vistok.estimate.meters import CudaAutocast, LiveStorages, SavedTensors, StepMeter
+from vistok.estimate.step import (
     GIB,
-    GPUS,
-    CudaAutocast,
-    LiveStorages,
     Parts,
-    SavedTensors,
     StepEstimate,
-    StepMeter,
     estimate_config,
     estimate_step,
     lpips_vgg,
-    main,
     measure_step,
 )
 from vistok.losses import reconstruction_loss

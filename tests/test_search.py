@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vistok.estimate import LiveStorages
+from vistok.estimate.meters import LiveStorages
 from vistok.quantizers import search
 from vistok.quantizers.search import largest_dot, nearest_code
 

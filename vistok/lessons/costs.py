@@ -6,7 +6,7 @@ import time
 import torch
 from torch import Tensor
 
-from vistok.estimate import StepMeter
+from vistok.estimate.meters import StepMeter
 from vistok.quantizers import Quantizer
 from vistok.system.progress import progress_bar
 

@@ -11,7 +11,7 @@ from vistok.widgets.view import View, answering, script
 
 
 class PlaneExplorer(View):
-    """Watch a quantizer divide the plane as it learns (`lessons/plane.py`), and drag its codes: what is drawn follows in the page.
+    """Watch a quantizer divide the plane as it learns (`lessons/plane.py`), and drag its codes: the drawing follows.
 
     Methods that have been learnt before come along, and are there at once; others are learnt when they are chosen.
 

@@ -18,23 +18,17 @@ is the second one, which finds the gradients of the first. What `compile` saves 
     python -m vistok.estimate imagenet256/llamagen-corrected imagenet256/vit-base --batch-size 8
 """
 
-import argparse
 import contextlib
 import dataclasses
-import sys
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from vistok.config import TRAIN_PARTS, TrainConfig, nearest
+from vistok.estimate.gpus import GPUS, find_gpu
+from vistok.estimate.meters import CudaAutocast, SavedTensors, StepMeter
 from vistok.losses import (
     adaptive_weight,
     discriminator_loss,
@@ -46,39 +40,12 @@ from vistok.losses import (
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations, recomputing_blocks
 from vistok.networks.lpips import untrained_lpips
-from vistok.system.files import say
 from vistok.tokenizer import VisualTokenizer
 
 GIB = 2**30  # bytes
 RESERVE = 0.1  # share of a GPU's memory left for its context, workspaces and fragmentation
 UTILISATION = 0.3  # share of the peak that a training step reaches; convolutional networks: about 0.2 to 0.4
 ADAM_BYTES = 8  # a parameter: two float32 moments
-
-
-@dataclasses.dataclass(frozen=True)
-class GPU:
-    """A graphics card as NVIDIA's data sheets and architecture papers describe it.
-
-    Attributes:
-        name: of the card.
-        memory_gib: memory.
-        bfloat16_tflops: peak of dense bfloat16 matrix products that accumulate in float32, in 10^12 operations a second.
-        float32_tflops: peak in float32 proper, without TF32.
-    """
-
-    name: str
-    memory_gib: int
-    bfloat16_tflops: float
-    float32_tflops: float
-
-
-GPUS = {
-    "rtx-3090": GPU("RTX 3090", 24, 71.0, 35.6),
-    "rtx-4090": GPU("RTX 4090", 24, 165.2, 82.6),
-    "a100-40": GPU("A100 40 GB", 40, 312.0, 19.5),
-    "a100-80": GPU("A100 80 GB", 80, 312.0, 19.5),
-    "h100-80": GPU("H100 SXM 80 GB", 80, 989.4, 66.9),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,13 +132,6 @@ class StepEstimate:
         return "\n".join(lines)
 
     __str__ = to_markdown
-
-
-def find_gpu(name: str) -> GPU:
-    """Return a GPU of `GPUS`; raises ValueError, naming the nearest, where there is none of that name."""
-    if name not in GPUS:
-        raise ValueError(f"There is no GPU {name!r}; {nearest(name, GPUS)}")
-    return GPUS[name]
 
 
 def lpips_vgg() -> nn.Module:
@@ -444,133 +404,6 @@ def _autocast(images: Tensor, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
 
 
-class LiveStorages:
-    """The bytes of all tensors added that are still alive, each storage once.
-
-    Attributes:
-        bytes: alive now.
-        peak: most of them so far.
-    """
-
-    def __init__(self) -> None:
-        self.bytes = self.peak = 0
-        self._alive: set[int] = set()
-
-    def add(self, tensor: Tensor) -> None:
-        """Count a tensor's storage until it is freed."""
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._alive:
-            return
-        self._alive.add(key)
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self._free, key, size).atexit = False
-
-    def _free(self, key: int, size: int) -> None:
-        self._alive.discard(key)
-        self.bytes -= size
-
-
-class StepMeter(TorchDispatchMode):
-    """Counts the operations of what runs inside, and the bytes of the tensors that it makes.
-
-    `torch.utils.flop_counter.FlopCounterMode` has the same formulas, but neither the bytes nor a CPU's attention.
-
-    Attributes:
-        flops: operations so far.
-        live: the bytes.
-    """
-
-    formulas: ClassVar[dict[Any, Callable[..., int]]] = flop_registry | {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
-    }
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        """Begin with these tensors alive."""
-        super().__init__()
-        self.flops = 0
-        self.live = LiveStorages()
-        for tensor in tensors:
-            self.live.add(tensor)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if func._overloadpacket in self.formulas:
-            self.flops += self.formulas[func._overloadpacket](*args, **kwargs, out_val=out)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self.live.add(leaf)
-        return out
-
-
-class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
-    """Counts what autograd keeps of the operations inside, parameters and buffers left out.
-
-    Attributes:
-        bytes: kept now, each storage once.
-    """
-
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        """Leave these tensors out."""
-        self._left_out = {tensor.untyped_storage()._cdata for tensor in parameters}
-        self._kept = LiveStorages()
-        super().__init__(self._pack, lambda tensor: tensor)
-
-    @property
-    def bytes(self) -> int:
-        return self._kept.bytes
-
-    def __enter__(self) -> "SavedTensors":
-        super().__enter__()
-        return self
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in self._left_out:
-            self._kept.add(tensor)
-        return tensor
-
-
-class CudaAutocast(TorchFunctionMode):
-    """Autocast on a CPU's tensors by a GPU's rule: what a GPU computes in float32 is computed in float32.
-
-    Source: pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32".
-    """
-
-    float32: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("__pow__", "__rpow__", "pow", "square", "reciprocal", "__rtruediv__", "rsqrt", "exp", "expm1"),
-            *("log", "log10", "log1p", "log2", "softplus", "softmax", "log_softmax"),
-            *("sum", "prod", "cumsum", "cumprod", "norm", "normalize", "dist", "cosine_similarity"),
-            *(
-                "group_norm",
-                "layer_norm",
-                "mse_loss",
-                "l1_loss",
-                "smooth_l1_loss",
-                "kl_div",
-                "nll_loss",
-                "cross_entropy",
-            ),
-            "binary_cross_entropy_with_logits",
-        }
-    )
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func.__name__ not in self.float32 or not torch.is_autocast_enabled("cpu"):
-            return func(*args, **kwargs)
-        wide = [a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args]
-        with torch.autocast("cpu", enabled=False):
-            return func(*wide, **kwargs)
-
-
 def _keep_channels_last(module: nn.Module) -> None:
     """Give group norms the layout that they keep on real tensors: attention after them has a kernel for that one only."""
     for norm in module.modules():
@@ -593,24 +426,3 @@ def _bytes(module: nn.Module, trained: bool = False) -> int:
 
 def _gib(num_bytes: int) -> str:
     return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what a training step of some rows needs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vistok.estimate", description="What one training step needs, without running it."
-    )
-    parser.add_argument("rows", nargs="+", help="table/row, for instance imagenet256/llamagen-corrected")
-    parser.add_argument("--scale", default="paper", help="smoke, quick, laptop or paper (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="images a step on one GPU (default: the row's)")
-    given = parser.parse_args(arguments)
-    try:
-        table = rows_markdown(given.rows, given.scale, given.batch_size)
-    except (ValueError, TypeError) as error:
-        parser.error(str(error))
-    say(table)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
