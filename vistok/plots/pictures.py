@@ -95,8 +95,8 @@ def side_by_side(
     for column, (name, picture) in enumerate(shown.items()):
         pixels = to_pixels(picture.clamp(-1, 1))
         top, left, side = (round(part * pixels.shape[0]) for part in zoom)
-        side = min(max(1, side), to_pixels.shape[0])
-        top, left = (min(max(0, place), to_pixels.shape[0] - side) for place in (top, left))
+        side = min(max(1, side), pixels.shape[0])
+        top, left = (min(max(0, place), pixels.shape[0] - side) for place in (top, left))
         axes[0, column].imshow(pixels)
         axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
         axes[1, column].imshow(pixels[top : top + side, left : left + side])
