@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
+from vistok.system.paths import repository_root
 
 
 @pytest.fixture(scope="session")

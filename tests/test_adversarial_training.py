@@ -15,8 +15,9 @@ import torch
 from test_metrics import write_backbone
 from test_training import assert_same_weights, crash_at, log_without_rates, opened, trained
 
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
 from vistok.runs import Run
+from vistok.system.paths import repository_root
 from vistok.system.weights import Unavailable
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.optimization import lr_factor

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 import vistok
-from vistok.config import TrainConfig, runs_root
+from vistok.config import TrainConfig
 from vistok.notebooks import execute, notebook_path
 from vistok.runs import Run
+from vistok.system.paths import runs_root
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.trainer import Trainer
 

@@ -12,24 +12,15 @@ import numpy as np
 import pytest
 
 from vistok import networks, quantizers
-from vistok.config import (
-    EXECUTION_FIELDS,
-    TrainConfig,
-    as_given,
-    checked,
-    literal,
-    misspelt,
-    nearest,
-    read_table,
-    repository_root,
-    resolve_path,
-    runs_root,
-    slips_between,
-)
+from vistok.config import EXECUTION_FIELDS, TrainConfig
 from vistok.data import DATASETS
 from vistok.data.cache import cache_folder
 from vistok.networks import NETWORKS, discriminators
 from vistok.quantizers import QUANTIZERS
+from vistok.recipes import read_table
+from vistok.system.paths import repository_root, resolve_path, runs_root
+from vistok.system.values import as_given, checked, literal
+from vistok.system.words import misspelt, nearest, slips_between
 
 CHANGED: dict[str, Any] = {
     "row": "celeba64/vq-d4",

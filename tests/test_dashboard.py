@@ -16,9 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
 from vistok.runs import RATES, Report, Run
 from vistok.system import progress
+from vistok.system.paths import repository_root
 from vistok.tokens.encoded import EncodedImages
 from vistok.training.trainer import Trainer
 from vistok.widgets import dashboard as module

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.config import repository_root
 from vistok.data import DATASETS, open_dataset, to_float
 from vistok.data import photos as photos_module
 from vistok.data.transforms import CelebASquare, CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
+from vistok.system.paths import repository_root
 
 
 @pytest.fixture(autouse=True)
@@ -561,7 +561,7 @@ def test_empty_folders_are_refused(tmp_path):
 
 
 def test_the_usual_folder_is_in_the_repository(monkeypatch, tmp_path):
-    monkeypatch.setattr("vistok.config.repository_root", lambda: tmp_path)
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
     write_folder(tmp_path / "data/imagenet-sample", [f"{i}.jpg" for i in range(3)])
     assert len(open_dataset("imagenet-sample", "train", 16)) == 2
 

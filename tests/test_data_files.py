@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistok.config import repository_root
 from vistok.data import files as files_module
 from vistok.data import open_dataset
 from vistok.data.files import FolderFiles, ZipFiles, scan_images
 from vistok.data.names import Names
 from vistok.data.naming import SUFFIXES
+from vistok.system.paths import repository_root
 
 SHARED = repository_root().parent / "shared" / "data"
 

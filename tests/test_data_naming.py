@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistok.config import PACKAGE, resolve_path
 from vistok.data import open_dataset
 from vistok.data import transforms as transforms_module
 from vistok.data.celeba import celeba
@@ -21,6 +20,7 @@ from vistok.data.files import FolderFiles
 from vistok.data.naming import SUFFIXES, UNREAD, split_of_file, split_of_folder
 from vistok.data.transforms import decode
 from vistok.system.files import readable
+from vistok.system.paths import PACKAGE, resolve_path
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,6 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.config import repository_root
 from vistok.data import eval_batches, open_dataset, train_batches
 from vistok.data import files as files_module
 from vistok.data import shards as shards_module
@@ -31,6 +30,7 @@ from vistok.data.draws import permutation
 from vistok.data.parquet import ParquetFiles
 from vistok.data.shards import TarFiles, index_path, open_shards
 from vistok.data.tar import scan_tar
+from vistok.system.paths import repository_root
 
 NUM_IMAGES, BATCH = 23, 6
 NAMES = [f"n{number // 8:02}/{number:02}.png" for number in range(NUM_IMAGES)]

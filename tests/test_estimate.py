@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
 from vistok.estimate.__main__ import main
 from vistok.estimate.gpus import GPUS
 from vistok.estimate.meters import CudaAutocast, LiveStorages, SavedTensors, StepMeter
@@ -34,6 +34,7 @@ from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations
 from vistok.quantizers import QUANTIZERS
 from vistok.runs import Run
+from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.trainer import Trainer
 

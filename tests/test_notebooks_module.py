@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
 from vistok.notebooks import (
     SETTINGS,
     TYPES,
@@ -27,6 +27,7 @@ from vistok.notebooks import (
     read_parameters,
     without_paths,
 )
+from vistok.system.paths import repository_root
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
 ROOT = str(repository_root())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from vistok.config import repository_root
 from vistok.data import open_dataset
 from vistok.lessons import pictures
 from vistok.runs import COLLAPSED_RUN, EXAMPLE_RUN
+from vistok.system.paths import repository_root
 from vistok.tokens.encoded import EncodedImages
 from vistok.widgets import QuantizerGallery
 

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from vistok import TrainConfig, plots, tables
-from vistok.config import repository_root
 from vistok.plots import figures
 from vistok.runs import Report, Run
+from vistok.system.paths import repository_root
 from vistok.tokens.encoded import UsageCurve
 
 PLAIN = {"reconstruction": 0.2, "codebook": 0.02, "commitment": 0.02, "total": 0.225}

@@ -659,7 +659,7 @@ def test_torchscript_archives_are_refused_unexecuted(tmp_path: Path) -> None:
 def test_an_official_checkpoint_can_be_named(
     written: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vistok.config.repository_root", lambda: tmp_path)
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
     expected = official_file("llamagen-ds16")
     assert expected == tmp_path / "checkpoints/llamagen-ds16/vq_ds16_c2i.pt"
     with pytest.raises(

@@ -9,9 +9,10 @@ import torch
 from test_training import trained
 
 from vistok import quantizers
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
 from vistok.networks import simple_cnn
 from vistok.quantizers import QUANTIZERS
+from vistok.system.paths import repository_root
 from vistok.tables import load_table, measured, plan
 
 ROWS = load_table("quantizers64").rows

@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 
-from vistok.config import repository_root
+from vistok.system.paths import repository_root
 from vistok.tables import measured, plan, with_tables
 
 README = repository_root() / "README.md"

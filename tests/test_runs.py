@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
 from vistok.data import find_run_dir, open_dataset
 from vistok.runs import Report, Run, short_names
 from vistok.system.files import replace_file
+from vistok.system.paths import repository_root
 from vistok.system.provenance import provenance
 
 Toy = Callable[..., TrainConfig]
@@ -300,7 +301,7 @@ def trained_on(config: TrainConfig) -> Run:
 def test_every_spelling_of_a_folder_is_the_same_run(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(toy().data_root)
     run = trained_on(toy())
-    monkeypatch.setattr("vistok.config.repository_root", lambda: root.parent)
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: root.parent)
     (tmp_path / "link").symlink_to(root)
     for spelling in (f"{root}/", f"{root}//.", f"{root}/../{root.name}", root.name, str(tmp_path / "link")):
         assert toy(data_root=spelling).run_dir == run.path
@@ -311,7 +312,7 @@ def test_every_spelling_of_a_folder_is_the_same_run(toy: Toy, tmp_path: Path, mo
 def test_the_usual_folder_by_its_name_is_the_same_run(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vistok.config.repository_root", lambda: tmp_path)
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
     assert (
         toy(data_root=None).run_dir
         == toy(data_root=str(tmp_path / "data/folder")).run_dir
@@ -380,7 +381,7 @@ def test_an_installed_package_does_not_record_the_commit_of_somebody_elses_repos
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repository_root())  # a repository, whichever it is
-    monkeypatch.setattr("vistok.config.PACKAGE", tmp_path / "site-packages" / "vistok")
+    monkeypatch.setattr("vistok.system.paths.PACKAGE", tmp_path / "site-packages" / "vistok")
     assert (provenance()["commit"], provenance()["dirty"]) == (None, None)
 
 

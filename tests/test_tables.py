@@ -16,11 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from vistok import tables
-from vistok.config import TrainConfig, repository_root, runs_root
+from vistok.config import TrainConfig
 from vistok.data import open_dataset
 from vistok.notebooks import notebook_path, parameter_names
 from vistok.pretrained import reference_checkpoints
 from vistok.runs import Run
+from vistok.system.paths import repository_root, runs_root
 from vistok.tables import (
     PlannedRun,
     conclusions_markdown,
@@ -380,7 +381,7 @@ def test_an_installed_package_says_what_the_repository_has_and_makes_nothing(
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "README.md").write_text("somebody's own", encoding="utf-8")
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr("vistok.config.PACKAGE", tmp_path / "site-packages" / "vistok")
+    monkeypatch.setattr("vistok.system.paths.PACKAGE", tmp_path / "site-packages" / "vistok")
     with pytest.raises(SystemExit) as stop:
         tables.main(arguments)
     assert stop.value.code == 2

@@ -468,7 +468,7 @@ def test_from_pretrained_finds_the_repositorys_folders_from_anywhere(
 ) -> None:
     """From notebooks/, say, where runs/<run> would be asked for on the Hub."""
     toy().save(tmp_path / "repository" / "runs" / "mine")
-    monkeypatch.setattr("vistok.config.repository_root", lambda: tmp_path / "repository")
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path / "repository")
     monkeypatch.setattr("vistok.tokenizer.snapshot_download", lambda *_, **__: pytest.fail("the Hub was asked"))
     monkeypatch.chdir(tmp_path)
     assert VisualTokenizer.from_pretrained("runs/mine").image_size == toy().image_size

@@ -26,10 +26,11 @@ from PIL import Image
 from torch import Tensor
 
 from vistok import evaluation, training
-from vistok.config import TrainConfig, repository_root
+from vistok.config import TrainConfig
 from vistok.quantizers import VectorQuantizer
 from vistok.runs import RATES, Run
 from vistok.system.checkpoints import Checkpoints
+from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.trainer import Trainer
 

@@ -29,13 +29,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 import vistok.config
-from vistok.config import TABLES, TrainConfig, read_table, runs_root
+from vistok.config import TrainConfig
 from vistok.data import transforms
 from vistok.data.cache import PixelCache, open_pixel_cache
 from vistok.data.celeba import celeba
 from vistok.data.transforms import CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
 from vistok.pretrained import load_pretrained
+from vistok.recipes import TABLES, read_table
 from vistok.runs import Run
+from vistok.system.paths import runs_root
 from vistok.system.weights import load_state
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile

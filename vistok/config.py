@@ -4,35 +4,24 @@ A run is fixed by its `TrainConfig`. A *row* of a results table (`tables/*.toml`
 how long it trains, and every field can be overridden one by one.
 """
 
-import ast
 import dataclasses
 import hashlib
-import inspect
 import json
-import math
-import numbers
 import os
 import re
-import tomllib
-import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
+from vistok.recipes import read_table
+from vistok.system.files import shown, strict_json
+from vistok.system.paths import resolve_path, runs_root
+from vistok.system.values import as_given, checked
+from vistok.system.words import nearest
 
-from vistok.system.files import TOO_DEEP, check_nesting, shown, strict_json
-
-T = typing.TypeVar("T")
-
-PACKAGE = Path(__file__).resolve().parent
-TABLES = PACKAGE / "tables"
 TRAIN_PARTS = ("all", "decoder")
-FEW = 12  # names, that a sentence lists beside the one it suggests
 MAX_NAME = 64  # characters of a setting that is part of a run's folder name, which may have 255
-
 # Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
 # differ only in them are the same run. Of the place of the data it is the data that decides: `vistok.data.identity`.
 EXECUTION_FIELDS = frozenset(
@@ -47,184 +36,6 @@ EXECUTION_FIELDS = frozenset(
         "deterministic",
     }
 )
-
-
-def in_repository() -> bool:
-    """Return whether this package lies in its checkout, and not where a package is installed without one."""
-    return (PACKAGE.parent / "pyproject.toml").is_file()
-
-
-def repository_root() -> Path:
-    """Return the checkout that holds `notebooks/` and `runs/`, or the working directory for an installed package."""
-    return PACKAGE.parent if in_repository() else Path.cwd()
-
-
-def runs_root() -> Path:
-    """Return the folder of all runs: `$VISTOK_RUNS`, or `runs/` of the repository."""
-    return path_from_environment("VISTOK_RUNS", "runs")
-
-
-def path_from_environment(variable: str, usual: str) -> Path:
-    """Return the path that an environment variable names, or the usual one where it is unset or empty: see `resolve_path`.
-
-    Variables in it are expanded: no shell does that for a container's or a notebook's.
-    """
-    try:
-        return resolve_path(os.path.expandvars(os.environ.get(variable) or usual))
-    except ValueError as error:
-        raise ValueError(f"{error} Or set {variable} to another folder.") from error
-
-
-def resolve_path(path: str | Path) -> Path:
-    """Return `path` absolute, `~` expanded and a relative one counted from the repository.
-
-    Notebooks run with their own folder as working directory under JupyterLab and with the caller's under papermill; counted
-    from the repository, one path means one place.
-
-    Raises:
-        ValueError: it is empty, or begins with a home folder that is not known here.
-    """
-    if not str(path).strip():  # counted from the repository it would be all of that
-        raise ValueError(
-            f"A path is {str(path)!r}, which is empty; is a shell variable unset? Give the path, or leave it out."
-        )
-    try:
-        expanded = Path(path).expanduser()
-    except RuntimeError as error:  # no such user; or, in a container, a user without a home folder
-        raise ValueError(
-            f"{str(path)!r} begins with a home folder that is not known here: give the whole path."
-        ) from error
-    return expanded if expanded.is_absolute() else repository_root() / expanded
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Return the end of an error sentence: the known name that `name` misspells, if it does one, and what may be chosen.
-
-    All known names are listed where they are few, or where none is near.
-    """
-    known = sorted(known)
-    near = misspelt(name, known)
-    listed = f"Known: {', '.join(known)}." if near is None or len(known) <= FEW else ""
-    return " ".join(part for part in ("" if near is None else f"did you mean {near!r}?", listed) if part)
-
-
-def misspelt(name: object, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` is a slip of, or its beginning or one of its words; None: none is near enough.
-
-    A slip is at most one letter in three left out, added or replaced, or two neighbours exchanged.
-    """
-    wrong, candidates = _plain(name), sorted(known)
-    slips = [(slips_between(wrong, _plain(right)), right) for right in candidates]
-    slips = [(count, right) for count, right in slips if count <= max(len(wrong), len(right)) // 3]
-    if slips:
-        return min(slips)[1]
-    part_of = [right for right in candidates if len(wrong) > 2 and _is_word_of(wrong, _plain(right))]
-    return min(part_of, key=len, default=None)
-
-
-def slips_between(wrong: str, right: str) -> int:
-    """Return how many letters were left out, added, replaced or exchanged with their neighbour.
-
-    The optimal string alignment distance (Damerau 1964): unlike Levenshtein's, "fqs" is one slip away from "fsq".
-    """
-    above: list[int] = []
-    row = list(range(len(right) + 1))
-    for i, letter in enumerate(wrong, 1):
-        before, above, row = above, row, [i]
-        for j, other in enumerate(right, 1):
-            count = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != other))
-            if i > 1 and j > 1 and (wrong[i - 2], letter) == (other, right[j - 2]):
-                count = min(count, before[j - 2] + 1)
-            row.append(count)
-    return row[-1]
-
-
-def _plain(name: object) -> str:
-    return str(name).casefold().replace("-", "_")[:MAX_NAME]
-
-
-def _is_word_of(part: str, whole: str) -> bool:
-    return f"_{part}_" in f"_{whole}_" or whole.startswith(part)
-
-
-def read_table(name: str) -> dict[str, Any]:
-    """Return a results table, `tables/<name>.toml`, complete.
-
-    A table that is `based_on` another has its recipe and scales; a row that is the `same_as` one of another table, named
-    "table/row", has all of that row.
-
-    Raises:
-        ValueError: there is no such table, or its file does not hold one.
-    """
-    return _read_table(name, ())
-
-
-def _read_table(name: str, readers: tuple[str, ...]) -> dict[str, Any]:
-    """Return a table that the tables `readers` refer to, one after the other."""
-    known = [p.stem for p in TABLES.glob("*.toml")]
-    if name not in known:  # so that no name leads out of the folder
-        raise ValueError(f"There is no table {shown(name)}; {nearest(name, known)}")
-    if name in readers:
-        raise ValueError(
-            f"The table {name!r} refers to itself, by {' -> '.join((*readers, name))}: name one row there."
-        )
-    readers = (*readers, name)
-    try:
-        table = tomllib.loads((TABLES / f"{name}.toml").read_bytes().decode())
-        check_nesting(table)
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML; nested deeper than the parser can call itself
-        reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
-        raise ValueError(f"The table {name!r} is not TOML that can be read: {reason}.") from error
-    if "based_on" in table:
-        base = _read_table(table["based_on"], readers)
-        table |= {"recipe": base["recipe"], "scales": base["scales"]}
-    rows = _part(table, "rows", list, f"table {name!r}")
-    for number, row in enumerate(rows):
-        if type(row) is not dict:
-            raise ValueError(f"Row {number} of table {name!r} is {shown(row)}, but must be a table: [[rows]].")
-        if "same_as" in row:
-            same_as = _part(row, "same_as", str, f"row {number} of table {name!r}")
-            other_table, _, other_name = same_as.partition("/")
-            others = {r["name"]: r for r in _read_table(other_table, readers)["rows"]}
-            if other_name not in others:
-                raise ValueError(f"Table {other_table!r} has no row {shown(other_name)}; {nearest(other_name, others)}")
-            row |= others[other_name]
-    _check_table(name, table)
-    return table
-
-
-def _check_table(name: str, table: dict[str, Any]) -> None:
-    """Raise ValueError where a part of a table that `TrainConfig.from_row` needs is missing or of another kind."""
-    what = f"table {name!r}"
-    for text in ("title", "source", "note"):
-        _part(table, text, str, what)
-    _part(table, "recipe", dict, what)
-    scales = _part(table, "scales", dict, what)
-    families = _part(table, "families", dict, what) if "families" in table else {}
-    by_scale = {f"scales of {what}": scales}
-    for family in families:
-        by_scale[f"family {shown(family)} of {what}"] = _part(families, family, dict, f"families of {what}")
-    for part_of, part in by_scale.items():
-        for scale in scales:
-            _part(part, scale, dict, part_of)
-    names = [_part(row, "name", str, f"a row of {what}") for row in table["rows"]]
-    for number, row in enumerate(table["rows"]):
-        row_of = f"row {shown(names[number])} of {what}"
-        if names.index(names[number]) < number:
-            raise ValueError(f"The {row_of} stands there twice; every row has a name of its own.")
-        for part in ("settings", "published", *(part for part in ("recipe", "paper") if part in row)):
-            _part(row, part, dict, row_of)
-        if "family" in row and _part(row, "family", str, row_of) not in families:
-            raise ValueError(f"The {row_of} has family {shown(row['family'])}; {nearest(row['family'], families)}")
-
-
-def _part(table: dict[str, Any], key: str, kind: type[T], what: str) -> T:
-    """Return `table[key]`, or raise ValueError where it is missing or not of this kind; `what` names the table."""
-    if key not in table:
-        raise ValueError(f"There is no {key!r} in {what}: it must be there, a {kind.__name__}.")
-    if type(table[key]) is not kind:
-        raise ValueError(f"{key!r} of {what} is {shown(table[key])}, but must be a {kind.__name__}.")
-    return table[key]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -513,6 +324,8 @@ class TrainConfig:
 
 
 _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig)
+
+
 _AT_LEAST_ONE = (
     *("image_size", "hidden_dim", "num_res_blocks", "codebook_size", "codebook_dim"),
     *("batch_size", "accumulate", "steps", "r1_every", "report_every", "checkpoint_every"),
@@ -544,103 +357,9 @@ _CHOICES = {
 }
 
 
-_SEQUENCES = (list, tuple, Sequence)
-_PLAIN = (bool, int, float, str, dict, types.NoneType, *_SEQUENCES)
-
-
-def checked(name: str, annotation: Any, value: Any) -> Any:
-    """Return a setting as the type of its annotation: an int is a float, NumPy's numbers are Python's, a bool is no int.
-
-    Args:
-        name: of the setting, for the error.
-        annotation: plain types, None, dicts, and sequences of one type, or a union of them; anything else is not checked.
-        value: of the setting.
-
-    Raises:
-        TypeError: it has another type.
-        ValueError: a number is not finite or beyond 64 bits, or a dict is not fit for JSON.
-    """
-    options = _options(annotation)
-    plain = tuple(typing.get_origin(option) or option for option in options)
-    if not set(plain) <= set(_PLAIN):
-        return value
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        value = int(value)
-        if not -(2**63) <= value < 2**63:
-            raise ValueError(f"{name} is {shown(value)}, but must be within 64 bits, at most 2**63 - 1.")
-    if float in options and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        value = float(value)
-    of_sequence = [option for option, kind in zip(options, plain, strict=True) if kind in _SEQUENCES]
-    if of_sequence and isinstance(value, list | tuple):
-        (of_one, *_) = (*typing.get_args(of_sequence[0]), Any)
-        return type(value)(checked(f"{name}[{place}]", of_one, one) for place, one in enumerate(value))
-    if type(value) not in plain:
-        wanted = " or ".join(map(_type_name, options))
-        raise TypeError(f"{name} is {shown(value)} ({type(value).__name__}), but must be of type {wanted}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value}, but must be a finite number.")
-    if isinstance(value, dict):  # a copy, and the same after a round trip: a tuple is a list
-        try:
-            check_nesting(value)
-            value = json.loads(json.dumps(value, allow_nan=False))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{name} is {shown(value)}, but must be fit for JSON ({error}).") from error
-    return value
-
-
-def as_given(name: str, annotation: Any, value: Any) -> Any:
-    """Return a setting as people and shells give it: like `checked`, but what plainly says a value of that type is that value.
-
-    A text where no text is expected is read (`literal`), "none" and "null" are None where that may be, a path is a text,
-    and one value where a list is expected is the list of that one.
-    """
-    options = _options(annotation)
-    if isinstance(value, os.PathLike) and str in options:
-        value = os.fspath(value)
-    if isinstance(value, str) and types.NoneType in options and value.lower() in ("none", "null"):
-        return None
-    of_list = [option for option in options if typing.get_origin(option) is list]
-    if of_list and value is not None:
-        read = literal(value) if isinstance(value, str) else value
-        several = isinstance(read, Iterable) and not isinstance(read, str | dict | os.PathLike)
-        (of_one,) = typing.get_args(of_list[0])
-        each = list(read) if several else [value]
-        value = [as_given(f"{name}[{place}]" if several else name, of_one, one) for place, one in enumerate(each)]
-    elif isinstance(value, str) and str not in options and Any not in options:
-        value = literal(value)
-    return checked(name, annotation, value)
-
-
-def literal(text: str) -> Any:
-    """Return what a text says: a Python literal, or YAML's words for truth, lists and tables; else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        read = _yaml(text)  # whose numbers are left: there 010 is 8, and 1:30 is 90
-        return read if isinstance(read, bool | list | dict) else text
-
-
-def _yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
-
-
 def settings_as_given(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings of `TrainConfig` `as_given`; names that it does not have are left for it to refuse."""
     return {name: as_given(name, _TYPES.get(name, Any), value) for name, value in settings.items()}
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-
-
-def _type_name(option: Any) -> str:
-    kind = typing.get_origin(option) or option
-    if kind in _SEQUENCES:
-        return " of ".join(["list", *(_type_name(of_one) for of_one in typing.get_args(option)[:1])])
-    return "None" if kind is types.NoneType else kind.__name__
 
 
 def _check_folder_name(name: str, value: str | None) -> None:
@@ -654,24 +373,3 @@ def _check_folder_name(name: str, value: str | None) -> None:
         f"{name} is {shown(value)}, but names a folder: it must be letters, digits and any of _ . - +{slash}, at most "
         f"{MAX_NAME} of them and not only dots; {near!r} can be."
     )
-
-
-def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any], **known_anyway: Any) -> T:
-    """Return `build(**options)` once every option is known to be one that `build` takes, of the type that it names.
-
-    Args:
-        what: what is built, for the error.
-        build: a class or function.
-        options: arguments of it.
-        **known_anyway: further arguments, for those that take them.
-
-    Raises:
-        ValueError: an option is not in the signature; the sentence names `what` and the nearest option.
-        TypeError: an option has another type than its annotation.
-    """
-    known = inspect.signature(build).parameters
-    for key in options:
-        if key not in known:
-            raise ValueError(f"The {what} has no option {key!r}; {nearest(key, known)}")
-    given = {key: checked(f"{what}: {key}", known[key].annotation, value) for key, value in options.items()}
-    return build(**{key: value for key, value in known_anyway.items() if key in known} | given)

@@ -27,16 +27,19 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from vistok.config import TrainConfig, checked, misspelt, resolve_path
+from vistok.config import TrainConfig
 from vistok.data import DATASETS, called, eval_batches, open_dataset, same_images, share, to_float
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7
 from vistok.runs import Run
 from vistok.system.devices import check_default_dtype, eval_view, exact_float32, usable_device
 from vistok.system.files import check_writable, say
+from vistok.system.paths import resolve_path
 from vistok.system.processes import of_all_processes, process_state, rank_and_number
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
+from vistok.system.values import checked
 from vistok.system.weights import Unavailable
+from vistok.system.words import misspelt
 from vistok.tokenizer import VisualTokenizer
 from vistok.usage import CodebookUsage
 

@@ -18,23 +18,17 @@ from typing import Any
 import nbformat
 import papermill
 
-from vistok.config import (
-    TrainConfig,
-    as_given,
-    in_repository,
-    misspelt,
-    nearest,
-    read_table,
-    repository_root,
-    runs_root,
-    slips_between,
-)
+from vistok.config import TrainConfig
 from vistok.data import DATASETS, with_batch_that_fits
 from vistok.lessons.plane import METHODS
+from vistok.recipes import read_table
 from vistok.system.devices import usable_device
 from vistok.system.files import say, shown
+from vistok.system.paths import in_repository, repository_root, runs_root
 from vistok.system.progress import MARK
 from vistok.system.sentences import answer_in_sentences
+from vistok.system.values import as_given
+from vistok.system.words import misspelt, nearest, slips_between
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
 # What each parameter of a notebook may be; one whose default is None may be None too.

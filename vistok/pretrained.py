@@ -45,11 +45,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from vistok.config import PACKAGE, misspelt, nearest, resolve_path
 from vistok.quantizers import QUANTIZERS
 from vistok.system.devices import usable_device
 from vistok.system.files import say, shown
+from vistok.system.paths import PACKAGE, resolve_path
 from vistok.system.weights import first_line, unwrapped
+from vistok.system.words import misspelt, nearest
 from vistok.tokenizer import VisualTokenizer, floating_dtype
 
 

@@ -23,12 +23,14 @@ from typing import Any, Self
 
 import torch
 
-from vistok.config import EXECUTION_FIELDS, TrainConfig, checked, resolve_path
+from vistok.config import EXECUTION_FIELDS, TrainConfig
 from vistok.data import find_run_dir
 from vistok.system.checkpoints import Checkpoints, step_of
 from vistok.system.files import left_behind, replace_file, strict_json
 from vistok.system.locks import only_process
+from vistok.system.paths import resolve_path
 from vistok.system.provenance import provenance
+from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
 
 EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights

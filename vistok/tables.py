@@ -23,23 +23,16 @@ from typing import Any
 import torch
 import yaml
 
-from vistok.config import (
-    TrainConfig,
-    as_given,
-    in_repository,
-    literal,
-    nearest,
-    read_table,
-    repository_root,
-    resolve_path,
-    runs_root,
-    settings_as_given,
-)
+from vistok.config import TrainConfig, settings_as_given
 from vistok.data import DATASETS, find_run_dir, with_batch_that_fits
 from vistok.notebooks import execute, notebook_path, read_parameters
 from vistok.quantizers import Quantizer
+from vistok.recipes import read_table
 from vistok.system.files import replace_file, say
+from vistok.system.paths import in_repository, repository_root, resolve_path, runs_root
 from vistok.system.progress import KernelBars
+from vistok.system.values import as_given, literal
+from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer
 
 # What a table can show: key of metrics.json to heading, and how a value is written.

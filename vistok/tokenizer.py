@@ -17,11 +17,14 @@ from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 
 from vistok import networks, quantizers
-from vistok.config import TrainConfig, call_with_options, nearest, resolve_path
+from vistok.config import TrainConfig
 from vistok.images import as_images, as_levels, begin_range_check, end_range_check
 from vistok.system.devices import eval_view, usable_device
 from vistok.system.files import replace_file, strict_json
+from vistok.system.paths import resolve_path
+from vistok.system.values import call_with_options
 from vistok.system.weights import first_line, unwrapped
+from vistok.system.words import nearest
 
 
 @dataclasses.dataclass

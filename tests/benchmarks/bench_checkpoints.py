@@ -16,8 +16,8 @@ import torch
 from benchmarks.harness import print_rows, row
 
 from vistok import Run, TrainConfig, Trainer
-from vistok.config import repository_root
 from vistok.system.checkpoints import Checkpoints
+from vistok.system.paths import repository_root
 
 EVERY, MORE = TrainConfig().checkpoint_every, 20  # steps
 LARGE = 2**28  # float32 numbers: 1 GiB

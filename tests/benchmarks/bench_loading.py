@@ -19,8 +19,8 @@ import torch
 from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from PIL import Image
 
-from vistok.config import repository_root
 from vistok.data import open_dataset, train_batches
+from vistok.system.paths import repository_root
 
 IMAGE_SIZE, BATCH_SIZE = 64, 64
 NUM_TURNS, BATCHES_A_TURN = 60, 4

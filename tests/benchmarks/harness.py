@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vistok.config import repository_root
+from vistok.system.paths import repository_root
 from vistok.system.provenance import provenance
 
 

@@ -11,8 +11,9 @@ import nbformat
 import pytest
 from browser.lab import MAKING_SCREENSHOTS, keep_screenshot
 
-from vistok.config import TrainConfig, read_table
+from vistok.config import TrainConfig
 from vistok.lessons import pictures, plane
+from vistok.recipes import read_table
 from vistok.tables import plan
 
 OpenNotebook = Callable[..., Any]

@@ -24,8 +24,8 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from vistok.config import path_from_environment
 from vistok.system.files import replace_file, strict_json
+from vistok.system.paths import path_from_environment
 from vistok.system.progress import progress_bar
 
 CODE_VERSION = 2  # goes up when the same files and settings give other pixels

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vistok.config import PACKAGE, TrainConfig, nearest, resolve_path
+from vistok.config import TrainConfig
 from vistok.data.celeba import HELP as CELEBA_HELP
 from vistok.data.celeba import celeba
 from vistok.data.datasets import AdmImages, CachedImages, ImageDataset, UncachedImages, called
@@ -14,6 +14,8 @@ from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
 from vistok.data.photos import SCENES, photos, scenes
 from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, SceneSquare, Square
+from vistok.system.paths import PACKAGE, resolve_path
+from vistok.system.words import nearest
 
 # Name -> how to get it, the beginning of a sentence that a folder's path ends; None: nothing to get.
 DATASETS: dict[str, str | None] = {

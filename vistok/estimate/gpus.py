@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vistok.config import nearest
+from vistok.system.words import nearest
 
 
 @dataclasses.dataclass(frozen=True)

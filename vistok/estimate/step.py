@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from vistok.config import TRAIN_PARTS, TrainConfig, nearest
+from vistok.config import TRAIN_PARTS, TrainConfig
 from vistok.estimate.gpus import GPUS, find_gpu
 from vistok.estimate.meters import CudaAutocast, SavedTensors, StepMeter
 from vistok.losses import (
@@ -40,6 +40,7 @@ from vistok.losses import (
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations, recomputing_blocks
 from vistok.networks.lpips import untrained_lpips
+from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer
 
 GIB = 2**30  # bytes

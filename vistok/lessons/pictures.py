@@ -22,11 +22,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vistok.config import TrainConfig, nearest, resolve_path, runs_root
+from vistok.config import TrainConfig
 from vistok.data import DATASETS, open_dataset
 from vistok.runs import Run
 from vistok.system.files import replace_file, say, strict_json
+from vistok.system.paths import resolve_path, runs_root
 from vistok.system.provenance import provenance
+from vistok.system.words import nearest
 from vistok.tokens.encoded import EncodedImages
 
 ORIGINALS = "originals"  # the file beside those of the rows

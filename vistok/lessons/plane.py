@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vistok import quantizers
-from vistok.config import TrainConfig, nearest
+from vistok.config import TrainConfig
 from vistok.quantizers import Quantizer
+from vistok.system.words import nearest
 
 EXTENT = 2.5  # the plane is drawn from -EXTENT to EXTENT in both directions
 NUM_POINTS = 1024

@@ -4,8 +4,9 @@ import inspect
 
 from torch import nn
 
-from vistok.config import call_with_options, nearest
 from vistok.networks import magvit2, maskgit, simple_cnn, vit, vqgan
+from vistok.system.values import call_with_options
+from vistok.system.words import nearest
 
 NETWORKS = {
     "simple_cnn": simple_cnn.build,

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.config import call_with_options, nearest
+from vistok.system.values import call_with_options
+from vistok.system.words import nearest
 
 LEAK = 0.2  # slope of every leaky ReLU here
 INIT_STD = 0.02  # of pix2pix's first weights

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.config import nearest
 from vistok.networks.blocks import Block
+from vistok.system.words import nearest
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:

@@ -1,6 +1,5 @@
 """Quantizers by name, all under the contract of `base.Quantizer`."""
 
-from vistok.config import call_with_options, nearest
 from vistok.quantizers.base import Quantized, Quantizer
 from vistok.quantizers.bsq import BSQQuantizer
 from vistok.quantizers.composite import GroupedQuantizer, MultiScaleQuantizer, ResidualQuantizer
@@ -11,6 +10,8 @@ from vistok.quantizers.lfq import LFQQuantizer
 from vistok.quantizers.search import nearest_code
 from vistok.quantizers.simvq import SimVQQuantizer
 from vistok.quantizers.vq import EMAQuantizer, VectorQuantizer
+from vistok.system.values import call_with_options
+from vistok.system.words import nearest
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
     "vq": VectorQuantizer,

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 # The package, not names of it: it imports this module, and its registry is complete by the time a member is built.
 from vistok import quantizers
-from vistok.config import nearest
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
+from vistok.system.words import nearest
 
 VAR_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of VAR's tokenizer, for a grid of 16x16
 _MOST_PHIS = 4  # that VAR's levels share

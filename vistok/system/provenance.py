@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vistok.config import in_repository, repository_root
+from vistok.system.paths import in_repository, repository_root
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:

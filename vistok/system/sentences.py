@@ -11,7 +11,7 @@ from typing import Any
 
 from IPython import get_ipython
 
-from vistok.config import PACKAGE
+from vistok.system.paths import PACKAGE
 
 REFUSALS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError)  # what refused input raises
 

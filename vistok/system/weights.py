@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vistok.config import resolve_path
+from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 
 DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read

@@ -12,14 +12,15 @@ import torch
 import traitlets
 from torch import Tensor
 
-from vistok.config import checked, resolve_path
 from vistok.data import ImageDataset, also_trained_on, eval_batches, open_dataset, to_float
 from vistok.images import as_images, begin_range_check, end_range_check
 from vistok.pretrained import load_pretrained
 from vistok.runs import short_names
 from vistok.system.devices import eval_view, exact_float32, usable_device
 from vistok.system.files import readable, strict_json
+from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
+from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import to_uint8
 from vistok.tokens.store import TokenFile

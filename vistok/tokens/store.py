@@ -32,13 +32,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vistok.config import checked, resolve_path
 from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
 from vistok.system.devices import eval_view, exact_float32, usable_device
 from vistok.system.files import replace_file, shown, strict_json
 from vistok.system.locks import only_process
+from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
+from vistok.system.values import checked
 from vistok.system.weights import first_line, state_sha256
 from vistok.tokenizer import VisualTokenizer
 

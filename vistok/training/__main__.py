@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vistok.config import TrainConfig, resolve_path, settings_as_given
+from vistok.config import TrainConfig, settings_as_given
 from vistok.system.files import say, strict_json
+from vistok.system.paths import resolve_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

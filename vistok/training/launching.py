@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from vistok.config import checked
 from vistok.data import check_batch_size
 from vistok.runs import Report, Run
+from vistok.system.values import checked
 from vistok.training.trainer import Trainer
 
 LOOK_SECONDS = 0.2  # between two looks at the log

@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vistok.config import resolve_path
 from vistok.data.photos import photos
 from vistok.data.transforms import CenterSquare, decode
 from vistok.system.files import readable
+from vistok.system.paths import resolve_path
 from vistok.tokens.codebook import to_uint8
 
 MAX_PIXELS = 2_000_000  # of a picture that is kept

@@ -1,0 +1,54 @@
+"""Where things lie: the checkout, the runs, and what a path that a reader gives is relative to."""
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def in_repository() -> bool:
+    """Return whether this package lies in its checkout, and not where a package is installed without one."""
+    return (PACKAGE.parent / "pyproject.toml").is_file()
+
+
+def repository_root() -> Path:
+    """Return the checkout that holds `notebooks/` and `runs/`, or the working directory for an installed package."""
+    return PACKAGE.parent if in_repository() else Path.cwd()
+
+
+def runs_root() -> Path:
+    """Return the folder of all runs: `$VISTOK_RUNS`, or `runs/` of the repository."""
+    return path_from_environment("VISTOK_RUNS", "runs")
+
+
+def path_from_environment(variable: str, usual: str) -> Path:
+    """Return the path that an environment variable names, or the usual one where it is unset or empty: see `resolve_path`.
+
+    Variables in it are expanded: no shell does that for a container's or a notebook's.
+    """
+    try:
+        return resolve_path(os.path.expandvars(os.environ.get(variable) or usual))
+    except ValueError as error:
+        raise ValueError(f"{error} Or set {variable} to another folder.") from error
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Return `path` absolute, `~` expanded and a relative one counted from the repository.
+
+    Notebooks run with their own folder as working directory under JupyterLab and with the caller's under papermill; counted
+    from the repository, one path means one place.
+
+    Raises:
+        ValueError: it is empty, or begins with a home folder that is not known here.
+    """
+    if not str(path).strip():  # counted from the repository it would be all of that
+        raise ValueError(
+            f"A path is {str(path)!r}, which is empty; is a shell variable unset? Give the path, or leave it out."
+        )
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:  # no such user; or, in a container, a user without a home folder
+        raise ValueError(
+            f"{str(path)!r} begins with a home folder that is not known here: give the whole path."
+        ) from error
+    return expanded if expanded.is_absolute() else repository_root() / expanded
