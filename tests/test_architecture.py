@@ -1,35 +1,22 @@
 """Dependencies point downward only, never within a row."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vistok"
-ROWS = [  # from the top
-    {"gpu_check", "launching", "widgets"},
-    {"training", "evaluation", "plots", "pictures", "costs"},
-    {"encoded"},
-    {"adversary", "codebook", "collapse", "estimate", "objective", "pretrained", "runs", "tables", "tokens"},
-    {"notebooks"},
-    {"tokenizer", "losses", "metrics", "usage", "data", "optimization", "plane"},
-    {"networks", "quantizers"},
-    {"labels"},
-    {
-        "checkpoints",
-        "devices",
-        "figures",
-        "inputs",
-        "locks",
-        "processes",
-        "provenance",
-        "sentences",
-        "threads",
-        "weights",
-    },
-    {"config"},
-    {"files"},
-    {"progress"},
+ROWS = [  # from the top: a file or a folder imports what stands below it, and nothing beside it
+    {"gpu_check", "tables", "widgets"},
+    {"notebooks", "plots"},
+    {"lessons"},
+    {"evaluation", "tokens", "training"},
+    {"estimate", "pretrained", "runs"},
+    {"data", "tokenizer"},
+    {"config", "metrics"},
+    {"losses", "networks", "quantizers", "recipes", "usage"},
+    {"images", "system"},
 ]
 MODES = {f"{how}{plus}{kind}" for how in "rwax" for plus in ("", "+") for kind in ("", "b", "t")}  # of opening a file
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}
@@ -60,6 +47,23 @@ def test_every_module_has_its_row() -> None:
 def test_imports_point_downward(name: str, path: Path) -> None:
     for other in imported(path) - {name}:
         assert LEVEL[other] > LEVEL[name], f"{path.name} ({name}) imports {other}"
+
+
+def test_files_of_a_folder_import_each_other_in_one_direction() -> None:
+    for folder in (path for path in PACKAGE.iterdir() if path.is_dir()):
+        graph = {path.stem: imported_beside(path) for path in folder.glob("*.py")}
+        tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the files
+
+
+def imported_beside(path: Path) -> set[str]:
+    """Return the files of its own folder that a file imports before any of its functions is called."""
+    package, names = f"vistok.{path.parent.name}", set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module == package:
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith(f"{package}."):
+            names.add(node.module.removeprefix(f"{package}."))
+    return {name if path.with_name(f"{name}.py").is_file() else "__init__" for name in names}
 
 
 def test_text_files_are_utf8_whatever_the_locale_says() -> None:
