@@ -12,6 +12,8 @@ from browser.views import ENCODED, TRAINER, source, view_classes
 from nbclient import NotebookClient
 from nbformat.sign import NotebookNotary
 
+from vistok.widgets import PlaneExplorer
+
 SECONDS = 300
 GONE = "The kernel that made this view is gone: what needs Python needs the cell to be run again."
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -45,6 +47,12 @@ def left(lab: Lab, browser: Any) -> Iterator[Path]:
         notebook.run_all(SECONDS)
         notebook.save()
     return lab.root / "left.ipynb"
+
+
+def test_every_class_is_looked_at_once_whatever_views_live() -> None:
+    """Views that other tests have made and that still live once filled these notebooks with dozens of theirs."""
+    living = PlaneExplorer()
+    assert view_classes().count(type(living).__name__) == 1
 
 
 def test_a_trusted_notebook_without_its_kernel_shows_the_views(left: Path, open_notebook: Callable[..., Any]) -> None:
