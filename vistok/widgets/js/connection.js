@@ -45,7 +45,8 @@ function saveWithNotebook(manager) {
     const add = (id) => {
       if (id in state || !(id in known)) return;
       state[id] = known[id];
-      for (const [, other] of JSON.stringify(known[id].state).matchAll(/"IPY_MODEL_(\w+)"/g)) add(other);
+      // In a box, or among what an Output or `interact` has displayed.
+      for (const [, other] of JSON.stringify(known[id].state).matchAll(/"(?:IPY_MODEL_|model_id":")(\w+)"/g)) add(other);
     };
     const outputs = context.model.toJSON().cells.flatMap((cell) => cell.outputs ?? []);
     for (const output of outputs) if (output.data?.[WIDGET_VIEW]) add(output.data[WIDGET_VIEW].model_id);
