@@ -160,3 +160,37 @@ def test_a_kernel_that_dies_takes_the_training_with_it(lab: Lab, open_notebook: 
     notebook.page.locator(".jp-Dialog").get_by_role("button").last.click()
     notebook.save()
     assert any(model["model_name"] == "AnyModel" for model in saved_models(lab.root / "dies.ipynb").values())
+
+
+def test_a_view_that_an_output_displays_comes_back_too(lab: Lab, open_notebook: Callable[..., Any]) -> None:
+    inside = "import ipywidgets\nout = ipywidgets.Output()\nwith out: display(PlaneExplorer())\nout"
+    write_notebook(lab, "inside", ENCODED, inside, "ipywidgets.VBox([PlaneExplorer()])")
+    notebook = open_notebook("inside")
+    notebook.run_all(SECONDS)
+    expect(notebook.page.locator(".vistok[data-live=true]")).to_have_count(2)
+    notebook.save()
+    lab.shut_down_kernels()
+    notebook.page.context.close()
+    shows_what_it_knows(open_notebook("inside", again=True), 2)
+
+
+def test_an_earlier_version_of_the_file_brings_its_views(lab: Lab, open_notebook: Callable[..., Any]) -> None:
+    """As `git checkout` does, or a return to JupyterLab's checkpoint, while the notebook is open."""
+    write_notebook(lab, "versions", ENCODED, "step = globals().get('step', 0) + 1\nPlaneExplorer(step=step)")
+    file = lab.root / "versions.ipynb"
+    notebook = open_notebook("versions")
+    notebook.run_all(SECONDS)
+    notebook.save()
+    earlier, before = file.read_bytes(), saved_models(file)
+    notebook.run_all(SECONDS)
+    notebook.save()
+    assert not before.keys() & saved_models(file).keys()
+    lab.shut_down_kernels()
+    notebook.page.context.close()
+    notebook = open_notebook("versions", again=True)
+    expect(notebook.page.locator(".vistok .description")).to_contain_text("after step 2 of")
+    file.write_bytes(earlier)
+    notebook.start("docmanager:reload")
+    expect(notebook.page.locator(".vistok .description")).to_contain_text("after step 1 of")
+    notebook.save()
+    assert saved_models(file) == before
