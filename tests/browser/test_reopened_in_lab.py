@@ -1,13 +1,16 @@
 """A notebook that one comes back to, in a real JupyterLab: trusted or not, with its kernel or without, after a restart."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from browser.lab import Lab, opened_notebooks, write_notebook
+from browser.lab import REPOSITORY, Lab, opened_notebooks, write_notebook
 from browser.views import ENCODED, TRAINER, source, view_classes
 from nbclient import NotebookClient
 from nbformat.sign import NotebookNotary
@@ -92,6 +95,15 @@ def test_an_untrusted_notebook_shows_the_pictures(left: Path, open_notebook: Cal
     expect(notebook.page.locator(".jp-OutputArea-output img")).to_have_count(len(view_classes()))
     expect(notebook.page.locator(".vistok")).to_have_count(0)
     assert not notebook.errors, notebook.errors
+
+
+def test_a_page_of_a_saved_notebook_shows_the_pictures_without_the_internet(left: Path) -> None:
+    (command,) = re.findall(r"`(jupyter nbconvert [^`]*)`[^`]*`(--[^`]*)`", (REPOSITORY / "README.md").read_text())
+    made = subprocess.run(
+        [sys.executable, "-m", *" ".join(command).split(), "--stdout", str(left)], capture_output=True, text=True
+    )
+    assert made.stdout.count("<img") == len(view_classes()), made.stderr
+    assert "widget-view+json" not in made.stdout
 
 
 def test_a_copy_that_was_run_without_a_page_opens_trusted_or_not(lab: Lab, open_notebook: Callable[..., Any]) -> None:
