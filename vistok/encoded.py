@@ -193,7 +193,7 @@ class EncodedImages:
 
         Raises:
             FileNotFoundError: there is no tokenizer, or there are no tokens.
-            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say.
+            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say; or weights are not finite.
         """
         if checked("max_images", int | None, max_images) is not None and max_images < 1:
             raise ValueError(f"max_images is {max_images}, but must be at least 1.")
@@ -204,6 +204,7 @@ class EncodedImages:
             tokenizer = tokenizer.to(usable_device(device))
         elif device is not None:  # a view, since somebody may train it: its mode and its place stay
             tokenizer = eval_view(tokenizer, usable_device(device))
+        _check_finite(tokenizer, name)
         if isinstance(dataset, str):
             size = tokenizer.image_size if image_size is None else image_size
             tokenizer.check_size(size, size)
@@ -428,6 +429,16 @@ def _dataset_of_run(path: str | Path) -> str:
         return str(strict_json((resolve_path(path) / "config.json").read_bytes())["config"]["dataset"])
     except (OSError, ValueError, TypeError, KeyError):
         return ""
+
+
+def _check_finite(tokenizer: VisualTokenizer, name: str) -> None:
+    """Refuse weights that hold NaN or infinity: any index would come of them, and look like a token."""
+    for tensor, values in tokenizer.state_dict().items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise ValueError(
+                f"Not all weights of {name} are finite (of {tensor} {int((~values.isfinite()).sum()):,} of {values.numel():,} "
+                "are not), so its tokens mean nothing: its training diverged, or the file is damaged."
+            )
 
 
 def _encode(
