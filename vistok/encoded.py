@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -81,11 +82,10 @@ class Choice(traitlets.HasTraits):
         """Choose a code, several codes, a level; what is not given stays, except codes of another level or beside a new code.
 
         Raises:
-            ValueError: there is no such code or level.
+            ValueError: there is no such code or level, or it is no whole number.
         """
         now = self.chosen
-        if level is None:
-            level = now.level
+        level = now.level if level is None else _whole("level", level)
         if not 0 <= level < len(self._sizes):
             raise ValueError(f"There is no level {level}: levels are 0 to {len(self._sizes) - 1}.")
         if level != now.level:
@@ -93,13 +93,21 @@ class Choice(traitlets.HasTraits):
         size = self._sizes[level]
         if codes is None:  # one goes through the codes of a selection, and leaves it with a code that is not in it
             codes = now.codes if code is None or code in now.codes else ()
-        code = now.code if code is None else int(code)
-        several = tuple(sorted({int(one) for one in codes}))
+        code = now.code if code is None else _whole("code", code)
+        several = tuple(sorted({_whole("one of codes", one) for one in codes}))
         for one in (code if code != -1 else 0, *several[:1], *several[-1:]):  # -1 is none
             if not 0 <= one < size:
                 raise ValueError(f"There is no code {one}: codes are 0 to {size - 1}.")
         with self.turn:
             self.chosen = Chosen(level, code, several)
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number of any kind as int; 1.5 would be cut to another code than was meant."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} is {value!r}, but must be a whole number.") from error
 
 
 class EncodedImages:
