@@ -108,10 +108,12 @@ def test_what_is_missing_is_said_and_the_others_are_shown(logged: Logged, tmp_pa
     assert RunCurves([]).message == "There are no runs to show: `runs` is empty."
 
 
-def test_a_log_that_is_none_is_a_sentence(logged: Logged) -> None:
+@pytest.mark.parametrize("line", ["no log", "7", "{}", '{"step": 10}', '{"step": 10, "losses": [1]}'])
+def test_a_log_that_is_none_is_a_sentence(logged: Logged, line: str) -> None:
     run = logged("run", [0.5])
-    (run.path / "log.jsonl").write_text("no log\n")
-    assert str(run.path) in RunCurves(run).message
+    (run.path / "log.jsonl").write_text(f"{line}\n")
+    message = RunCurves(run).message
+    assert str(run.path) in message and "holds a line that is no report" in message
 
 
 @pytest.mark.parametrize(
@@ -142,3 +144,30 @@ def test_the_figure_has_a_line_a_run_over_what_was_chosen(logged: Logged) -> Non
     lines = [line.get_xydata().tolist() for line in axis.get_lines()]
     assert lines == [[[320.0, 50.0], [640.0, 50.0]], [[320.0, 50.0]]]
     assert axis.get_xlabel() == "images seen" and axis.get_ylabel() == "codes in use, %"
+
+
+def test_what_is_not_above_0_is_seen_in_the_figure_though_the_axis_is_log(logged: Logged) -> None:
+    for losses in ([-0.5, -0.25], [0.0, 0.0], [0.5, -0.25]):
+        view = RunCurves(logged(f"run{losses}", losses))
+        assert view.axis == "log"
+        (axis,) = view.figure().axes
+        low, high = axis.get_ylim()
+        assert axis.get_yscale() == "linear" and all(low < loss < high for loss in losses)
+        assert "linear axis: some are not above 0" in axis.get_ylabel()
+
+
+def test_no_two_of_many_runs_look_alike_in_the_figure(logged: Logged) -> None:
+    view = RunCurves([logged(f"run{seed}", [0.5, 0.25 + seed], seed=seed) for seed in range(12)])
+    (axis,) = view.figure().axes
+    assert len({(line.get_color(), line.get_linestyle()) for line in axis.get_lines()}) == 12
+
+
+def test_a_run_that_diverged_says_so_in_the_legend(logged: Logged) -> None:
+    nan = float("nan")
+    losses = {"went": [0.5, 0.25, nan, float("inf")], "never": [nan, nan], "fine": [nan, 0.5]}
+    runs = [
+        logged(name, values, seed=seed, steps=10 * len(values)) for seed, (name, values) in enumerate(losses.items())
+    ]
+    (legend,) = RunCurves(runs).figure().legends
+    went, never, fine = [text.get_text() for text in legend.get_texts()]
+    assert went.endswith("(not finite after step 20)") and never.endswith("(no finite values)") and "finite" not in fine

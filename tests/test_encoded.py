@@ -214,3 +214,18 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no tokenizer in"):
         (tmp_path / "record").mkdir()
         EncodedImages.open(tmp_path / "record", "photos")
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "options"),
+    [("fsq", {"levels": [3, 3]}), ("lfq", {"codebook_size": 4}), ("vq", {"codebook_size": 8, "codebook_dim": 4})],
+)
+def test_weights_that_are_not_finite_are_refused(quantizer: str, options: dict) -> None:
+    tokenizer = VisualTokenizer(
+        network_options={"hidden_dim": 8}, quantizer=quantizer, quantizer_options=options, image_size=16
+    )
+    name, weight = list(tokenizer.named_parameters())[-1]
+    weight.data.view(-1)[:1] = torch.nan
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"Not all weights of tokenizer are finite .of {name} 1 of .* diverged"):
+        EncodedImages.open(tokenizer, images, progress=False)

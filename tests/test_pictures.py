@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vistok.data import open_dataset
 from vistok.lessons import pictures
@@ -110,3 +111,23 @@ def test_where_there_are_no_pictures_the_gallery_says_so(tmp_path: Path) -> None
         == "There are no pictures of fsq-888, ema-d4: python -m vistok.lessons.pictures makes them of runs."
     )
     assert gallery.figure() is None and gallery.message in repr(gallery)
+    assert QuantizerGallery([]).message == "There are no rows to show: `rows` is empty."
+
+
+def test_one_row_may_be_named_alone(folder: Path) -> None:
+    assert [tile["name"] for tile in QuantizerGallery("vq-d64", folder=folder).tiles] == ["vq-d64"]
+
+
+@pytest.mark.parametrize("damaged", ["vq-d64.webp", f"{pictures.ORIGINALS}.webp"])
+@pytest.mark.parametrize("content", ["no picture", "half", "another size"])
+def test_a_damaged_file_of_pictures_is_a_sentence(folder: Path, tmp_path: Path, damaged: str, content: str) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    file = tmp_path / "copy" / damaged
+    if content == "another size":
+        Image.new("RGB", (3, 4)).save(file)
+    else:
+        file.write_bytes(b"no picture" if content == "no picture" else file.read_bytes()[:1000])
+    gallery = QuantizerGallery(["vq-d64"], folder=tmp_path / "copy")
+    assert gallery.figure() is None
+    if content != "another size" or damaged == "vq-d64.webp":  # other originals: the pictures are of other images
+        assert str(file) in gallery.message and "make it anew, or remove it" in gallery.message

@@ -32,3 +32,8 @@ def test_what_is_no_table_is_refused() -> None:
         SortableTable("No rows asked for.")
     with pytest.raises(ValueError, match=r"A row has 1 cells, but the heading 2: \['x'\]"):
         SortableTable("| a | b |\n| --- | --- |\n| x |")
+
+
+def test_a_bar_of_a_cells_text_divides_no_cells() -> None:
+    page = SortableTable("| a | b |\n|---|---|\n| x \\| y | 1\\| |")._repr_mimebundle_()["text/html"]
+    assert '<th scope="row">x | y</th><td>1|</td>' in page

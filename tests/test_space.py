@@ -197,7 +197,12 @@ def test_what_is_chosen_stays_until_another_level_or_a_code_beside_it() -> None:
             choice.choose(**wrong)
     with pytest.raises(ValueError, match=r"There is no level 2: levels are 0 to 1\."):
         choice.choose(level=2)
+    for wrong in ({"code": 1.5}, {"code": "seven"}, {"codes": [1, 2.5]}, {"level": 0.5}):
+        with pytest.raises(ValueError, match="but must be a whole number"):
+            choice.choose(**wrong)
     assert choice.chosen == Chosen(1)
+    choice.choose(np.int64(2), codes=torch.tensor([2, 3]))
+    assert choice.chosen == Chosen(1, 2, (2, 3))
 
 
 def test_a_code_chosen_in_one_view_is_chosen_in_all(encoded: EncodedImages) -> None:

@@ -259,9 +259,13 @@ class Run:
             return []
         complete = file.read_text(encoding="utf-8").split("\n")[:-1]  # every whole line ends in a newline
         try:
-            return [json.loads(line) for line in complete if line]
+            entries = [json.loads(line) for line in complete if line]
         except ValueError as error:
             raise ValueError(f"{file} holds a line that is no report: {error}") from error
+        for entry in entries:
+            if not isinstance(entry, dict) or not isinstance(entry.get("losses"), dict) or "step" not in entry:
+                raise ValueError(f"{file} holds a line that is no report: {json.dumps(entry)[:60]}")
+        return entries
 
     @property
     def steps_logged(self) -> int:

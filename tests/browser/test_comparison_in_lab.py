@@ -25,6 +25,10 @@ CELLS = (
     "print(explorer.method, explorer.step, gallery.image, gallery.order, gallery.errors)",
 )
 OpenNotebook = Callable[..., Any]
+# Every text that an element is given from now on.
+KEEP_STEPS = """step => { window.stepsSeen = [];
+    const keep = changes => changes.flatMap(change => [...change.addedNodes]).forEach(text => window.stepsSeen.push(text.data));
+    new MutationObserver(keep).observe(step, { childList: true }); }"""
 
 
 def expect(target: Any) -> Any:
@@ -80,9 +84,14 @@ def test_a_code_is_dragged_and_learning_played(notebook: Any) -> None:
     assert after[0] == pytest.approx([30, 40], abs=1) and after[1:] == before[1:]
     expect(error).not_to_have_text(f"{plane.learn('vq')[-1].error:.3f}")
     photograph(view, "plane")
+    view.locator("[data-role=step]").evaluate(KEEP_STEPS)
     view.get_by_role("button", name="play the steps of learning").click()
-    expect(view.locator("[data-role=step]")).to_have_text("step 1")  # on its way from the start
-    expect(view.locator("[data-role=step]")).to_have_text("step 300")
+    expect(
+        view.get_by_role("button", name="play the steps of learning")
+    ).to_be_visible()  # again: it was "pause" meanwhile
+    expect(view.locator("[data-role=step]")).to_have_text(f"step {plane.FRAMES[-1]}")
+    played = [int(text.removeprefix("step ")) for text in view.evaluate("() => window.stepsSeen")]
+    assert played == list(plane.FRAMES)  # from the start, however late one looks
     view.get_by_label("quantizer").select_option("lfq")  # is learnt now
     expect(view.locator("[data-role=used]")).to_have_text("3 of 4")
     assert said(notebook).startswith("lfq 300 ")

@@ -336,3 +336,15 @@ def test_what_is_removed_listens_no_more(page: Any, tmp_path: Path) -> None:
     assert page.evaluate("listeners()") > 5
     page.evaluate("hide()")
     assert page.evaluate("listeners()") == 0
+
+
+def test_no_two_of_many_lines_look_alike_and_one_that_diverged_is_named(page: Any, tmp_path: Path) -> None:
+    styles = call(page, "lineStyles(Array.from({ length: 20 }, (_, n) => ({ x: [1], y: [n] })))", None)
+    assert len({(style["color"], tuple(style["dash"])) for style in styles}) == 20
+    diverged = np.array([0.5, 0.25, np.nan, np.nan])
+    runs = [
+        logged(tmp_path / str(seed), losses, seed=seed) for seed, losses in enumerate((diverged, diverged * np.nan))
+    ]
+    show(page, RunCurves([*runs, logged(tmp_path / "fine", np.array([np.nan, 0.5, 0.5, 0.5]), seed=2)]))
+    entries = page.locator(".legend span").all_inner_texts()
+    assert entries == ["seed 0 (not finite after 20)", "seed 1 (no finite values)", "seed 2"]

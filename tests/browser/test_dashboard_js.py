@@ -308,3 +308,14 @@ def test_what_is_removed_listens_no_more(page: Any) -> None:
     assert page.evaluate("listeners()") > 5
     page.evaluate("hide()")
     assert page.evaluate("listeners()") == 0
+
+
+def test_what_only_python_has_is_not_offered_once_it_is_gone(page: Any) -> None:
+    render(page, pictured_steps=[10, 30])
+    scrubber = page.locator(".scrubber")
+    assert scrubber.is_visible()
+    page.evaluate("""() => { const get = model.get;
+        model.get = (name) => name === 'layout' ? { comm_live: false } : get(name);
+        document.querySelector('.vistok').dispatchEvent(new Event('live')); }""")
+    assert not scrubber.is_visible()
+    assert text(page, ".pictured").endswith("at step 30.")

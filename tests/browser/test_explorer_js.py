@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from browser.fake_model import change, open_page, show
 
+from vistok import VisualTokenizer
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.explorer import CodebookExplorer
@@ -411,5 +413,21 @@ def test_a_place_names_its_codes(browser: Any, encoded: EncodedImages) -> None:
     assert f"code {codes[9, 5, 0]}" in text and f"{counts[9, 5, 0]} images" in text
     change(page, selected=9999, message="There is no place 9999: places are 0 to 255.")
     expect(page)(page.locator(".message")).to_contain_text("There is no place 9999")
+    assert not page.errors, page.errors
+    page.close()
+
+
+def test_images_that_are_no_squares_are_shown_whole_and_undistorted(browser: Any) -> None:
+    tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 1, "codebook_dim": 2}, image_size=32)
+    shades = torch.tensor([[40, 200], [90, 250]], dtype=torch.uint8)  # of the left and the right half of each image
+    images = shades[:, None, None, :].repeat_interleave(24, 3).expand(-1, 3, 32, -1).contiguous()
+    page = open_page(browser, 825, 900)
+    show(page, CodebookExplorer(EncodedImages.open(tokenizer, images, device="cpu", progress=False)))
+    expect(page)(page.locator("canvas.image")).to_have_count(2)
+    for canvas, expected in zip(page.locator("canvas.image").all(), shades.tolist(), strict=True):
+        box = canvas.bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(48 / 32, abs=0.01)
+        step = box["width"] / 12  # of a token: its middle is not outlined
+        assert [canvas.evaluate(PIXEL, [(column + 0.5) * step, 3.5 * step])[0] for column in (2, 9)] == expected
     assert not page.errors, page.errors
     page.close()

@@ -115,3 +115,20 @@ def test_only_one_heading_sorts(page: Any) -> None:
     for heading in ("row", "PSNR ↑"):
         page.get_by_role("button", name=heading, exact=True).click()
     assert page.locator("[aria-sort]").all_inner_texts() == ["PSNR ↑"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "up"),
+    [
+        (["24.6", "nan", "9.5", "—", "NaN", "-", "n/a"], [2, 0, 1, 3, 4, 5, 6]),
+        (["1.2 M", "900 k", "3 G", "45.5 kB", "7"], [4, 3, 1, 0, 2]),
+        (["inf", "-inf", "5", "∞"], [1, 2, 0, 3]),
+        (["none", "l2 10", "l2 9", "ä", "z"], [3, 2, 1, 0, 4]),
+        (["3 Models", "20", "1"], [2, 0, 1]),
+    ],
+)
+def test_a_column_of_any_cells_is_sorted_as_people_read_it(page: Any, cells: list[str], up: list[int]) -> None:
+    rows = "\n".join(f"| {number} | {cell} |" for number, cell in enumerate(cells))
+    page.set_content(SortableTable(f"| row | value |\n|---|---|\n{rows}")._repr_mimebundle_()["text/html"])
+    page.get_by_role("button", name="value").click()
+    assert page.locator("tbody th").all_inner_texts() == [str(number) for number in up]

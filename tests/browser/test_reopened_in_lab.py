@@ -1,16 +1,21 @@
 """A notebook that one comes back to, in a real JupyterLab: trusted or not, with its kernel or without, after a restart."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from browser.lab import Lab, opened_notebooks, write_notebook
+from browser.lab import REPOSITORY, Lab, opened_notebooks, write_notebook
 from browser.views import ENCODED, TRAINER, source, view_classes
 from nbclient import NotebookClient
 from nbformat.sign import NotebookNotary
+
+from vistok.widgets import PlaneExplorer
 
 SECONDS = 300
 GONE = "The kernel that made this view is gone: what needs Python needs the cell to be run again."
@@ -45,6 +50,12 @@ def left(lab: Lab, browser: Any) -> Iterator[Path]:
         notebook.run_all(SECONDS)
         notebook.save()
     return lab.root / "left.ipynb"
+
+
+def test_every_class_is_looked_at_once_whatever_views_live() -> None:
+    """Views that other tests have made and that still live once filled these notebooks with dozens of theirs."""
+    living = PlaneExplorer()
+    assert view_classes().count(type(living).__name__) == 1
 
 
 def test_a_trusted_notebook_without_its_kernel_shows_the_views(left: Path, open_notebook: Callable[..., Any]) -> None:
@@ -84,6 +95,15 @@ def test_an_untrusted_notebook_shows_the_pictures(left: Path, open_notebook: Cal
     expect(notebook.page.locator(".jp-OutputArea-output img")).to_have_count(len(view_classes()))
     expect(notebook.page.locator(".vistok")).to_have_count(0)
     assert not notebook.errors, notebook.errors
+
+
+def test_a_page_of_a_saved_notebook_shows_the_pictures_without_the_internet(left: Path) -> None:
+    (command,) = re.findall(r"`(jupyter nbconvert [^`]*)`[^`]*`(--[^`]*)`", (REPOSITORY / "README.md").read_text())
+    made = subprocess.run(
+        [sys.executable, "-m", *" ".join(command).split(), "--stdout", str(left)], capture_output=True, text=True
+    )
+    assert made.stdout.count("<img") == len(view_classes()), made.stderr
+    assert "widget-view+json" not in made.stdout
 
 
 def test_a_copy_that_was_run_without_a_page_opens_trusted_or_not(lab: Lab, open_notebook: Callable[..., Any]) -> None:
@@ -152,3 +172,37 @@ def test_a_kernel_that_dies_takes_the_training_with_it(lab: Lab, open_notebook: 
     notebook.page.locator(".jp-Dialog").get_by_role("button").last.click()
     notebook.save()
     assert any(model["model_name"] == "AnyModel" for model in saved_models(lab.root / "dies.ipynb").values())
+
+
+def test_a_view_that_an_output_displays_comes_back_too(lab: Lab, open_notebook: Callable[..., Any]) -> None:
+    inside = "import ipywidgets\nout = ipywidgets.Output()\nwith out: display(PlaneExplorer())\nout"
+    write_notebook(lab, "inside", ENCODED, inside, "ipywidgets.VBox([PlaneExplorer()])")
+    notebook = open_notebook("inside")
+    notebook.run_all(SECONDS)
+    expect(notebook.page.locator(".vistok[data-live=true]")).to_have_count(2)
+    notebook.save()
+    lab.shut_down_kernels()
+    notebook.page.context.close()
+    shows_what_it_knows(open_notebook("inside", again=True), 2)
+
+
+def test_an_earlier_version_of_the_file_brings_its_views(lab: Lab, open_notebook: Callable[..., Any]) -> None:
+    """As `git checkout` does, or a return to JupyterLab's checkpoint, while the notebook is open."""
+    write_notebook(lab, "versions", ENCODED, "step = globals().get('step', 0) + 1\nPlaneExplorer(step=step)")
+    file = lab.root / "versions.ipynb"
+    notebook = open_notebook("versions")
+    notebook.run_all(SECONDS)
+    notebook.save()
+    earlier, before = file.read_bytes(), saved_models(file)
+    notebook.run_all(SECONDS)
+    notebook.save()
+    assert not before.keys() & saved_models(file).keys()
+    lab.shut_down_kernels()
+    notebook.page.context.close()
+    notebook = open_notebook("versions", again=True)
+    expect(notebook.page.locator(".vistok .description")).to_contain_text("after step 2 of")
+    file.write_bytes(earlier)
+    notebook.start("docmanager:reload")
+    expect(notebook.page.locator(".vistok .description")).to_contain_text("after step 1 of")
+    notebook.save()
+    assert saved_models(file) == before

@@ -1,5 +1,7 @@
 """One codebook in several views of a notebook: what a click shows, and how choosing in one view chooses in all."""
 
+import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +73,15 @@ def cell_of(canvas: Any, code: int) -> dict[str, float]:
     return {"x": (code % columns + 0.5) * size, "y": (code // columns + 0.5) * size}
 
 
+def eventually(check: Callable[[], None]) -> None:
+    """Check again until it holds: pixels are no state that Playwright waits for."""
+    for _ in range(20):
+        with contextlib.suppress(AssertionError):
+            return check()
+        time.sleep(0.5)
+    check()
+
+
 def test_a_click_on_a_code_shows_it_beside_the_map(
     lab: Any, open_notebook: OpenNotebook, encoded: EncodedImages
 ) -> None:
@@ -130,13 +141,17 @@ def test_choosing_in_one_view_chooses_in_all(lab: Any, open_notebook: OpenNotebo
     # Hover: the patch that the code decodes to alone, pixel by pixel.
     apart = np.linalg.norm(points[:, None] - points[None], axis=-1) + 99 * np.eye(len(points))
     code = int(apart.min(1).argmax())  # a code far from all others
-    scatter.hover(position=place(code))
-    expect(space.locator(".tip .patch")).to_have_attribute("data-code", str(code))
-    expect(space.locator(".tip").first).to_contain_text(f"code {code}: ")
     (tile,) = torch.cat(list(decode_alone(encoded.tokenizer, torch.tensor([code]))))
-    seen = pixels(space.locator(".tip .patch"))
-    step = seen.shape[0] // tile.shape[1]
-    assert np.array_equal(seen[step // 2 :: step, step // 2 :: step], tile.permute(1, 2, 0).numpy())
+
+    def patch_is_seen() -> None:
+        scatter.hover(position=place(code))  # again: what is above the scatter may still grow, and the pointer stays
+        expect(space.locator(".tip .patch")).to_have_attribute("data-code", str(code))
+        expect(space.locator(".tip").first).to_contain_text(f"code {code}: ")
+        seen = pixels(space.locator(".tip .patch"))
+        step = seen.shape[0] // tile.shape[1]
+        assert np.array_equal(seen[step // 2 :: step, step // 2 :: step], tile.permute(1, 2, 0).numpy())
+
+    eventually(patch_is_seen)
 
     # A click: the map, the places and the editor have the code too.
     scatter.click(position=place(code))
@@ -170,12 +185,18 @@ def test_choosing_in_one_view_chooses_in_all(lab: Any, open_notebook: OpenNotebo
     assert f"codes={tuple(inside)!r}" in "".join(said["data"]["text/plain"])
     canvas = view(notebook, "codebook-explorer").locator("canvas.map")
     expect(explorer.locator(".number.caption").first).to_contain_text(f"the {len(inside)} codes that are selected")
-    picture, shown = pixels(canvas), counts > 0
-    inner = np.isin(np.arange(len(counts)), inside)
-    columns = int(canvas.get_attribute("data-columns"))
-    at = [(np.array(divmod(code, columns)) + 0.3) * picture.shape[1] / columns for code in range(len(counts))]
-    bright = np.array([picture[int(row), int(column)].max() for row, column in at])
-    assert (bright[shown & ~inner] >= 204).all() and bright[shown & inner].min() < 204  # four fifths of the paper
+    expect(canvas).to_have_attribute("data-marked", str(len(inside)))
+    shown, inner = counts > 0, np.isin(np.arange(len(counts)), inside)
+
+    def others_step_back() -> None:
+        picture, columns = pixels(canvas), int(canvas.get_attribute("data-columns"))
+        at = [(np.array(divmod(code, columns)) + 0.3) * picture.shape[1] / columns for code in range(len(counts))]
+        bright = np.array([picture[int(row), int(column)].max() for row, column in at])
+        dark = np.flatnonzero(shown & ~inner & (bright < 204))  # four fifths of the paper
+        assert not len(dark), (dark, bright[dark], canvas.evaluate("canvas => ({ ...canvas.dataset })"))
+        assert bright[shown & inner].min() < 204
+
+    eventually(others_step_back)
     places = view(notebook, "place-explorer")
     expect(places.locator(".where")).to_contain_text(f"any of the {len(inside)} selected codes")
 

@@ -298,7 +298,8 @@ def test_without_a_picture_there_is_only_the_way_to_give_one(show: Callable[...,
     page = show(extent=[0, 0], seen=[b"", b""], reconstructions=[b"", b""], preview=b"")
     assert not page.locator(".cards").is_visible()
     assert page.get_by_role("button", name="choose a picture").is_visible()
-    assert "stays on this machine" in page.locator("[data-role=privacy]").inner_text()
+    said = page.locator("[data-role=privacy]").inner_text()
+    assert "stays on this machine" in said and "A notebook that you save keeps it" in said
 
 
 @pytest.mark.parametrize("width", [700, 825, 1300])

@@ -31,7 +31,8 @@ def view_classes() -> list[str]:
     for module in pkgutil.iter_modules(vistok.widgets.__path__):
         importlib.import_module(f"vistok.widgets.{module.name}")
     own = (found for found in _below(View) if found.__module__.startswith("vistok.") and "_esm" in vars(found))
-    return sorted(found.__name__ for found in own)
+    # By name, for traitlets gives a view that lives a class of its own, of the name and module of its parent.
+    return sorted({found.__name__ for found in own})
 
 
 def source(name: str) -> str:

@@ -152,11 +152,12 @@ def load(rows: Sequence[str], folder: str | Path | None = None) -> Pictures:
         folder: where they are; None: `usual_folder()`.
 
     Raises:
-        ValueError: a record is no record.
+        ValueError: a record is no record, or a file of pictures cannot be read.
     """
     where = usual_folder() if folder is None else resolve_path(folder)
     file = where / f"{ORIGINALS}.webp"
     originals = file.read_bytes() if file.is_file() else b""
+    size = _size(file, originals) if originals else (0, 0)
     found, missing, images = [], [], []
     for name in dict.fromkeys(rows):
         record, strip = (where / f"{name}.{kind}" for kind in ("json", "webp"))
@@ -174,7 +175,10 @@ def load(rows: Sequence[str], folder: str | Path | None = None) -> Pictures:
             images = [(image["name"], image["licence"]) for image in content["images"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{record} is no record of pictures: {error!r}. Make it anew, or remove it.") from error
-        found.append(RowPictures(*about, strip.read_bytes()))
+        made = strip.read_bytes()
+        if _size(strip, made) != size:
+            raise ValueError(f"{strip} is not of the size of {file}: make it anew, or remove it.")
+        found.append(RowPictures(*about, made))
     names, licences = zip(*images, strict=True) if images else ((), ())
     return Pictures(names, licences, originals if found else b"", tuple(found), tuple(missing))
 
@@ -184,6 +188,16 @@ def pixels(strip: bytes, number: int) -> Tensor:
     whole = np.asarray(Image.open(io.BytesIO(strip)).convert("RGB"))  # [H, number W, 3]
     height, width = whole.shape[0], whole.shape[1] // number
     return torch.from_numpy(whole.reshape(height, number, width, 3).transpose(1, 3, 0, 2).copy())
+
+
+def _size(file: Path, content: bytes) -> tuple[int, int]:
+    """Return width and height of a picture that can be read."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            return picture.size
+    except OSError as error:  # also what Pillow says of a file that is cut short or no picture
+        raise ValueError(f"{file} is no picture that can be read: make it anew, or remove it.") from error
 
 
 def _webp(images: Tensor) -> bytes:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -82,11 +83,10 @@ class Choice(traitlets.HasTraits):
         """Choose a code, several codes, a level; what is not given stays, except codes of another level or beside a new code.
 
         Raises:
-            ValueError: there is no such code or level.
+            ValueError: there is no such code or level, or it is no whole number.
         """
         now = self.chosen
-        if level is None:
-            level = now.level
+        level = now.level if level is None else _whole("level", level)
         if not 0 <= level < len(self._sizes):
             raise ValueError(f"There is no level {level}: levels are 0 to {len(self._sizes) - 1}.")
         if level != now.level:
@@ -94,13 +94,21 @@ class Choice(traitlets.HasTraits):
         size = self._sizes[level]
         if codes is None:  # one goes through the codes of a selection, and leaves it with a code that is not in it
             codes = now.codes if code is None or code in now.codes else ()
-        code = now.code if code is None else int(code)
-        several = tuple(sorted({int(one) for one in codes}))
+        code = now.code if code is None else _whole("code", code)
+        several = tuple(sorted({_whole("one of codes", one) for one in codes}))
         for one in (code if code != -1 else 0, *several[:1], *several[-1:]):  # -1 is none
             if not 0 <= one < size:
                 raise ValueError(f"There is no code {one}: codes are 0 to {size - 1}.")
         with self.turn:
             self.chosen = Chosen(level, code, several)
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number of any kind as int; 1.5 would be cut to another code than was meant."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} is {value!r}, but must be a whole number.") from error
 
 
 class EncodedImages:
@@ -194,7 +202,7 @@ class EncodedImages:
 
         Raises:
             FileNotFoundError: there is no tokenizer, or there are no tokens.
-            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say.
+            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say; or weights are not finite.
         """
         if checked("max_images", int | None, max_images) is not None and max_images < 1:
             raise ValueError(f"max_images is {max_images}, but must be at least 1.")
@@ -205,6 +213,7 @@ class EncodedImages:
             tokenizer = tokenizer.to(usable_device(device))
         elif device is not None:  # a view, since somebody may train it: its mode and its place stay
             tokenizer = eval_view(tokenizer, usable_device(device))
+        _check_finite(tokenizer, name)
         if isinstance(dataset, str):
             size = tokenizer.image_size if image_size is None else image_size
             tokenizer.check_size(size, size)
@@ -429,6 +438,16 @@ def _dataset_of_run(path: str | Path) -> str:
         return str(strict_json((resolve_path(path) / "config.json").read_bytes())["config"]["dataset"])
     except (OSError, ValueError, TypeError, KeyError):
         return ""
+
+
+def _check_finite(tokenizer: VisualTokenizer, name: str) -> None:
+    """Refuse weights that hold NaN or infinity: any index would come of them, and look like a token."""
+    for tensor, values in tokenizer.state_dict().items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise ValueError(
+                f"Not all weights of {name} are finite (of {tensor} {int((~values.isfinite()).sum()):,} of {values.numel():,} "
+                "are not), so its tokens mean nothing: its training diverged, or the file is damaged."
+            )
 
 
 def _encode(

@@ -61,10 +61,14 @@ class RunComparison(View):
             return
         rows = range(min(len(first), len(second), max_images))
         same_shape = len(first) == len(second) and first.pixels([0]).shape == second.pixels([0]).shape
-        if not same_shape or not torch.equal(first.pixels(rows), second.pixels(rows)):
+        differing = _differing(first, second, rows) if same_shape else []
+        if not same_shape or differing:
+            what = f"{_images(first)}, but {_images(second)}"
+            if same_shape:
+                number = f"{len(differing)} of the {len(rows)}"
+                what = f"as many and as large, but {number} differ, the first is image {differing[0]}"
             self.message = (
-                f"The images are not the same: {_images(first)}, but {_images(second)}. Encode the same images, as many and "
-                "as large, with both."
+                f"The images are not the same: {what}. Encode the same images, as many and as large, with both."
             )
             return
         self._both = first, second
@@ -181,6 +185,12 @@ class RunComparison(View):
             f"left of the line: {self.names[0]}\nright of the line: {self.names[1]}", fontsize=9, parse_math=False
         )
         return figure
+
+
+def _differing(first: EncodedImages, second: EncodedImages, rows: Sequence[int]) -> list[int]:
+    """Return which of some images are not the same."""
+    same = (first.pixels(rows) == second.pixels(rows)).flatten(1).all(1)
+    return (~same).nonzero().flatten().tolist()
 
 
 def _images(encoded: EncodedImages) -> str:

@@ -14,6 +14,7 @@ from vistok.widgets.view import ANSWERED, View, script
 
 ROWS_SENT = 20_000  # of a run at most: the page smooths them, and draws what a screen shows
 FIRST_COLUMNS = ("step", "usage", "perplexity", "images_per_second")
+DASHES = ("-", "--", ":", "-.")  # of the runs beyond the number of colours
 CHOICES = {"against": ("step", "images"), "axis": ("log", "linear")}
 UNITS = {"usage": "codes in use, %", "perplexity": "perplexity, codes", "images_per_second": "images/s"}
 
@@ -122,11 +123,13 @@ class RunCurves(View):
         if not self._runs:
             return None
         figure = Figure(figsize=(9.5, 4.2), dpi=DPI, layout="constrained")
-        axis = figure.subplots()
+        axis, above = figure.subplots(), True
         for number, (label, note, columns, table, batch) in enumerate(
             zip(self.labels, self.notes, self.columns, self._tables, self.batch_sizes, strict=True)
         ):
-            colour = COLOURS[number % len(COLOURS)]
+            colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+            if self.quantity in columns and len(table):
+                note = ", ".join(filter(None, [note, _diverged(table[:, 0], table[:, columns.index(self.quantity)])]))
             name = f"{label} ({note})" if note else label
             if self.quantity not in columns or not len(table):
                 axis.plot([], [], color=colour, label=name)
@@ -134,12 +137,14 @@ class RunCurves(View):
             rows = thinned(table, ROWS_SENT)
             x = rows[:, 0] * (batch if self.against == "images" else 1)
             y = rows[:, columns.index(self.quantity)] * (100 if self.quantity == "usage" else 1)
+            above = above and not (y <= 0).any()
             if self.smoothing:
                 axis.plot(x, y, color=colour, lw=0.7, alpha=0.3)
             marker = "o" if len(x) == 1 else ""
-            axis.plot(x, smoothed(y, self.smoothing), color=colour, lw=1.4, marker=marker, label=name)
-        axis.set(xlabel="images seen" if self.against == "images" else "step", yscale=self.axis)
-        axis.set_ylabel(UNITS.get(self.quantity, f"{self.quantity} loss"))
+            axis.plot(x, smoothed(y, self.smoothing), color=colour, lw=1.4, ls=dashes, marker=marker, label=name)
+        axis.set(xlabel="images seen" if self.against == "images" else "step", yscale=self.axis if above else "linear")
+        linear = "" if above or self.axis == "linear" else ",\nlinear axis: some are not above 0"
+        axis.set_ylabel(UNITS.get(self.quantity, f"{self.quantity} loss") + linear)
         axis.grid(alpha=0.3)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
         return figure
@@ -172,6 +177,14 @@ def _note(run: Run, table: np.ndarray) -> str:
         return "no log yet"
     step = int(table[-1, 0])
     return "" if step >= run.config.steps else f"at step {step:,} of {run.config.steps:,}"
+
+
+def _diverged(steps: np.ndarray, values: np.ndarray) -> str:
+    """Return since when there are no numbers any more, in words; empty where the last value is one."""
+    finite = np.flatnonzero(np.isfinite(values))
+    if len(finite) and finite[-1] == len(values) - 1:
+        return ""
+    return f"not finite after step {steps[finite[-1]]:,.0f}" if len(finite) else "no finite values"
 
 
 def thinned(rows: np.ndarray, most: int) -> np.ndarray:

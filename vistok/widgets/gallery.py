@@ -46,14 +46,18 @@ class QuantizerGallery(View):
     missing = traitlets.List(traitlets.Unicode()).tag(sync=True)
     error_scale = traitlets.Float(ERROR_SCALE).tag(sync=True)
 
-    def __init__(self, rows: Sequence[str], *, folder: str | Path | None = None) -> None:
+    def __init__(self, rows: str | Sequence[str], *, folder: str | Path | None = None) -> None:
         """Show what there is of some rows.
 
         Args:
-            rows: names of rows of a table; those without pictures are named.
+            rows: names of rows of a table, or one name; those without pictures are named.
             folder: of the pictures; None: those that come with the repository.
         """
         super().__init__()
+        rows = [rows] if isinstance(rows, str) else list(rows)
+        if not rows:
+            self._refuse(Refusal("There are no rows to show: `rows` is empty."))
+            return
         try:
             found = pictures.load(rows, folder)
         except ValueError as error:

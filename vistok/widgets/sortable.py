@@ -7,6 +7,7 @@ from typing import Any
 from vistok.widgets.view import SCRIPTS
 
 _RULE = re.compile(r":?-+:?")
+_BAR, _LAST_BAR = re.compile(r"(?<!\\)\|"), re.compile(r"(?<!\\)\|$")  # between cells; a bar of a cell's text is "\|"
 _BOLD, _CODE = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"`(.+?)`")
 
 _WITH_ARROW, _TOGETHER = re.compile(r"\S+ [↑↓]"), r'<span class="together">\g<0></span>'  # no line begins with an arrow
@@ -16,7 +17,7 @@ class SortableTable:
     """A table that is sorted by a click on a heading, or Enter on it: best first, worst first, as it was.
 
     It needs no kernel, and so is sorted in a notebook that was reopened too. Numbers are compared as numbers, the mean before
-    its range; what was not measured comes last.
+    its range, and 1.2 M after 900 k; what was not measured, and NaN, comes last.
     """
 
     def __init__(self, markdown: str) -> None:
@@ -66,7 +67,8 @@ class SortableTable:
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+    cells = _BAR.split(_LAST_BAR.sub("", line.strip().removeprefix("|")))
+    return [cell.strip().replace("\\|", "|") for cell in cells]
 
 
 def _inline(text: str) -> str:

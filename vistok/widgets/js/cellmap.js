@@ -34,6 +34,7 @@ class CellMap {
     if (this.values.length !== former) { this.view = { x: 0, y: 0, zoom: 1 }; this.cursor = -1; }
     if ("values" in changes || "order" in changes || "columns" in changes || "scale" in changes) this.levels = null;
     if ("tiles" in changes || "order" in changes) this.atlas = null;
+    if ("marked" in changes) this.numMarked = this.marked ? this.marked.reduce((sum, value) => sum + value, 0) : 0;
     if ("marked" in changes || "order" in changes || "columns" in changes) this.veil = null;
     if ("order" in changes || !this.cellOf) {
       this.cellOf = null;
@@ -159,7 +160,7 @@ class CellMap {
     outline(this.cursor, "#000", 1);
     if (this.selected >= 0 && this.selected < this.values.length) outline(this.cellOf ? this.cellOf[this.selected] : this.selected, "#d55e00", 2);
     this.canvas.style.touchAction = view.zoom > 1 ? "none" : "";  // a finger moves the map where there is more of it, else the page
-    Object.assign(this.canvas.dataset, { paints: ++this.paints, cells: this.values.length, columns, selected: this.selected, zoom: view.zoom, block: step, drawn: this.tiles ? "tiles" : "colours" });
+    Object.assign(this.canvas.dataset, { paints: ++this.paints, cells: this.values.length, columns, selected: this.selected, zoom: view.zoom, block: step, marked: this.numMarked ?? 0, drawn: this.tiles ? "tiles" : "colours" });
     this.onDraw();
   }
 

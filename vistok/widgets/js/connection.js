@@ -30,8 +30,7 @@ function saveWithNotebook(manager) {
   const context = manager?.context, done = Symbol.for("vistok: saves with the notebook");
   if (manager?.[done] || !context?.saveState || !manager.get_state_sync) return;
   manager[done] = true;
-  const saved = () => context.model.getMetadata("widgets")?.[WIDGET_STATE]?.state ?? {};
-  const known = saved();
+  const known = {};
 
   function take() {  // of connected widgets only: those of an earlier kernel are as they were taken
     for (const [id, widget] of Object.entries(manager.get_state_sync({ drop_defaults: true }).state)) {
@@ -41,15 +40,15 @@ function saveWithNotebook(manager) {
     }
   }
   function write() {
-    const state = {};
+    const state = {}, all = { ...savedModels(context), ...known };  // a file that was read anew brings its own
     const add = (id) => {
-      if (id in state || !(id in known)) return;
-      state[id] = known[id];
-      for (const [, other] of JSON.stringify(known[id].state).matchAll(/"IPY_MODEL_(\w+)"/g)) add(other);
+      if (id in state || !(id in all)) return;
+      state[id] = all[id];
+      // In a box, or among what an Output or `interact` has displayed.
+      for (const [, other] of JSON.stringify(all[id].state).matchAll(/"(?:IPY_MODEL_|model_id":")(\w+)"/g)) add(other);
     };
-    const outputs = context.model.toJSON().cells.flatMap((cell) => cell.outputs ?? []);
-    for (const output of outputs) if (output.data?.[WIDGET_VIEW]) add(output.data[WIDGET_VIEW].model_id);
-    if (JSON.stringify(state) === JSON.stringify(saved())) return;
+    shownModels(context).forEach(add);
+    if (JSON.stringify(state) === JSON.stringify(savedModels(context))) return;
     context.model.setMetadata("widgets", { [WIDGET_STATE]: { version_major: 2, version_minor: 0, state } });
   }
   // The manager notices a restart that a reader asks for; one of a kernel that died, and one that is shut down, it does not.
@@ -58,6 +57,12 @@ function saveWithNotebook(manager) {
   context.sessionContext.statusChanged.connect((_, status) => { if (/restarting|dead/.test(status)) disconnect(); });
   context.sessionContext.kernelChanged.connect((_, { oldValue }) => { if (oldValue) disconnect(); });
 }
+
+const savedModels = (context) => context.model.getMetadata("widgets")?.[WIDGET_STATE]?.state ?? {};
+
+// The ids of the models that a notebook's outputs show.
+const shownModels = (context) => context.model.toJSON().cells.flatMap((cell) => cell.outputs ?? [])
+  .map((output) => output.data?.[WIDGET_VIEW]?.model_id).filter(Boolean);
 
 // What JupyterLab does with the widgets of a notebook that is opened: it reads those of the kernel, then those that were saved. Where
 // the kernel connects meanwhile, it may say that all are there before it has read the saved ones, and what is drawn in between says
@@ -70,6 +75,11 @@ function initialize({ model }) {
     const clean = !context.model.dirty;
     for (const cell of context.model.cells) if (cell.type === "code") drawLostAnew(cell.outputs, manager);
     if (clean) context.model.dirty = false;
+  });
+  // A file that is read anew, an earlier version perhaps, shows other views, which JupyterLab does not look for.
+  context.fileChanged.connect(() => {
+    const saved = savedModels(context);
+    if (shownModels(context).some((id) => id in saved && !manager.has_model(id))) manager.restoreWidgets(context.model, { loadKernel: false, loadNotebook: true });
   });
 }
 function drawLostAnew(outputs, manager) {

@@ -80,10 +80,10 @@ function same(series) {
   return groups;
 }
 
-// How each line is drawn. Lines that are the same take turns, a dash each.
+// How each line is drawn. Of more lines than colours the next ones have other dashes. Lines that are the same take turns, a dash each.
 function lineStyles(series) {
   const styles = series.map((line, number) => ({ color: line.color ?? LINES[number % LINES.length], width: line.width ?? 1.8,
-    dash: line.dash ?? DASHES[number % DASHES.length], offset: 0 }));
+    dash: line.dash ?? DASHES[(number + Math.floor(number / LINES.length)) % DASHES.length], offset: 0 }));
   for (const group of same(series).filter((one) => one.length > 1)) {
     group.forEach((number, turn) => Object.assign(styles[number], { dash: [6, 6 * (group.length - 1)], offset: -6 * turn }));
   }

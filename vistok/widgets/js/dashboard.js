@@ -178,7 +178,7 @@ export default { initialize, render({ model, el }) {
     "change:seconds_left": laterProgress, "change:curves": laterCurves, "change:counts": laterCounts, "change:pictures": laterPicture,
     "change:pictured_steps": laterPicture, "change:shown_step": drawPicture, "msg:custom": takePicture,
   });
-  box.addEventListener("live", drawProgress);
+  box.addEventListener("live", () => { drawProgress(); drawPicture(); });
   const stopTheme = onTheme(box, redraw);
   let width = 0;
   const resized = new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) { width = box.clientWidth; laterCurves(); sizePicture(); } });

@@ -134,11 +134,11 @@ function render({ model, el }) {
   }
 
   // The chosen code.
-  function tile(strip, size, place, side, title) {
-    const canvas = node("canvas", { class: "tile", role: "img", "aria-label": title, title });
-    const context = sized(canvas, side, side);
+  function tile(strip, size, place, side, title, wide = size) {
+    const canvas = node("canvas", { class: "tile", role: "img", "aria-label": title, title }), high = side * size / wide;
+    const context = sized(canvas, side, high);
     context.imageSmoothingEnabled = false;
-    context.drawImage(strip, place * size, 0, size, size, 0, 0, side, side);
+    context.drawImage(strip, place * wide, 0, wide, size, 0, 0, side, high);
     return canvas;
   }
 
@@ -162,14 +162,14 @@ function render({ model, el }) {
       node("div", { class: "column" }, ...where))];
     const more = [node("p", { class: "caption" }, "nearest codes, and how far they are"), node("div", { class: "bar nearest-codes" }, ...nearest)];
     if (images) {
-      const side = images.height, names = detail.image_names;
+      const names = detail.image_names, side = images.height, wide = images.width / names.length, [cellWide, cellHigh] = [SHOWN / w, SHOWN * side / wide / h];
       parts.push(node("p", { class: "caption" }, "the images that use it most, its tokens outlined"), node("div", { class: "images" }, ...names.map((name, number) => {
-        const canvas = tile(images, side, number, SHOWN, name), context = canvas.getContext("2d");
+        const canvas = tile(images, side, number, SHOWN, name, wide), context = canvas.getContext("2d");
         canvas.classList.add("image");
         detail.image_places[number].forEach(([y, x]) => {
           for (const [colour, width] of [["#fff", 3], ["#d55e00", 1.5]]) {
             context.strokeStyle = colour; context.lineWidth = width;
-            context.strokeRect(x * SHOWN / w, y * SHOWN / h, SHOWN / w, SHOWN / h);
+            context.strokeRect(x * cellWide, y * cellHigh, cellWide, cellHigh);
           }
         });
         return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));

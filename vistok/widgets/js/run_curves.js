@@ -2,6 +2,12 @@
 const LABELS = { usage: "codes in use, %", perplexity: "perplexity, codes", images_per_second: "images/s" };
 const AGAINST = { step: "step", images: "images seen" };
 
+// Since when a line has no numbers any more, in words: of a training that diverged one would see nothing.
+function diverged(line) {
+  const last = line.y.findLastIndex(Number.isFinite);
+  return last === line.y.length - 1 ? "" : last < 0 ? "no finite values" : `not finite after ${count(line.x[last])}`;
+}
+
 export default { initialize, render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "run-curves", ["quantity", "against", "axis", "smoothing"]);
   const save = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
@@ -39,7 +45,7 @@ export default { initialize, render({ model, el }) {
       yrange: chosen === "usage" && !ylog ? [0, 103] : undefined });
     canvas.setAttribute("aria-label", `${name} over ${AGAINST[over]}: ${labels.join(", ")}`);
     key.replaceChildren(legendOf(lines.map((line, run) => {
-      const note = notes[run] || (line.x.length ? "" : `no ${chosen.replaceAll("_", " ")}`);
+      const note = [notes[run], line.x.length ? diverged(line) : notes[run] ? "" : `no ${chosen.replaceAll("_", " ")}`].filter(Boolean).join(", ");
       return { ...line, name: note ? `${line.name} (${note})` : line.name };
     })));
     box.dataset.paints = Number(box.dataset.paints ?? 0) + 1;

@@ -6,14 +6,16 @@
     return lines.textContent.trim();
   };
   const digits = (part) => Number(part.replace(/,/g, ""));
-  // A cell as a number: the one that it opens with; of codebooks, "3 x 8" or "8 + 16", how many codes they have together.
+  const TIMES = { k: 1e3, K: 1e3, M: 1e6, G: 1e9, T: 1e12 };
+  // A cell as a number: the one that it opens with, "1.2 M" with its thousands; of codebooks, "3 x 8" or "8 + 16", how many codes they have together.
   const number = (cell) => {
-    const levels = /^(\d+) x ([\d,]+)$/.exec(cell), sum = /^[\d,]+( \+ [\d,]+)+$/.test(cell), first = /^[+−-]?[\d,]*\.?\d+(e[+-]?\d+)?/.exec(cell);
+    if (/^[+−-]?(∞|inf(inity)?)$/i.test(cell)) return /^[−-]/.test(cell) ? -Infinity : Infinity;
+    const levels = /^(\d+) x ([\d,]+)$/.exec(cell), sum = /^[\d,]+( \+ [\d,]+)+$/.test(cell), first = /^([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)(?:\s?([kKMGT])(?=i?B?\b))?/.exec(cell);
     if (levels) return digits(levels[2]) ** levels[1];
     if (sum) return cell.split(" + ").map(digits).reduce((a, b) => a * b);
-    return first ? digits(first[0].replace("−", "-")) : NaN;
+    return first ? digits(first[1].replace("−", "-")) * (TIMES[first[2]] ?? 1) : NaN;
   };
-  const missing = (cell) => cell === "" || cell === "–";
+  const missing = (cell) => /^(|[–—−-]|nan|n\/a)$/i.test(cell);
 
   function sort(table, at, way) {
     const body = table.tBodies[0], rows = table.vistokRows, key = (row) => text(row.cells[at]);

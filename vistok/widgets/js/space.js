@@ -88,7 +88,7 @@ function render({ model, el }) {
     const codes = u32(model.get("marked")), best = listed();
     mark(codes);
     clear.disabled = !codes.length;
-    group.textContent = codes.length ? `${count(codes.length)} codes selected, ${tokens(sum(codes))}, ${percent(sum(codes) / total)}${codes.length > LISTED ? `; the ${LISTED} most frequent:` : ":"}`
+    group.textContent = codes.length ? `${codes.length === 1 ? "1 code" : `${count(codes.length)} codes`} selected, ${tokens(sum(codes))}, ${percent(sum(codes) / total)}${codes.length > LISTED ? `; the ${LISTED} most frequent:` : ":"}`
       : "Drag a box around points to select codes in all views.";
     const focused = [...list.children].indexOf(list.querySelector(":focus"));
     list.replaceChildren(...best.map((code) => {

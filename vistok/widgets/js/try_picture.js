@@ -53,7 +53,7 @@ function render({ model, el }) {
     cards, bar);
   box.append(
     node("div", { class: "bar", style: "margin-bottom:2px" }, ...source.controls, node("span", { class: "caption" }, "or drop a picture here, or click here and paste one (Ctrl+V)"), busy),
-    node("p", { class: "caption", style: "margin-bottom:8px", data: { role: "privacy" } }, "Your picture stays on this machine: only the notebook's own kernel gets it."),
+    node("p", { class: "caption", style: "margin-bottom:8px", data: { role: "privacy" } }, "Your picture stays on this machine: only the notebook's own kernel gets it. A notebook that you save keeps it, made small."),
     source.viewfinder, body);
   box.tabIndex = -1;  // a click anywhere makes it the place where a picture is pasted
 
