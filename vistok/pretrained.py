@@ -45,7 +45,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from vistok.config import PACKAGE, misspelt, nearest, resolve_path
+from vistok.config import PACKAGE, misspelt, nearest, resolve_path, runs_root
 from vistok.devices import usable_device
 from vistok.files import say, shown
 from vistok.quantizers import QUANTIZERS
@@ -305,10 +305,17 @@ def checkpoint_path(given: str | Path) -> Path:
     if not path.exists():
         found = [known for name, known in official.items() if official_file(name) == path]
         where = f" It is to be had from {found[0]['address']}." if found else ""
-        meant = misspelt(given, official)
+        meant = misspelt(given, official) or _run_meant(path)
         where += f" Did you mean {meant!r}?" if meant and not found else ""
         raise FileNotFoundError(f"There is no checkpoint {path}.{where}")
     return path
+
+
+def _run_meant(path: Path) -> str | None:
+    """Return the run that has a tokenizer and whose name this path misspells or begins."""
+    runs = {tokenizer.parent.name: str(tokenizer.parent) for tokenizer in runs_root().glob("*/tokenizer")}
+    name = misspelt(path.name, runs)
+    return None if name is None else runs[name]
 
 
 def official_file(name: str) -> Path:
