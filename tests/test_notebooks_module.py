@@ -515,9 +515,11 @@ def test_two_parameters_on_one_line_are_both_looked_at() -> None:
         check_parameters(defaults(notebook_path("01_data")) | {"In": ["", f"{source}\nimage_siz, seed = 32, 1"]})
 
 
-def test_without_the_cell_of_parameters_it_is_asked_for() -> None:
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_without_the_cell_of_parameters_it_is_asked_for(path: Path) -> None:
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     with pytest.raises(ValueError, match="The cell of parameters has not been run"):
-        check_parameters({"In": ["", "import os\ncheck_parameters(globals())"]})
+        check_parameters({"In": ["", code[1]], "vistok": None})
 
 
 @pytest.mark.parametrize("crop", [None, "adm"])

@@ -263,13 +263,13 @@ def check_parameters(namespace: dict[str, Any]) -> None:
     answer_in_sentences()
     cells = [cell for cell in namespace.get("In", []) if cell]
     source = _parameters_cell(cells)
-    if cells and not _assigned(source):
-        raise ValueError("The cell of parameters has not been run in this kernel: run it first, or all cells.")
     for cell in cells:
         if _is_injected(cell) and source:
             injected = [name for name in _assigned(cell) if not name.startswith("PAPERMILL_")]  # its --inject-paths
             check_names(injected, _assigned(source), what="This notebook")
     _check_written(source, cells)
+    if cells and not _assigned(source).keys() & namespace.keys():  # what the cell that checks assigns is not there yet
+        raise ValueError("The cell of parameters has not been run in this kernel: run it first, or all cells.")
     for name, annotation in _parameter_types(source).items():
         if name in namespace:
             namespace[name] = _read_parameter(name, annotation, namespace[name])
