@@ -39,7 +39,11 @@ _RUN_NAME = re.compile(
     r"(?P<row>.+)-(?P<scale>smoke|quick|laptop|paper)-(?P<dataset>.+)-s(?P<seed>\d+)-(?P<settings>[0-9a-f]{8})"
 )
 
-BESIDE_A_RUN = (".ipynb", ".log", ".txt", ".out", ".err", ".json", ".jsonl")  # what may be there before config.json is
+# What may lie in a run's folder before its config.json does: an executed notebook, a job's script, settings and logs.
+BESIDE_A_RUN = (
+    *(".ipynb", ".log", ".txt", ".out", ".err", ".json", ".jsonl"),
+    *(".sh", ".sbatch", ".py", ".yaml", ".yml", ".toml", ".md"),
+)
 RATES = ("images_per_second", "data_share", "checkpoint_share")  # what a report says of time; the rest is the run's own
 
 
