@@ -245,6 +245,20 @@ def test_the_bar_is_the_trainers(toy: Toy, monkeypatch: pytest.MonkeyPatch, caps
     assert line.endswith(f" s · loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}")
 
 
+def test_the_bar_and_the_dashboard_have_one_estimate(toy: Toy) -> None:
+    """A slow first step and fast ones after it: a bar that forgets, as tqdm's does, would say less than the dashboard."""
+    dashboard = TrainingDashboard(opened(toy(steps=1000)), IMAGES)
+    bar = dashboard._bar()
+    for seconds, step in ((60.0, 1), (61.0, 2), (62.0, 3), (63.0, 4)):
+        bar._time = lambda seconds=seconds: bar.start_t + seconds
+        dashboard.trainer.step = step
+        dashboard._advance(bar)
+        dashboard._since = module.time.monotonic() - seconds
+        dashboard._push()
+    assert f"· {progress.span(dashboard.seconds_left)} left" in progress.sentence(bar.format_dict)
+    assert dashboard.seconds_left == pytest.approx(63 / 4 * 996, rel=0.01)
+
+
 @pytest.mark.parametrize("reports", [1, 599, 600, 601, 5000])
 def test_curves_stay_short_and_their_means_true(reports: int) -> None:
     history = module._History()

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.data import DATASETS, open_dataset, to_float
+from vistok.data import DATASETS, open_dataset, open_figures, to_float
 from vistok.data import photos as photos_module
 from vistok.data.transforms import CelebASquare, CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
 from vistok.system.paths import repository_root
@@ -554,10 +554,35 @@ def test_empty_folders_are_refused(tmp_path):
         with pytest.raises(ValueError, match="holds no images"):
             open_dataset(name, "train", 16, data_root=tmp_path)
     write_folder(tmp_path, ["only.jpg"])
-    with pytest.raises(ValueError, match="holds no images for the train split"):
+    with pytest.raises(ValueError, match="holds 1 image, which is the one to test on; at least 2 are needed"):
         open_dataset("folder", "train", 16, data_root=tmp_path)
+    assert len(open_dataset("folder", "test", 16, data_root=tmp_path)) == 1
     with pytest.raises(ValueError, match="test_fraction is 1.5"):
         open_dataset("folder", "train", 16, data_root=tmp_path, test_fraction=1.5)
+
+
+def test_a_picture_to_train_on_is_left_whatever_the_fraction(tmp_path):
+    write_folder(tmp_path, ["a.jpg", "b.jpg"])
+    assert len(open_dataset("folder", "train", 16, data_root=tmp_path, test_fraction=0.9)) == 1
+
+
+def test_a_folder_that_is_not_there_is_looked_for_as_people_write_it(tmp_path, monkeypatch):
+    pictures = write_folder(tmp_path / "my pictures", ["a.jpg", "b.jpg"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HERE", str(tmp_path))
+    written = [f'"{pictures}"', f" {pictures} ", f"file://{pictures}", f"{tmp_path}\\my pictures", "$HERE/my pictures"]
+    for given in [*written, "my pictures", str(tmp_path / "mypictures")]:
+        with pytest.raises(ValueError, match=re.escape(f"Did you mean {pictures}?")):
+            open_dataset("folder", "train", 16, data_root=given)
+    with pytest.raises(ValueError, match=r"\(data_root is 'C:.*', counted from the repository\)\. Put images"):
+        open_dataset("folder", "train", 16, data_root="C:\\Users\\me")
+
+
+def test_figures_of_the_dataset_that_is_trained_on_are_of_its_folder(tmp_path):
+    write_folder(tmp_path, ["a.jpg", "b.jpg"])
+    usual = {"name": "folder", "split": "train", "data_root": str(tmp_path), "test_fraction": 0.5}
+    shown = open_figures("folder", None, 16, usual=usual)
+    assert (shown.split, list(shown.names)) == ("test", ["b.jpg"])
 
 
 def test_the_usual_folder_is_in_the_repository(monkeypatch, tmp_path):

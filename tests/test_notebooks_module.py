@@ -12,8 +12,10 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from vistok.config import TrainConfig
+from vistok.data import open_dataset
 from vistok.notebooks import (
     SETTINGS,
     TYPES,
@@ -490,6 +492,8 @@ VALUES = [
     ("05_table", {"seeds": [0, -1]}, "seeds is [0, -1], but must be at least 0."),
     ("07_quantizers", {"method": "fqs"}, "method is 'fqs'; did you mean 'fsq'?"),
     ("07_quantizers", {"num_steps": 0}, "num_steps is 0, but must be at least 1."),
+    ("07_quantizers", {"seeds": []}, "seeds is [], but must hold at least one."),
+    ("06_pretrained", {"checkpoints": []}, "checkpoints is [], but must hold at least one."),
 ]
 
 
@@ -497,6 +501,37 @@ VALUES = [
 def test_a_value_that_cannot_be_is_refused(notebook: str, values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         check_parameters(written(notebook) | values)
+
+
+def test_none_written_into_the_cell_is_refused_where_the_notebook_has_a_value() -> None:
+    (source,) = parameters_cells(notebook_path("01_data"))
+    edited = source.replace("image_size = 64", "image_size = None")
+    with pytest.raises(TypeError, match="image_size is None .* but must be of type int"):
+        check_parameters(defaults(notebook_path("01_data")) | {"In": ["", edited], "image_size": None})
+
+
+def test_two_parameters_on_one_line_are_both_looked_at() -> None:
+    (source,) = parameters_cells(notebook_path("01_data"))
+    with pytest.raises(ValueError, match="no parameter 'image_siz'; did you mean 'image_size'"):
+        check_parameters(defaults(notebook_path("01_data")) | {"In": ["", f"{source}\nimage_siz, seed = 32, 1"]})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_without_the_cell_of_parameters_it_is_asked_for(path: Path) -> None:
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    with pytest.raises(ValueError, match="The cell of parameters has not been run"):
+        check_parameters({"In": ["", code[1]], "vistok": None})
+
+
+@pytest.mark.parametrize("crop", [None, "adm"])
+def test_pictures_that_are_skipped_count_for_no_batch(tmp_path: Path, crop: str | None) -> None:
+    for number in range(10):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"broken {number}.png").write_bytes(b"no picture")
+    own = {"dataset": "folder", "data_root": str(tmp_path), "on_bad_image": "skip", "crop": crop, "image_size": 16}
+    config = config_from(cells_run() | own | {"scale": "smoke"})
+    train = open_dataset("folder", "train", 16, data_root=tmp_path, crop=crop, on_bad_image="skip")
+    assert config.batch_size == len(train) < 10
 
 
 def test_the_scales_batch_is_as_large_as_a_small_folder_allows(

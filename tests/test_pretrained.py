@@ -656,6 +656,18 @@ def test_torchscript_archives_are_refused_unexecuted(tmp_path: Path) -> None:
         load_pretrained(path)
 
 
+@pytest.mark.parametrize("given", ["ema-d4", "runs/ema-d4-laptop-s0-754f964"])
+def test_a_run_is_named_that_is_begun_or_misspelt(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path))
+    run = tmp_path / "ema-d4-laptop-s0-754f9643"
+    (run / "tokenizer").mkdir(parents=True)
+    (tmp_path / "ema-d4-laptop-s1-0123abcd").mkdir()  # a record without weights
+    with pytest.raises(FileNotFoundError, match=re.escape(f"Did you mean '{run}'?")):
+        load_pretrained(given)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pt\.$"):
+        load_pretrained("nothing.pt")
+
+
 def test_an_official_checkpoint_can_be_named(
     written: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

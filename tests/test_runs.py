@@ -403,3 +403,22 @@ def test_runs_side_by_side_are_called_by_their_row_and_what_differs() -> None:
     ]
     assert short_names([ema, "ema-d4-laptop-imagenet-sample-s0-118fe060"]) == ["ema-d4, 754f9643", "ema-d4, 118fe060"]
     assert short_names([ema, "llamagen-ds16"]) == ["ema-d4", "llamagen-ds16"]
+
+
+@pytest.mark.parametrize("held", ["another-run/config.json", "picture.png", "notes.md"])
+def test_a_new_run_goes_into_no_folder_that_holds_other_things(toy, tmp_path, held):
+    folder = tmp_path / "home"
+    (folder / held).parent.mkdir(parents=True)
+    (folder / held).write_text("{}")
+    for start_over in (False, True):
+        with pytest.raises(
+            ValueError, match=rf"which holds {held.split('/')[0]}, but no run: .* instance {folder}/my-run"
+        ):
+            Run.open(folder, toy(), start_over=start_over)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"] and (folder / held).read_text() == "{}"
+    with pytest.raises(ValueError, match="a file, but must be a folder"):
+        Run.open(folder / held, toy())
+    (folder / "a").mkdir()
+    (folder / "a/02_train.ipynb").write_text("{}")  # the notebook that is being executed, and a log
+    (folder / "a/job.log").write_text("")
+    assert Run.open(folder / "a", toy()).path == folder / "a"

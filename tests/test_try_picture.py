@@ -165,6 +165,9 @@ GIVEN = {
     "grey file": lambda folder: saved(noise(30, 20, "L"), folder / "grey.png"),
     "animation": lambda folder: saved(noise(30, 20), folder / "a.gif", save_all=True, append_images=[noise(30, 20)]),
     "Pillow, with alpha": lambda folder: noise(30, 20, "RGBA"),
+    "Pillow, 16 bits": lambda folder: Image.fromarray(np.full((20, 30), 0x8080, np.uint16)),
+    "Pillow, 32 bits": lambda folder: Image.fromarray(np.full((20, 30), 0x8080, np.int32)),
+    "bfloat16 [3, H, W]": lambda folder: torch.full((3, 20, 30), -1, dtype=torch.bfloat16),
     "Pillow, a palette": lambda folder: noise(30, 20).convert("P"),
     "uint8 [3, H, W]": lambda folder: torch.zeros(3, 20, 30, dtype=torch.uint8),
     "uint8 [H, W, 3]": lambda folder: np.zeros((20, 30, 3), np.uint8),
@@ -185,6 +188,8 @@ def test_pictures_of_all_kinds_are_taken(view: TryPicture, kind: str, tmp_path: 
     assert view.message == "" and view.picture_size == [30, 20]
     if "[" in kind and "4]" not in kind:
         assert pixels_of(view.seen[0]).max() == 0
+    elif "bits" in kind:
+        assert pixels_of(view.seen[0]).unique().tolist() == [0x80]  # as a file of them
     elif "4]" in kind:
         assert pixels_of(view.seen[0]).min() == 255  # transparent: white
 
@@ -204,6 +209,7 @@ def test_a_photograph_is_shown_as_the_camera_was_held(view: TryPicture, tmp_path
         (".", ". is a folder; a picture is one file of it."),
         ("", "which is empty"),
         (3, "A picture is a file, an image of Pillow, a tensor or an array, not int."),
+        (Image.new("F", (8, 8)), "floating-point pixels have no known range"),
         (torch.zeros(2, 3, 8, 8), "not float32 [2, 3, 8, 8]."),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "not int64 [3, 8, 8]."),
         (torch.full((3, 8, 8), 255.0), "Floats with channels first are in [-1, 1], but these reach from 255 to 255."),

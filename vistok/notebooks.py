@@ -74,6 +74,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "dataset": DATASETS,
     "figure_dataset": DATASETS,
     "method": METHODS,
+    "on_bad_image": ("raise", "skip"),
     "show_dataset": DATASETS,
     "split": ("train", "val", "test"),
 }
@@ -83,6 +84,7 @@ AT_LEAST = {
     ),
     **dict.fromkeys(("figure_index", "image", "num_workers", "other_image", "seed", "seeds", "show_seeds"), 0),
 }
+NOT_EMPTY = ("checkpoints", "seeds", "show_seeds")  # lists
 NOT_LITERAL = object()  # a default that is computed, as people write one into the cell
 SAME = 2 / 3  # of the names that two cells of parameters have together: then one is the other, edited
 
@@ -134,8 +136,12 @@ def _parameters_source(notebook: Path) -> str:
 
 
 def _parameter_types(source: str) -> dict[str, Any]:
-    """Return the type of each parameter of a cell: that of its name, or, where a notebook has its own, of its default."""
-    defaults, types = _assigned(source), {}
+    """Return the type of each parameter of a cell: that of its name, or, where a notebook has its own, of its default.
+
+    The default is that of the notebook's file, where it is one of ours: the cell may be edited.
+    """
+    edited, types = _assigned(source), {}
+    defaults = edited | {name: default for name, default in _original(source).items() if name in edited}
     for name, default in defaults.items():
         annotation = TYPES.get(name, _type_of(default))
         # Beside a row None means "as the row and the scale say", also where the cell has a value of somebody's own.
@@ -256,6 +262,8 @@ def check_parameters(namespace: dict[str, Any]) -> None:
             injected = [name for name in _assigned(cell) if not name.startswith("PAPERMILL_")]  # its --inject-paths
             check_names(injected, _assigned(source), what="This notebook")
     _check_written(source, cells)
+    if cells and not _assigned(source).keys() & namespace.keys():  # what the cell that checks assigns is not there yet
+        raise ValueError("The cell of parameters has not been run in this kernel: run it first, or all cells.")
     for name, annotation in _parameter_types(source).items():
         if name in namespace:
             namespace[name] = _read_parameter(name, annotation, namespace[name])
@@ -284,14 +292,20 @@ def _own_names(source: str) -> set[str]:
     installed package, which brings no notebooks, ours are not known: there no slip of a name of ours is a parameter.
     """
     names = set(_assigned(source))
-    notebooks = (repository_root() / "notebooks").glob("*.ipynb") if in_repository() else []
-    ours = [set(parameter_names(path)) for path in sorted(notebooks)]
-    best = max(ours, key=lambda own: _overlap(own, names), default=set())
-    if _overlap(best, names) >= SAME:
-        return best
+    if ours := set(_original(source)):
+        return ours
     if len(names & TYPES.keys()) < len(names) / 2:
         return names
     return names - {name for name in names - TYPES.keys() if _slip_of(name, TYPES)} | TYPES.keys()
+
+
+def _original(source: str) -> dict[str, Any]:
+    """Return the parameters of the notebook of ours whose cell this was, with their defaults; empty: of none."""
+    names = set(_assigned(source))
+    notebooks = (repository_root() / "notebooks").glob("*.ipynb") if in_repository() else []
+    ours = [_assigned(_parameters_source(path)) for path in sorted(notebooks)]
+    best = max(ours, key=lambda own: _overlap(set(own), names), default={})
+    return best if _overlap(set(best), names) >= SAME else {}
 
 
 def _slip_of(name: str, known: Iterable[str]) -> str | None:
@@ -321,6 +335,8 @@ def _check_value(name: str, value: Any) -> None:
         usable_device(value)
     if name in CHOICES and value not in CHOICES[name]:
         raise ValueError(f"{name} is {shown(value)}; {nearest(value, CHOICES[name])}")
+    if name in NOT_EMPTY and value == []:
+        raise ValueError(f"{name} is [], but must hold at least one.")
     if name in AT_LEAST:
         for one in value if isinstance(value, list) else [value]:
             if one < AT_LEAST[name]:
@@ -448,9 +464,13 @@ def _assigned(source: str) -> dict[str, Any]:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
-        for name in (target.id for target in targets if isinstance(target, ast.Name)):
+        for target in targets:
             try:
-                assigned[name] = ast.literal_eval(node.value)
+                value = ast.literal_eval(node.value) if isinstance(target, ast.Name) else NOT_LITERAL
             except (ValueError, TypeError):
-                assigned[name] = NOT_LITERAL
+                value = NOT_LITERAL
+            names = [
+                name for name in ast.walk(target) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+            ]
+            assigned |= {name.id: value for name in names}
     return assigned

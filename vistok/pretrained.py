@@ -48,7 +48,7 @@ from torch import Tensor
 from vistok.quantizers import QUANTIZERS
 from vistok.system.devices import usable_device
 from vistok.system.files import say, shown
-from vistok.system.paths import PACKAGE, resolve_path
+from vistok.system.paths import PACKAGE, resolve_path, runs_root
 from vistok.system.weights import first_line, unwrapped
 from vistok.system.words import misspelt, nearest
 from vistok.tokenizer import VisualTokenizer, floating_dtype
@@ -306,10 +306,17 @@ def checkpoint_path(given: str | Path) -> Path:
     if not path.exists():
         found = [known for name, known in official.items() if official_file(name) == path]
         where = f" It is to be had from {found[0]['address']}." if found else ""
-        meant = misspelt(given, official)
+        meant = misspelt(given, official) or _run_meant(path)
         where += f" Did you mean {meant!r}?" if meant and not found else ""
         raise FileNotFoundError(f"There is no checkpoint {path}.{where}")
     return path
+
+
+def _run_meant(path: Path) -> str | None:
+    """Return the run that has a tokenizer and whose name this path misspells or begins."""
+    runs = {tokenizer.parent.name: str(tokenizer.parent) for tokenizer in runs_root().glob("*/tokenizer")}
+    name = misspelt(path.name, runs)
+    return None if name is None else runs[name]
 
 
 def official_file(name: str) -> Path:

@@ -26,7 +26,7 @@ import torch
 from vistok.config import EXECUTION_FIELDS, TrainConfig
 from vistok.data import find_run_dir
 from vistok.system.checkpoints import Checkpoints, step_of
-from vistok.system.files import left_behind, replace_file, strict_json
+from vistok.system.files import left_behind, readable, replace_file, strict_json
 from vistok.system.locks import only_process
 from vistok.system.paths import resolve_path
 from vistok.system.provenance import provenance
@@ -41,6 +41,11 @@ _RUN_NAME = re.compile(
     r"(?P<row>.+)-(?P<scale>smoke|quick|laptop|paper)-(?P<dataset>.+)-s(?P<seed>\d+)-(?P<settings>[0-9a-f]{8})"
 )
 
+# What may lie in a run's folder before its config.json does: an executed notebook, a job's script, settings and logs.
+BESIDE_A_RUN = (
+    *(".ipynb", ".log", ".txt", ".out", ".err", ".json", ".jsonl"),
+    *(".sh", ".sbatch", ".py", ".yaml", ".yml", ".toml", ".md"),
+)
 RATES = ("images_per_second", "data_share", "checkpoint_share")  # what a report says of time; the rest is the run's own
 
 
@@ -124,7 +129,8 @@ class Run:
         Raises:
             FileNotFoundError: there is no run in `path`, and no configuration to begin one with.
             ValueError: the run there has another configuration (the sentence lists the fields that differ), is a record
-                without weights, or the configuration describes no tokenizer; to start over, another process trains it.
+                without weights, or the configuration describes no tokenizer; to start over, another process trains it; to
+                begin a run, the folder holds what is no run's.
             TypeError: `start_over` is no bool: any other text, "false" too, is true.
             OSError: the directory cannot be written.
         """
@@ -150,6 +156,8 @@ class Run:
             )
         with torch.device("meta"):  # shapes only: an impossible model is refused before anything is written
             VisualTokenizer.from_config(config)
+        if existing is None:
+            _check_own_folder(path)
         run = cls(path, config)
         if start_over and existing is not None:
             run._set_aside()
@@ -340,6 +348,23 @@ class Run:
         """The evaluation on the run's own test split, or None before there is one."""
         file = self.path / "metrics.json"
         return json.loads(file.read_bytes()) if file.is_file() else None
+
+
+def _check_own_folder(path: Path) -> None:
+    """Raise ValueError where a new run would go among other things, which `start_over` would then set aside with it.
+
+    Notebooks and logs of whoever starts the run are there before it, and hidden files are nobody's.
+    """
+    if path.is_file():
+        raise ValueError(f"run_dir is {path}, a file, but must be a folder; None makes one for every configuration.")
+    held = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    for name in held:
+        of_a_run = name in ("checkpoint", "tokenizer") or Path(name).suffix in BESIDE_A_RUN
+        if not of_a_run and not name.startswith("."):
+            raise ValueError(
+                f"run_dir is {path}, which holds {readable(name)}, but no run: a run has a folder of its own. Give a new one, "
+                f"for instance {path / 'my-run'}, or none: then every configuration has its own."
+            )
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:

@@ -90,7 +90,7 @@ def test_it_follows_what_python_sends(page: Any) -> None:
     render(page)
     change(page, step=1234, steps=5000, seconds_left=3.2)
     expect(page.locator(".steps")).to_have_text("step 1,234 of 5,000")
-    expect(page.locator(".speed")).to_have_text("128 images/s · 4 s left")
+    expect(page.locator(".speed")).to_have_text("128 images/s · 3 s left")
     change(page, curves=curves(20))
     expect(page.locator(".training-dashboard")).to_have_attribute("data-points", "20")
     change(page, counts=counts(8 * [0] + 8 * [3]))

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from browser.lab import Lab
+from browser.lab import READY, Lab, write_notebook
 from PIL import Image
 
 from vistok.data.transforms import CenterSquare
@@ -141,6 +141,40 @@ def test_ones_own_picture_is_taken_tokenized_and_changed(notebook: Any) -> None:
     expect(view.locator("[data-role=name]")).to_have_text("grey.jpg")  # it stays
     assert notebook.cells()[0]["cell_type"] == "code" and len(notebook.cells()) == len(CELLS)  # no key left the view
     assert not notebook.errors, notebook.errors
+
+
+def drag(page: Any, source: Any, target: Any) -> None:
+    """Drag with the mouse, as JupyterLab and the browser notice it: after some pixels."""
+    (x, y), (to_x, to_y) = ((box["x"] + 12, box["y"] + 8) for box in (source.bounding_box(), target.bounding_box()))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 15, y + 15, steps=3)
+    page.mouse.move(to_x, to_y, steps=6)
+    page.mouse.move(to_x + 4, to_y + 4)
+    page.mouse.up()
+
+
+def test_pictures_are_dragged_from_an_output_and_from_the_list_of_files(
+    lab: Lab, open_notebook: Callable[..., Any]
+) -> None:
+    figure = "from PIL import Image\nImage.new('RGB', (60, 40), 'teal')"
+    write_notebook(lab, "drags", figure, CELLS[0])
+    photograph().save(lab.root / "from the list.jpg")
+    notebook = open_notebook("drags")
+    page = notebook.page
+    page.goto(f"{lab.url}/lab/tree/drags.ipynb?reset&token={lab.token}")  # beside the list of files
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_function(READY)
+    notebook.run_all(120)
+    view = page.locator(".vistok.try-picture")
+    expect(view.locator("[data-role=name]")).to_contain_text("chelsea.png")
+    drag(page, page.locator(".jp-OutputArea-output img").first, view)
+    named(view, "picture of the page")
+    expect(view.locator(".file-name ~ .number")).to_have_text("60 × 40 pixels")
+    drag(page, page.locator(".jp-DirListing-item", has_text="from the list.jpg"), view)
+    named(view, "from the list.jpg")
+    expect(view.locator(".file-name ~ .number")).to_have_text("1,500 × 1,000 pixels")
+    assert len(notebook.cells()) == 2 and not notebook.errors, notebook.errors
 
 
 @pytest.mark.parametrize("width", [1000, 1280])

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ SPY = """() => { window.sent = []; window.model.send = (content, callbacks, buff
     window.sent.push(bytes ? { ...content, bytes: bytes.length, pixel: [...bytes.slice(-3)] } : content); }; }"""
 GIVE = """(box, [how, name, type, content]) => {
     const transfer = new DataTransfer();
-    if (type === 'text/plain' && !name) transfer.setData(type, atob(content));
+    if (!name) type.split(',').forEach((part) => transfer.setData(part, atob(content)));
     else transfer.items.add(new File([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], name, { type }));
     const event = how === 'paste' ? new ClipboardEvent(how, { clipboardData: transfer, bubbles: true, cancelable: true })
         : new DragEvent(how, { dataTransfer: transfer, bubbles: true, cancelable: true });
@@ -152,7 +153,34 @@ def test_pictures_of_all_kinds_are_taken(show: Callable[..., Any], kind: str) ->
         ("drop", "notes.txt", "text/plain", b"notes", "notes.txt is no picture that this browser can read"),
         ("drop", "broken.jpg", "image/jpeg", b"\xff\xd8\xff", "broken.jpg is no picture that this browser can read"),
         ("drop", "empty.png", "image/png", b"", "empty.png is empty: there is no picture in it."),
-        ("drop", "", "text/plain", b"https://example.org/cat.jpg", "What was dropped is text, not a picture"),
+        (
+            "drop",
+            "IMG_1.HEIC",
+            "",
+            b"\0\0\0\x18ftypheic",
+            "AVIF and SVG are. Make a JPEG of it first, or show(file) it",
+        ),
+        (
+            "drop",
+            "",
+            "text/plain",
+            b"https://example.org/cat.jpg",
+            "What was dropped is text, not a picture: choose a file.",
+        ),
+        (
+            "drop",
+            "",
+            "text/html",
+            b"<meta><img src='https://example.org/cat.jpg'>",
+            "address of a picture on example.org",
+        ),
+        (
+            "paste",
+            "",
+            "text/html",
+            b"<b>words</b>",
+            "What was pasted is text, not a picture: copy a picture, or choose",
+        ),
         ("paste", "", "text/plain", b"words", "What was pasted is text, not a picture"),
     ],
 )
@@ -163,6 +191,57 @@ def test_what_is_no_picture_is_said(
     assert give(page, how, name, kind, base64.b64encode(content).decode())
     assert sentence in said(page)
     assert sent(page) == [] and page.locator("[data-role=busy]").inner_text() == ""
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_picture_that_a_page_shows_is_taken(show: Callable[..., Any], how: str) -> None:
+    page = show()
+    source = f"data:image/png;base64,{encoded(Image.new('RGB', (9, 8), (7, 8, 9)), 'PNG')}"
+    give(page, how, "", "text/html,text/plain", base64.b64encode(f'<img alt="" src="{source}">'.encode()).decode())
+    asked = taken(page)
+    assert (asked["name"], asked["size"], asked["pixel"]) == ("picture of the page", [9, 8], [7, 8, 9])
+
+
+def test_of_several_files_the_first_picture_is_taken_and_said_to_be_one_of_them(show: Callable[..., Any]) -> None:
+    page = show()
+    page.locator(".try-picture").evaluate(
+        """(box, content) => { const dataTransfer = new DataTransfer();
+            for (const [name, type] of [["notes.txt", "text/plain"], ["a.svg", "image/svg+xml"], ["b.svg", "image/svg+xml"]])
+                dataTransfer.items.add(new File([content], name, { type }));
+            box.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true })); }""",
+        DRAWING,
+    )
+    assert taken(page)["name"] == "a.svg (the first of 2 pictures)"
+
+
+def test_a_folder_is_called_one(show: Callable[..., Any], tmp_path: Path) -> None:
+    page = show()
+    (tmp_path / "holiday").mkdir()
+    box = page.locator(".try-picture").bounding_box()
+    data = {"items": [], "files": [str(tmp_path / "holiday")], "dragOperationsMask": 1}
+    browser = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"x": box["x"] + 20, "y": box["y"] + 20}
+        browser.send("Input.dispatchDragEvent", {"type": kind, "data": data, **at})
+    assert said(page) == "holiday is a folder: drop one picture of it."
+    assert sent(page) == []
+
+
+def test_a_picture_before_the_last_one_does_not_come_back(show: Callable[..., Any], tried: TryPicture) -> None:
+    """The kernel is still at the former picture when the next one is dropped."""
+    page = show()
+    name = page.locator("[data-role=name]")
+    for picture, request in (("first.png", 1), ("second.png", 2)):
+        give(page, "drop", picture, "image/png", encoded(Image.new("RGB", (9, 8)), "PNG"))
+        page.wait_for_function(f"window.sent.length === {request}")
+    change(page, picture_name="first.png", preview=tried.preview, crop=[1, 0, 8], extent=[9, 8])
+    page.wait_for_timeout(500)
+    assert name.inner_text() == "second.png"
+    change(page, answered=1)
+    page.wait_for_timeout(500)
+    assert name.inner_text() == "second.png"
+    change(page, answered=2)  # which the kernel could not take
+    page.wait_for_function("document.querySelector('[data-role=name]').textContent === 'first.png'")
 
 
 def test_a_picture_of_too_many_pixels_is_refused_undecoded(show: Callable[..., Any]) -> None:
@@ -185,8 +264,8 @@ def test_where_no_work_goes_on_beside_the_page_it_is_done_on_it(show: Callable[.
 def test_of_two_pictures_the_last_counts(show: Callable[..., Any]) -> None:
     page = show()
     large, small = (encoded(Image.new("RGB", size, "red"), "PNG") for size in ((4000, 3000), (8, 8)))
-    give(page, "drop", "first.png", "image/png", large)
-    give(page, "drop", "second.png", "image/png", small)
+    both = [["drop", "first.png", "image/png", large], ["drop", "second.png", "image/png", small]]
+    page.locator(".try-picture").evaluate(f"(box, both) => both.forEach((one) => ({GIVE})(box, one))", both)  # at once
     taken(page)
     page.wait_for_timeout(1000)
     assert [one["name"] for one in sent(page) if one["do"] == "take"] == ["second.png"]
@@ -218,10 +297,20 @@ def test_a_picture_is_taken_by_the_camera(show: Callable[..., Any]) -> None:
     camera = page.get_by_role("button", name="camera", exact=True)
     camera.click()
     page.wait_for_function(seen)
+    camera.click()  # again, and at once again: one camera is on
+    camera.click()
+    page.wait_for_function("window.streams.length === 3")
+    page.wait_for_function(seen)
+    live = "window.streams.filter((stream) => stream.getTracks().some((track) => track.readyState === 'live')).length"
+    assert page.evaluate(live) == 1 and page.locator("video").count() == 1
     page.keyboard.press("Escape")
+    page.wait_for_function("!document.querySelector('video')")
     assert page.locator("video").count() == 0 and page.locator(".message").inner_text() == "" and page.evaluate(off)
     camera.click()
     page.wait_for_function(seen)
+    give(page, "drop", "other.png", "image/png", encoded(Image.new("RGB", (8, 9)), "PNG"))
+    assert taken(page)["name"] == "other.png"  # and the camera goes on
+    page.evaluate("window.sent = []")
     page.get_by_role("button", name="take the picture").click()
     asked = taken(page)
     assert (asked["name"], asked["size"], asked["pixel"]) == ("camera picture", [64, 48], [255, 255, 255])
@@ -286,6 +375,12 @@ def test_a_reconstruction_that_is_still_made_is_not_that_of_the_picture_before(
     assert "dB" in page.locator("[data-role=psnr]").nth(2).inner_text() and second.is_visible()
 
 
+def test_tokenizers_of_different_sizes_say_what_their_numbers_are_of(show: Callable[..., Any]) -> None:
+    page = show()
+    texts = page.locator(".card-text").all_inner_texts()
+    assert ["of 32 × 32 pixels" in texts[1], "of 64 × 64 pixels" in texts[2]] == [True, True]
+
+
 def test_error_maps_on_demand(show: Callable[..., Any]) -> None:
     page = show()
     assert page.locator("canvas.error").evaluate_all("all => all.map(one => one.offsetWidth)") == [0, 0]
@@ -299,7 +394,7 @@ def test_without_a_picture_there_is_only_the_way_to_give_one(show: Callable[...,
     assert not page.locator(".cards").is_visible()
     assert page.get_by_role("button", name="choose a picture").is_visible()
     said = page.locator("[data-role=privacy]").inner_text()
-    assert "stays on this machine" in said and "A notebook that you save keeps it" in said
+    assert "Only the notebook's own kernel gets your picture" in said and "A notebook that you save keeps it" in said
 
 
 @pytest.mark.parametrize("width", [700, 825, 1300])
@@ -399,3 +494,15 @@ def test_the_editors_controls_stand_beside_its_picture(browser: Any, tried: TryP
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     page.evaluate("hide()")
     page.close()
+
+
+def test_a_camera_that_is_allowed_after_the_view_is_gone_is_let_go(show: Callable[..., Any]) -> None:
+    page = show()
+    page.evaluate("""() => { const stream = document.createElement("canvas").captureStream(30);
+        const getUserMedia = () => new Promise((done) => { window.allow = () => done(stream); });
+        Object.defineProperty(navigator, "mediaDevices", { value: { getUserMedia } }); window.stream = stream; }""")
+    page.get_by_role("button", name="camera", exact=True).click()
+    page.evaluate("window.hide()")
+    page.evaluate("window.allow()")
+    page.wait_for_function("window.stream.getTracks().every((track) => track.readyState === 'ended')")
+    page.evaluate("window.show()")

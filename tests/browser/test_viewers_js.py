@@ -339,6 +339,19 @@ def test_the_line_is_dragged_and_moved_by_keys(show: Callable[..., Any]) -> None
     assert value(page, "share") == pytest.approx(0.9)
 
 
+def test_on_a_narrow_page_what_the_line_divides_stays_together(show: Callable[..., Any]) -> None:
+    page = show(RunComparison, width=500, **comparison_state())
+    page.wait_for_selector("canvas[data-picture=errors][data-painted]")
+    made, errors = (
+        page.locator(f"canvas[data-picture={name}]").bounding_box() for name in ("reconstructions", "errors")
+    )
+    slider = page.get_by_role("slider").bounding_box()
+    assert made["y"] == errors["y"] and slider["width"] == pytest.approx(
+        errors["x"] + errors["width"] - made["x"], abs=1
+    )
+    assert page.locator(".vistok").evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
 def test_another_image_is_chosen(show: Callable[..., Any]) -> None:
     page = show(RunComparison, **comparison_state())
     page.wait_for_selector("canvas[data-picture=errors][data-painted]")

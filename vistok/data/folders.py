@@ -123,9 +123,13 @@ def _by_fraction(root: Path, split: str, test_fraction: float, shards: _Shards) 
         raise ValueError(f"test_fraction is {test_fraction}, but must be between 0 and 1; 0.1 is usual.")
     files = _all_images(root, shards)
     places = np.arange(len(files))
-    num_test = max(1, round(len(files) * test_fraction))
+    num_test = min(max(1, round(len(files) * test_fraction)), max(1, len(files) - 1))
     # File i is a test image where i * num_test / num_images passes a whole number: num_test of them, evenly spread.
     is_test = (places + 1) * num_test // len(files) > places * num_test // len(files)
+    if split == "train" and len(files) == 1:
+        raise ValueError(
+            f"{readable(str(root))} holds 1 image, which is the one to test on; at least 2 are needed to train and to test."
+        )
     return _checked(files.select(np.flatnonzero(is_test == (split == "test"))), root, split)
 
 
@@ -228,7 +232,7 @@ def _checked(files: ImageFiles, folder_path: Path, split: str | None = None) -> 
         held = ", ".join(
             f"{n:,} {suffix or 'without a suffix'}" for suffix, n in [*suffixes_in(folder_path).items()][:8]
         )
-        but = "" if split or not held else f", but {held}"
+        but = "" if split or not held else f", but {held}" + ("; unpack these first" if ".zip" in held else "")
         raise ValueError(
             f"{readable(str(folder_path))} holds no images" + (f" for the {split} split." if split else f"{but}.")
         )

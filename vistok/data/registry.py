@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
 from vistok.data.photos import SCENES, photos, scenes
 from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, SceneSquare, Square
 from vistok.system.paths import PACKAGE, resolve_path
-from vistok.system.words import nearest
+from vistok.system.words import misspelt, nearest
 
 # Name -> how to get it, the beginning of a sentence that a folder's path ends; None: nothing to get.
 DATASETS: dict[str, str | None] = {
@@ -86,7 +87,7 @@ def open_figures(
 
     Args:
         dataset: whose test split the figures show; None: they show the images of `usual`.
-        data_root: its folder; None: that of `usual`, or `data/<dataset>`.
+        data_root: its folder; None: that of `usual` where that is the same dataset, or else `data/<dataset>`.
         image_size: pixels, height and width.
         usual: what is trained on or measured, as arguments of `open_dataset`: `name`, and any of `split` ("test"),
             `data_root`, `test_fraction` and `on_bad_image`.
@@ -95,6 +96,8 @@ def open_figures(
         ValueError: as `open_dataset` says.
     """
     chosen = dict(usual) if dataset is None else {"name": dataset}
+    if dataset == usual["name"]:
+        chosen = usual | {"split": "test"}
     chosen |= {} if data_root is None else {"data_root": data_root}
     name, split, bad = chosen["name"], chosen.get("split", "test"), chosen.get("on_bad_image", "raise")
     if bad == "skip":  # only a cache knows which files can be decoded
@@ -113,8 +116,13 @@ def with_batch_that_fits(config: TrainConfig, num_processes: int = 1) -> TrainCo
     """
     if config.dataset != "folder":
         return config
+    images = {"data_root": config.data_root, "test_fraction": config.test_fraction}
     try:
-        number = len(open_files(config.dataset, "train", config.data_root, config.test_fraction))
+        if config.on_bad_image == "skip":  # only a cache knows how many can be decoded
+            images |= {"crop": config.crop, "on_bad_image": "skip"}
+            number = len(open_dataset(config.dataset, "train", config.image_size, **images))
+        else:
+            number = len(open_files(config.dataset, "train", **images))
     except (ValueError, OSError):  # whoever needs the images says so
         return config
     num_parts = max(1, num_processes * config.accumulate)
@@ -138,12 +146,16 @@ def open_files(name: str, split: str, data_root: str | Path | None, test_fractio
         return photos(split) if name == "photos" else scenes()
     root = resolve_path(f"data/{name}" if data_root is None else data_root)
     if root.is_file():
-        raise ValueError(
-            f"data_root is {root}, a file, but must be a folder; give the one that it lies in, {root.parent}."
-        )
+        packed = root.suffix.lower() in (".zip", ".7z", ".rar", ".gz", ".tgz")
+        helps = "unpack it, and give the folder" if packed else f"give the one that it lies in, {root.parent}"
+        raise ValueError(f"data_root is {root}, a file, but must be a folder; {helps}.")
     if not root.is_dir():
         what = "Your folder" if name == "folder" else f"The folder of {name}"
-        raise ValueError(f"{what}, {root}, does not exist. {DATASETS[name]} {root}.")
+        relative = data_root is not None and not Path(data_root).expanduser().is_absolute()
+        counted = f" (data_root is {str(data_root)!r}, counted from the repository)" if relative else ""
+        meant = None if data_root is None else _meant(str(data_root), root)
+        helps = f"{DATASETS[name]} {root}." if meant is None else f"Did you mean {meant}?"
+        raise ValueError(f"{what}, {root}, does not exist{counted}. {helps}")
     if PACKAGE.is_relative_to(root.resolve()):
         raise ValueError(
             f"data_root is {str(data_root)!r}, the folder {root.resolve()}, which holds vistok itself: its own pictures would "
@@ -156,6 +168,16 @@ def open_files(name: str, split: str, data_root: str | Path | None, test_fractio
     if name == "folder":
         return folder(root, split, test_fraction)
     return (imagenet if name == "imagenet" else imagenet_sample)(root, split)
+
+
+def _meant(given: str, root: Path) -> Path | None:
+    """Return the folder that is meant by one that does not exist: copied with quotes, or misspelt, or counted from here."""
+    plain = os.path.expandvars(given.strip(" \t\n\"'").removeprefix("file://").replace("\\", "/"))
+    beside = [place.name for place in root.parent.iterdir() if place.is_dir()] if root.parent.is_dir() else []
+    near = misspelt(root.name, beside)
+    places = [resolve_path(plain), Path.cwd() / plain] if plain else []
+    places += [] if near is None else [root.parent / near]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _check(name: str, image_size: int, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:

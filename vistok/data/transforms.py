@@ -77,7 +77,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
             is_halved = _is_halved(image)
             image.load()
-            image = _to_rgb(image, is_halved)
+            image = to_rgb(image, is_halved)
             return image.transpose(_UNTURN[turned]) if turned in _UNTURN else image
     except Exception as error:  # a damaged file raises whatever its format's parser meets first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -93,7 +93,7 @@ def check_decodes(data: bytes, name: str) -> None:
             image = _open(data, name)
             image.draft("RGB", (1, 1))
             image.load()
-            _to_rgb(image)
+            to_rgb(image)
     except Exception:
         decode(data, name)  # the plain way decides, and words the error
 
@@ -158,10 +158,19 @@ def _is_halved(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA", "RGBX", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
 
 
-def _to_rgb(image: Image.Image, is_halved: bool = False) -> Image.Image:
+def to_rgb(image: Image.Image, is_halved: bool = False) -> Image.Image:
+    """Convert a loaded image of any mode to RGB, as `decode` does.
+
+    Args:
+        image: of Pillow.
+        is_halved: whether Pillow kept only the high bytes of 16-bit colours.
+
+    Raises:
+        ValueError: its pixels are floats.
+    """
     if is_halved:
         largest = 256 * max(high for _, high in image.getextrema()[:3]) + 255  # as exact as the high byte says
-        rgb = _to_rgb(image)
+        rgb = to_rgb(image)
         if largest < _DARK:
             rgb.info[LARGEST] = largest
         return rgb

@@ -182,6 +182,7 @@ class EncodedImages:
         data_root: str | Path | None = None,
         image_size: int | None = None,
         max_images: int | None = None,
+        on_bad_image: str = "raise",
         tokens: str | Path | None = None,
         batch_size: int = 32,
         device: str | torch.device | None = None,
@@ -191,8 +192,8 @@ class EncodedImages:
 
         Args:
             tokenizer: a run directory, a saved tokenizer, an official checkpoint (its file or its name), or a tokenizer.
-            dataset, split, data_root: as in `open_dataset`; or images, float [N, 3, H, W] in [-1, 1] or uint8, a tensor or an
-                array.
+            dataset, split, data_root, on_bad_image: as in `open_dataset`; or images, float [N, 3, H, W] in [-1, 1] or uint8, a
+                tensor or an array.
             image_size: pixels, height and width; None: the tokenizer's.
             max_images: the first so many only; None: all.
             tokens: folder of a file of tokens (`vistok.tokens`) of this tokenizer and this dataset; None: encode now.
@@ -217,7 +218,7 @@ class EncodedImages:
         if isinstance(dataset, str):
             size = tokenizer.image_size if image_size is None else image_size
             tokenizer.check_size(size, size)
-            images = open_dataset(dataset, split, size, data_root=data_root)
+            images = open_dataset(dataset, split, size, data_root=data_root, on_bad_image=on_bad_image)
         else:
             images = _as_uint8(tokenizer, dataset)[:max_images]
         number = min(len(images), max_images or len(images))

@@ -228,6 +228,7 @@ class TrainingDashboard(View):
             disable=not ahead,
         )
         if ahead:
+            bar.smoothing = 0  # the mean since the start, as `seconds_left` has it: one training, one estimate
             bar.start_t -= (self._until or time.monotonic()) - self._since  # times and rate are those since the start
             bar.last_print_t = bar.start_t
         return bar

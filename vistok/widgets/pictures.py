@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from vistok.data.photos import photos
-from vistok.data.transforms import CenterSquare, decode
+from vistok.data.transforms import CenterSquare, decode, to_rgb
 from vistok.system.files import readable
 from vistok.system.paths import resolve_path
 from vistok.tokens.codebook import to_uint8
@@ -91,7 +91,7 @@ def picture_of(given: Any, short: int, name: str | None = None) -> Picture:
         image, name = decode(_read(path), readable(path.name)), name or readable(path.name)
         return _kept(ImageOps.exif_transpose(image), name, short)  # as the camera was held
     if isinstance(given, Image.Image):
-        image = _over_white(ImageOps.exif_transpose(given))
+        image = to_rgb(ImageOps.exif_transpose(given))
     elif isinstance(given, Tensor | np.ndarray):
         image = _of_array(given)
     else:
@@ -135,16 +135,13 @@ def _kept(image: Image.Image, name: str, short: int) -> Picture:
     return Picture(image, name, size)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def _of_array(given: Tensor | np.ndarray) -> Image.Image:
     """Return an image of a tensor or an array as `picture_of` takes them."""
-    array = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+    if isinstance(given, Tensor):
+        array = given.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()  # NumPy has no bfloat16
+    else:
+        array = given
     described = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
     if array.ndim == 4 and len(array) == 1:
         array = array[0]
@@ -156,7 +153,7 @@ def _of_array(given: Tensor | np.ndarray) -> Image.Image:
         array = _in_range(array.astype(np.float32), -1 if first else 0)
     if first:
         array = array.transpose(1, 2, 0)
-    return _over_white(Image.fromarray(np.ascontiguousarray(array.squeeze(2) if array.shape[2:] == (1,) else array)))
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array.squeeze(2) if array.shape[2:] == (1,) else array)))
 
 
 def _is_float(given: Tensor | np.ndarray) -> bool:

@@ -26,7 +26,7 @@ function render({ model, el }) {
   const [left, right] = names.map((name, i) => node("span", { style: `overflow-wrap:anywhere;text-align:${i ? "right" : "left"}` },
     i ? `${name} ▶` : `◀ ${name}`));
   const both = node("div", { class: "column", style: "max-width:100%" },
-    node("div", { class: "row" }, column("reconstructions", wipes[0]), column("errors", wipes[1])),
+    node("div", { class: "wipes" }, column("reconstructions", wipes[0]), column("errors", wipes[1])),
     node("label", {}, node("span", { class: "hidden-text" }, "share of the width that shows the first"), slider),
     node("div", { style: "display:flex;justify-content:space-between;gap:24px", data: { role: "sides" } }, left, right));
   box.append(node("div", { style: "overflow-x:auto" }, table), node("div", { class: "bar", style: "margin-top:8px" }, node("label", {}, "image ", image), quality),

@@ -10,6 +10,7 @@ function cropper(model, talk) {
   const centre = node("button", { onclick: () => sizeTo(0, true), title: "the largest square in the middle" }, "centre");
   const element = node("div", { class: "column cropper" }, name, canvas, size, node("label", { style: "display:flex;gap:6px;align-items:center;width:100%" }, "zoom", zoom), centre);
   let whole = null, dragged = null, number = 0;
+  let loaded = null;  // the kernel's picture that is shown; null: the page's own, which is newer
   let crop, extent, file, pixels;
   const known = () => { [crop, extent, file, pixels] = ["crop", "extent", "picture_name", "picture_size"].map((trait) => model.get(trait)); };
 
@@ -69,20 +70,22 @@ function cropper(model, talk) {
   });
 
   async function load() {
-    const mine = ++number, made = await picture(model.get("preview"));
+    if (talk.behind() || loaded === model.get("preview")) return;  // what the kernel has is a picture before the page's
+    loaded = model.get("preview");
+    const mine = ++number, made = await picture(loaded);
     if (mine !== number || !made) return;
     whole = made;
     known(); draw();
   }
   const kernels = () => { if (!dragged && !talk.behind()) { known(); draw(); } };
   function preview(small) {
-    number++;
+    number++; loaded = null;
     whole = small; file = small.name; pixels = small.original; extent = [small.width, small.height]; dragged = null;
     const side = Math.min(...extent);
     crop = within([(extent[0] - side) / 2, (extent[1] - side) / 2, side]);
     draw();
   }
-  const stop = listen(model, { "change:preview": load, "change:crop": kernels, "change:answered": kernels });
+  const stop = listen(model, { "change:preview": load, "change:crop": kernels, "change:answered": () => { kernels(); load(); } });
   known(); draw(); load();
   return { element, preview, stop: () => { number++; stop(); } };
 }

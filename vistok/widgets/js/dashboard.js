@@ -5,8 +5,9 @@ const PHASES = { ready: () => "not started", training: () => "training", stoppin
   failed: (step) => `failed at step ${count(step)}`,
   ended: (step, all) => `the training ended with its kernel at about step ${count(step)} of ${count(all)}; running the cell again goes on from its last checkpoint` };
 
-const duration = (seconds) => seconds < 60 ? `${Math.ceil(seconds)} s` : seconds < 3600 ? `${Math.ceil(seconds / 60)} min`
-  : seconds < 360000 ? `${Math.floor(seconds / 3600)} h ${Math.ceil(seconds % 3600 / 60)} min` : "more than 100 h";
+// As `vistok.progress.span` says it, whose bar stands beside the dashboard.
+const duration = (seconds, minutes = Math.round(seconds / 60)) => seconds < 99.5 ? `${Math.round(seconds)} s`
+  : minutes < 100 ? `${minutes} min` : `${count(Math.floor(minutes / 60))} h ${minutes % 60} min`;
 
 // Run to what was chosen for it, for all its views: at its end a training is shown anew, and the choice stays.
 const CHOICES = new Map();

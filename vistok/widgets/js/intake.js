@@ -65,7 +65,7 @@ async function pictureOf(file, short) {
   if (!file.size) throw `${name} is empty: there is no picture in it.`;
   if (file.size > MAX_BYTES) throw `${name} has ${count(Math.round(file.size / 1e6))} MB, but at most ${MAX_BYTES / 1e6} MB are read.`;
   const found = await measured(file);
-  if (!found) throw `${name} is no picture that this browser can read: JPEG, PNG, WebP, GIF, AVIF and SVG are.`;
+  if (!found) throw `${name} is no picture that this browser can read: JPEG, PNG, WebP, GIF, AVIF and SVG are.${/\.(hei[cf]|tiff?)$/i.test(name) ? " Make a JPEG of it first, or show(file) it from Python." : ""}`;
   try {
     const { width, height, image } = found, megapixels = width * height / 1e6;
     if (megapixels > MAX_MEGAPIXELS) {
@@ -92,12 +92,39 @@ async function shrunk(file, image, width, height) {
   }
 }
 
-// The first picture among what was dropped or pasted: a file; a sentence is thrown where there is none.
+// The first picture among what was dropped or pasted: a file, or a promise of one; a sentence is thrown where there is none.
 function fileAmong(transfer, how) {
-  const files = [...transfer?.files ?? []], file = files.find((one) => one.type.startsWith("image/")) ?? files[0];
+  const files = [...transfer?.files ?? []], pictures = files.filter((one) => one.type.startsWith("image/"));
+  if (pictures.length > 1) return new File([pictures[0]], `${pictures[0].name} (the first of ${pictures.length} pictures)`, { type: pictures[0].type });
+  const file = pictures[0] ?? files[0], items = [...transfer?.items ?? []];
+  const folder = !pictures.length && items.map((item) => item.webkitGetAsEntry?.()).find((entry) => entry?.isDirectory);
+  if (folder) throw `${folder.name} is a folder: ${how === "pasted" ? "copy" : "drop"} one picture of it.`;
   if (file) return file;
-  throw transfer?.types?.length ? `What was ${how} is text, not a picture: ${how === "pasted" ? "copy a picture, or" : ""} choose a file.`
+  const shown = new DOMParser().parseFromString(transfer?.getData("text/html") ?? "", "text/html").querySelector("img[src]");
+  if (shown) return fileAt(new URL(shown.getAttribute("src"), location.href), shown.alt);
+  throw transfer?.types?.length ? `What was ${how} is text, not a picture: ${how === "pasted" ? "copy a picture, or " : ""}choose a file.`
     : `Nothing was ${how} that is a picture.`;
+}
+
+// A picture of this page or of its server, an output of a cell perhaps; to others nothing is sent.
+async function fileAt(address, name) {
+  const elsewhere = `This is the address of a picture on ${address.host}, not the picture: copy the picture there and paste it here, or save it and choose the file.`;
+  if (!/^(data|blob):$/.test(address.protocol) && address.origin !== location.origin) throw elsewhere;
+  const answer = await fetch(address).catch(() => null);
+  if (!answer?.ok) throw "The picture could not be read from the page: save it and choose the file.";
+  return new File([await answer.blob()], name || "picture of the page", { type: answer.headers.get("content-type") ?? "" });
+}
+
+// What is dragged from JupyterLab's list of files, in events of its own: the promise of a file; null: something else is dragged.
+function fileOfLab(dragged) {
+  if (!dragged?.hasData("application/x-jupyter-icontents")) return null;
+  const one = dragged.getData("application/x-jupyter-icontentsrich");
+  return async () => {
+    if (!one || one.model.type === "directory") throw `${one?.model.name ?? "This"} is a folder: drop one picture of it.`;
+    const { name, mimetype, format, content } = await one.withContent();
+    const data = format === "base64" ? await (await fetch(`data:;base64,${content.replace(/\s/g, "")}`)).blob() : content;
+    return new File([data], name, { type: mimetype ?? "" });
+  };
 }
 
 // Let a view take pictures: by drop anywhere on `box`, by paste while the focus is in it, as a file, by the camera. `take` gets
@@ -125,7 +152,22 @@ function intake(box, take) {
     event.preventDefault(); event.stopPropagation();
     given(() => fileAmong(event.clipboardData, "pasted"));
   };
-  const events = { dragenter: over, dragover: over, dragleave: leave, drop, paste };
+  const overOfLab = (event) => {
+    if (!fileOfLab(event.mimeData)) return;
+    event.preventDefault(); event.stopPropagation();
+    event.dropAction = event.proposedAction;
+    box.classList.add("receiving");
+  };
+  const dropOfLab = (event) => {
+    const file = fileOfLab(event.mimeData);
+    if (!file) return;
+    event.preventDefault(); event.stopPropagation();
+    event.dropAction = event.proposedAction;
+    box.classList.remove("receiving");
+    take(file());
+  };
+  const events = { dragenter: over, dragover: over, dragleave: leave, drop, paste,
+    "lm-dragenter": overOfLab, "lm-dragover": overOfLab, "lm-dragleave": leave, "lm-drop": dropOfLab };
   for (const [name, act] of Object.entries(events)) box.addEventListener(name, act);
   const stop = () => {
     viewfinder.stop();

@@ -31,6 +31,7 @@ function render({ model, el }) {
   const maps = node("input", { type: "checkbox", onchange: () => { cards.dataset.errors = maps.checked; bar.hidden = !maps.checked; } });
   const bar = errorBar(scale);
   bar.hidden = true;
+  const mixed = new Set(tokenizers.map((facts) => facts.image_size)).size > 1;  // then numbers say of how many pixels they are
   const original = card("your picture", node("span", { class: "caption" }, "your picture"));
   const made = tokenizers.map((facts, number) => card(facts.title, tokenizers.length === 1 ? node("span", { class: "caption" }, facts.title)
     : button(facts.title, () => ask("look_at", { tokenizer: number, level: 0 }), `show and change the tokens of ${facts.name}`), facts));
@@ -53,7 +54,7 @@ function render({ model, el }) {
     cards, bar);
   box.append(
     node("div", { class: "bar", style: "margin-bottom:2px" }, ...source.controls, node("span", { class: "caption" }, "or drop a picture here, or click here and paste one (Ctrl+V)"), busy),
-    node("p", { class: "caption", style: "margin-bottom:8px", data: { role: "privacy" } }, "Your picture stays on this machine: only the notebook's own kernel gets it. A notebook that you save keeps it, made small."),
+    node("p", { class: "caption", style: "margin-bottom:8px", data: { role: "privacy" } }, "Only the notebook's own kernel gets your picture. A notebook that you save keeps it, made small."),
     source.viewfinder, body);
   box.tabIndex = -1;  // a click anywhere makes it the place where a picture is pasted
 
@@ -66,9 +67,10 @@ function render({ model, el }) {
 
   // Take a picture: a file, or a promise of one that may be rejected with a sentence. The last one counts.
   async function take(given) {
-    const number = ++taken;
+    let number = null;  // none yet: of a promise it is known when there is something, or the camera would be first for ever
     try {
       const file = await given;
+      number = ++taken;
       busy.textContent = `reading ${file.name || "the picture"} …`;
       const small = await pictureOf(file, model.get("short"));
       if (number !== taken) return;
@@ -77,8 +79,8 @@ function render({ model, el }) {
       ask("take", { width: small.width, height: small.height, name: small.name, size: small.original }, [small.data.buffer]);
       busy.textContent = WAITING;
     } catch (sentence) {
-      if (number !== taken) return;
-      busy.textContent = "";
+      if (number !== null && number !== taken) return;
+      if (number !== null) busy.textContent = "";
       if (sentence !== "") say(typeof sentence === "string" ? sentence : `The picture could not be read: ${sentence.message}`);
     }
   }
@@ -103,7 +105,7 @@ function render({ model, el }) {
       title.setAttribute("aria-pressed", i === active);
       const ready = shown[i]?.seen, psnr = model.get("psnr")[i];
       first.textContent = ready ? psnr === null ? "exact" : decibels(psnr) : "…";
-      more.replaceChildren(...[`${count(facts.num_tokens)} tokens`, `${count(Math.round(facts.bits))} bits, ${short(Math.round(24 / facts.bits_per_pixel))} × fewer`,
+      more.replaceChildren(...[...mixed ? [`of ${facts.image_size} × ${facts.image_size} pixels`] : [], `${count(facts.num_tokens)} tokens`, `${count(Math.round(facts.bits))} bits, ${short(Math.round(24 / facts.bits_per_pixel))} × fewer`,
         `${facts.bits_per_pixel.toFixed(2)} bits a pixel`].map((line) => node("div", {}, line)));
     });
   }
