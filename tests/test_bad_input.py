@@ -14,7 +14,8 @@ from PIL import Image
 
 import vistok
 from vistok.config import TrainConfig
-from vistok.notebooks import execute, notebook_path
+from vistok.notebooks.cells import notebook_path
+from vistok.notebooks.execution import execute
 from vistok.runs import Run
 from vistok.system.paths import runs_root
 from vistok.tokenizer import VisualTokenizer

@@ -18,7 +18,7 @@ from PIL import Image
 from vistok import plots, widgets
 from vistok.config import TrainConfig
 from vistok.data import open_dataset, to_float
-from vistok.notebooks import WIDGET_VIEW
+from vistok.notebooks.cleaning import WIDGET_VIEW
 from vistok.runs import Run
 from vistok.system.paths import repository_root, runs_root
 from vistok.tokenizer import VisualTokenizer

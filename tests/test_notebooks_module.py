@@ -16,19 +16,11 @@ from PIL import Image
 
 from vistok.config import TrainConfig
 from vistok.data import open_dataset
-from vistok.notebooks import (
-    SETTINGS,
-    TYPES,
-    WIDGET_VIEW,
-    check_parameters,
-    clean,
-    config_from,
-    execute,
-    notebook_path,
-    parameter_names,
-    read_parameters,
-    without_paths,
-)
+from vistok.notebooks import check_parameters, config_from
+from vistok.notebooks.cells import SETTINGS, TYPES, notebook_path, parameter_names
+from vistok.notebooks.cleaning import WIDGET_VIEW, clean, without_paths
+from vistok.notebooks.execution import execute
+from vistok.notebooks.parameters import read_parameters
 from vistok.system.paths import repository_root
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
@@ -445,7 +437,7 @@ def test_a_parameter_that_a_person_misspelt_is_refused(
     notebook: str, edit: tuple[str, str], sentence: str, in_repository: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     namespace = written(notebook, edit)
-    monkeypatch.setattr("vistok.notebooks.in_repository", lambda: in_repository)
+    monkeypatch.setattr("vistok.notebooks.cells.in_repository", lambda: in_repository)
     if not in_repository and "Known" in sentence:  # no notebook says that it is none of its parameters
         check_parameters(namespace)
         return

@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from vistok import notebooks
+from vistok.notebooks import cleaning, execution
 from vistok.system import progress
 from vistok.system.files import say
 from vistok.system.progress import KernelBars, progress_bar
@@ -252,7 +252,7 @@ def test_a_notebook_that_is_run_from_here_shows_its_steps_here(
     nbformat.write(content, notebook)
     with KernelBars("both") as kernels:
         kernels.begin("starting it", prefix="1 of 1, ")
-        notebooks.execute(notebook, notebook.with_name("out.ipynb"), {})
+        execution.execute(notebook, notebook.with_name("out.ipynb"), {})
     lines = [state["text/plain"] for state in page.states]
     assert lines[0].startswith("1 of 1, starting it: for ")
     steps = [int(m[1]) for line in lines if (m := re.match(r"1 of 1, waiting: (\d+) of 60 turns", line))]
@@ -267,7 +267,7 @@ def test_cleaning_drops_what_a_bar_has_left(tmp_path: Path) -> None:
     kept = nbformat.v4.new_output("display_data", data={"text/plain": "a figure"})
     cell = nbformat.v4.new_code_cell("1", outputs=[left, kept])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "it.ipynb")
-    notebooks.clean(tmp_path / "it.ipynb")
+    cleaning.clean(tmp_path / "it.ipynb")
     assert [output.data["text/plain"] for output in outputs(tmp_path / "it.ipynb")] == ["a figure"]
 
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from vistok import tables
 from vistok.config import TrainConfig
 from vistok.data import open_dataset
-from vistok.notebooks import notebook_path, parameter_names
+from vistok.notebooks.cells import notebook_path, parameter_names
 from vistok.pretrained import reference_checkpoints
 from vistok.runs import Run
 from vistok.system.paths import repository_root, runs_root
@@ -31,8 +31,10 @@ from vistok.tables import (
     plan,
     remedies_markdown,
     run_all,
+    running,
     with_tables,
 )
+from vistok.tables import __main__ as command
 
 VQ_ROWS = ["vq-d4", "vq-d8", "vq-d16", "vq-d32", "vq-d64", "vq-d64-k1024", "vq-d64-k2048", "vq-d4-l2", "vq-d64-l2"]
 ROWS = [*VQ_ROWS, "ema-d4", "ema-d64"]
@@ -58,7 +60,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(RECORD))
 
-    monkeypatch.setattr(tables, "execute", execute)
+    monkeypatch.setattr(running, "execute", execute)
     return calls
 
 
@@ -271,7 +273,7 @@ def test_the_command_line_prints_commands_and_runs_nothing(
     executed: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["celeba64", "--rows", "vq-d4", "ema-d4", "--seeds", "0", "1", "--set", "steps=7", "--print-commands"]
-    assert tables.main(arguments) == 0
+    assert command.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert all("-p steps 7" in line for line in lines)
@@ -280,7 +282,7 @@ def test_the_command_line_prints_commands_and_runs_nothing(
 
 def test_options_given_again_add_to_the_first_and_a_run_is_planned_once(capsys: pytest.CaptureFixture[str]) -> None:
     again = ["--rows", "vq-d4", "--rows", "ema-d4", "vq-d4", "--seeds", "0", "--seeds", "1", "0"]
-    assert tables.main(["celeba64", *again, "--set", "steps=7", "--set", "flip=no", "--print-commands"]) == 0
+    assert command.main(["celeba64", *again, "--set", "steps=7", "--set", "flip=no", "--print-commands"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(set(lines)) == 4
     assert all("-p steps 7 -p flip False" in line for line in lines)
@@ -308,11 +310,11 @@ def test_rows_trained_on_the_same_images_are_found_wherever_they_lie(images_root
 
 
 def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
+    assert command.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
     output = capsys.readouterr().out
     assert "rfid was not measured: no weights here" in output
     assert "| vq-d4 |" in output
-    assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "13", "0"]) == 1
+    assert command.main(["celeba64", "--rows", "vq-d4", "--seeds", "13", "0"]) == 1
     assert "failed: 02_train: ValueError: an unlucky seed" in capsys.readouterr().out
 
 
@@ -337,7 +339,7 @@ def test_the_command_line_refuses_with_one_sentence(
     wrong: list[str], executed: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        tables.main(["celeba64", *wrong])
+        command.main(["celeba64", *wrong])
     assert stop.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
     assert executed == []
@@ -350,7 +352,7 @@ def test_what_the_output_cannot_encode_ends_no_program(
     output = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, encoding=encoding, write_through=True))
     monkeypatch.setenv("VISTOK_RUNS", str(runs_root() / "Läufe 数"))
-    assert tables.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
+    assert command.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
     text = output.getvalue().decode(encoding)
     assert r"PSNR \u2191" in text
     assert ": done in " in text
@@ -383,7 +385,7 @@ def test_an_installed_package_says_what_the_repository_has_and_makes_nothing(
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr("vistok.system.paths.PACKAGE", tmp_path / "site-packages" / "vistok")
     with pytest.raises(SystemExit) as stop:
-        tables.main(arguments)
+        command.main(arguments)
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
     assert [path.name for path in Path.cwd().iterdir()] == ["README.md"]
@@ -482,11 +484,11 @@ def test_a_readme_that_cannot_be_written_is_one_sentence(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (tmp_path / "README.md").write_text("as it was\n")
-    monkeypatch.setattr(tables, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(command, "repository_root", lambda: tmp_path)
     monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(SystemExit):
-        tables.main(["celeba64", "--readme"])
+        command.main(["celeba64", "--readme"])
     assert "README.md cannot be written (No space left on device); it is as it was." in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was\n"]
 
@@ -495,10 +497,10 @@ def test_a_readme_keeps_its_numbers_where_runs_lie_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "README.md").write_text("as it was\n")
-    monkeypatch.setattr(tables, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(command, "repository_root", lambda: tmp_path)
     monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "elsewhere"))
     with pytest.raises(SystemExit):
-        tables.main(["celeba64", "--readme"])
+        command.main(["celeba64", "--readme"])
     assert "but VISTOK_RUNS is set: unset it." in capsys.readouterr().err
     assert (tmp_path / "README.md").read_text() == "as it was\n"
 

@@ -1,0 +1,185 @@
+"""The cell of parameters: where it stands in a notebook, what it assigns, and what each may be."""
+
+import ast
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+from vistok.config import TrainConfig
+from vistok.system.paths import in_repository, repository_root
+
+SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
+
+
+# What each parameter of a notebook may be; one whose default is None may be None too.
+TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
+    "checkpoints": list[str] | None,
+    "compare_runs": list[str],
+    "compare_with": str | None,
+    "device": str | None,
+    "evaluation": dict[str, Any],
+    "figure_data_root": str | None,
+    "figure_dataset": str | None,
+    "figure_index": int,
+    "image": int,
+    "lpips": str,
+    "max_images": int | None,
+    "method": str,
+    "num_processes": int,
+    "num_steps": int,
+    "num_tokens": int,
+    "num_turns": int,
+    "other_image": int,
+    "overrides": dict[str, Any],
+    "overwrite": bool,
+    "picture": str | None,
+    "print_commands": bool,
+    "rfid": bool,
+    "rfid_weights": str | None,
+    "rows": list[str] | None,
+    "run_dir": str | None,
+    "seeds": list[int] | None,
+    "show_dataset": str,
+    "show_scale": str,
+    "show_seeds": list[int],
+    "split": str,
+    "start_over": bool,
+    "table": str,
+    "tokens": str | None,
+    "zoom": list[float],
+}
+
+
+NOT_LITERAL = object()  # a default that is computed, as people write one into the cell
+SAME = 2 / 3  # of the names that two cells of parameters have together: then one is the other, edited
+
+
+def notebook_path(name: str) -> Path:
+    """Return the file of a notebook of this repository, for instance of "02_train".
+
+    Raises:
+        FileNotFoundError: it is not there, as beside an installed package.
+    """
+    path = repository_root() / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}: rows run through the notebooks of the repository, "
+            + ("which this checkout lacks." if in_repository() else "which an installed package does not bring.")
+            + " Run this in a clone of it; or train with python -m vistok.training and measure with python -m "
+            "vistok.evaluation, which need no notebook."
+        )
+    return path
+
+
+def parameter_names(notebook: Path) -> list[str]:
+    """Return the parameters that a notebook takes: what the cell tagged `parameters` assigns."""
+    return list(assigned_values(parameters_source(notebook)))
+
+
+def parameters_source(notebook: Path) -> str:
+    """Return the source of a notebook's cell of parameters."""
+    # Unlike nbformat's reader this one takes no time: all notebooks of ours are asked at each start.
+    cells = json.loads(notebook.read_bytes())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return "\n".join(sources)
+
+
+def parameter_types(source: str) -> dict[str, Any]:
+    """Return the type of each parameter of a cell: that of its name, or, where a notebook has its own, of its default.
+
+    The default is that of the notebook's file, where it is one of ours: the cell may be edited.
+    """
+    edited, types = assigned_values(source), {}
+    defaults = edited | {name: default for name, default in original_of(source).items() if name in edited}
+    for name, default in defaults.items():
+        annotation = TYPES.get(name, _type_of(default))
+        # Beside a row None means "as the row and the scale say", also where the cell has a value of somebody's own.
+        optional = default is None or ("row" in defaults and name in SETTINGS)
+        types[name] = annotation | None if optional else annotation
+    return types
+
+
+def _type_of(default: Any) -> Any:
+    if default is None or default is NOT_LITERAL:
+        return Any
+    if isinstance(default, list):
+        kinds = {type(one) for one in default}
+        return list[kinds.pop() if len(kinds) == 1 else Any]
+    return type(default)
+
+
+def original_of(source: str) -> dict[str, Any]:
+    """Return the parameters of the notebook of ours whose cell this was, with their defaults; empty: of none."""
+    names = set(assigned_values(source))
+    notebooks = (repository_root() / "notebooks").glob("*.ipynb") if in_repository() else []
+    ours = [assigned_values(parameters_source(path)) for path in sorted(notebooks)]
+    best = max(ours, key=lambda own: overlap_of(set(own), names), default={})
+    return best if overlap_of(set(best), names) >= SAME else {}
+
+
+def overlap_of(some: set[str], others: set[str]) -> float:
+    """Return how many of the names of two sets are in both, as a share of all of them."""
+    return len(some & others) / max(1, len(some | others))
+
+
+def cells_below(source: str, cells: list[str]) -> list[str]:
+    """Return the cells that were run between the cell of parameters and the one that checks them."""
+    if source not in cells:
+        return []
+    below = cells[len(cells) - cells[::-1].index(source) :]  # after its last run
+    checks = [place for place, cell in enumerate(below) if "check_parameters" in cell or "config_from" in cell]
+    return [cell for cell in below[: min(checks, default=len(below))] if not is_injected(cell)]
+
+
+def parameters_cell(cells: list[str]) -> str:
+    """Return which of the cells that were run holds the parameters: it assigns most names that parameters have.
+
+    Tags are not known in the kernel, and neither its place nor its number says which it is: cells are added before it, and
+    run again. In a notebook whose names are its own, it is the cell before what papermill injected.
+    """
+    injected = [place for place, cell in enumerate(cells) if is_injected(cell)]
+    before = cells[: injected[0]] if injected else cells
+    others = before or [cell for cell in cells if not is_injected(cell) and assigned_values(cell).keys() & TYPES.keys()]
+    # The last of the best: of a cell that was edited and run again, what it says now.
+    best = max(reversed(others), key=lambda cell: len(assigned_values(cell).keys() & TYPES.keys()), default="")
+    names = set(assigned_values(best))
+    later = [cell for cell in cells if not is_injected(cell) and overlap_of(set(assigned_values(cell)), names) >= SAME]
+    return later[-1] if names and later else best
+
+
+def is_injected(cell: str) -> bool:
+    """Return whether papermill has put a cell there."""
+    return cell.startswith("# Parameters\n")  # papermill's own first line
+
+
+def syntax_nodes(source: str) -> list[ast.AST]:
+    """Return everything that a cell says; of one that is no Python (a magic), nothing."""
+    try:
+        return list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return []
+
+
+def assigned_values(source: str) -> dict[str, Any]:
+    """Return the names that a cell assigns, each with its literal; a cell that is no Python (a magic) assigns none."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return {}
+    assigned = {}
+    for node in body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            try:
+                value = ast.literal_eval(node.value) if isinstance(target, ast.Name) else NOT_LITERAL
+            except (ValueError, TypeError):
+                value = NOT_LITERAL
+            names = [
+                name for name in ast.walk(target) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+            ]
+            assigned |= {name.id: value for name in names}
+    return assigned

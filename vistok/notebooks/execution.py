@@ -1,0 +1,41 @@
+"""Running notebooks through papermill."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import papermill
+
+from vistok.notebooks.cleaning import clean
+from vistok.notebooks.parameters import read_parameters
+
+
+def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_warnings: bool = False) -> None:
+    """Execute a notebook with parameters and keep the executed copy, also of one that fails.
+
+    Args:
+        notebook: what to run; it is not written to.
+        output: where the executed copy goes.
+        parameters: name to literal, for the notebook's `parameters` cell.
+        pass_on_warnings: what it says on standard error is said here too.
+
+    Raises:
+        ValueError: the notebook has no such parameter; the sentence names the nearest one.
+        TypeError: a value is of another type than its parameter.
+        papermill.PapermillExecutionError: a cell failed.
+    """
+    parameters = read_parameters(parameters, notebook)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters=parameters,
+            progress_bar=False,
+            stderr_file=sys.stderr if pass_on_warnings else None,
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],  # its own notices would end up between the bars
+        )
+    finally:
+        if output.is_file() and output.stat().st_size:  # empty: papermill could not write it, and says why
+            clean(output)

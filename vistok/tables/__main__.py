@@ -1,0 +1,82 @@
+"""Run and show rows from the command line; `python -m vistok.tables --help` says how."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from vistok.notebooks.cells import notebook_path
+from vistok.system.files import replace_file, say
+from vistok.system.paths import in_repository, repository_root, runs_root
+from vistok.tables.planning import check_overrides, plan
+from vistok.tables.rows import load_table
+from vistok.tables.running import run_all
+from vistok.tables.showing import markdown, with_tables
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run rows of a table from the command line; returns 1 where one failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vistok.tables", description="Run rows of a results table and show it."
+    )
+    parser.add_argument("table", help="name of a table in vistok/tables, for instance celeba64")
+    parser.add_argument("--rows", nargs="+", action="extend", help="names of rows (default: all)")
+    parser.add_argument("--scale", default="smoke", help="smoke, quick, laptop or paper (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", nargs="+", action="extend", type=int, help="one run each (default: the scale's seed)"
+    )
+    parser.add_argument("--dataset", default="photos", help="(default: %(default)s)")
+    parser.add_argument("--data-root", help="folder of the dataset (default: data/<dataset>)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any other field of TrainConfig"
+    )
+    parser.add_argument("--rfid-weights", help="local file with torch-fidelity's Inception weights")
+    parser.add_argument("--print-commands", action="store_true", help="print one shell command a run, and run nothing")
+    parser.add_argument("--readme", action="store_true", help="instead: make the tables in README.md anew")
+    given = parser.parse_args(arguments)
+    if given.readme:
+        readme = repository_root() / "README.md"
+        if not in_repository():
+            parser.error("--readme makes the tables in the repository's README.md anew: run it in a clone.")
+        if runs_root() != repository_root() / "runs":  # where the records are not, tables would lose their numbers
+            parser.error(
+                f"--readme reads the records in {repository_root() / 'runs'}, but VISTOK_RUNS is set: unset it."
+            )
+        try:
+            replace_file(readme, with_tables(readme.read_text(encoding="utf-8")).encode())
+        except OSError as error:
+            parser.error(f"{readme} cannot be written ({error.strerror or error}); it is as it was.")
+        return 0
+    overrides: dict[str, Any] = {"dataset": given.dataset}
+    overrides |= {"data_root": given.data_root} if given.data_root is not None else {}
+    more = {name: value for name, _, value in (item.partition("=") for item in given.set)}
+    evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights is not None else {}
+    try:
+        check_overrides(more)
+        planned = plan(given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides | more)
+        notebook_path("02_train")  # a command to print names it too
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.error(str(error))
+    if given.print_commands:
+        say("\n".join(run.command for run in planned))
+        return 0
+    try:
+        outcomes = run_all(planned, pass_on_warnings=True)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    say(f"\n{markdown(planned).replace('<br>', ' ')}\n")
+    reasons = {
+        (name, reason)
+        for run in planned
+        for name, reason in (run.metrics or {}).get("unavailable", {}).items()
+        if name in load_table(given.table).columns
+    }
+    for name, reason in sorted(reasons):
+        say(f"{name} was not measured: {reason}\n")
+    for outcome in outcomes:
+        say(f"{outcome.run.config.run_name}: pictures and executed notebooks in {outcome.run.run_dir}")
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Tables of what was measured, beside what was published, as Markdown."""
+
+import math
+import re
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+from vistok.system.values import literal
+from vistok.tables.planning import PlannedRun, plan, table_of
+from vistok.tables.rows import load_table
+
+# What a table can show: key of metrics.json to heading, and how a value is written.
+COLUMNS = {
+    "usage": ("codebook usage ↑", "{:.1%}"),
+    "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
+    "psnr": ("PSNR ↑", "{:.2f}"),
+    "ssim": ("SSIM ↑", "{:.4f}"),
+    "ssim_uniform7": ("SSIM 7x7 ↑", "{:.4f}"),
+    "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
+    "rfid": ("rFID ↓", "{:.2f}"),
+    "perplexity": ("perplexity ↑", "{:.0f}"),
+}
+COMPARED = {
+    "psnr": ("PSNR ↑", "{:.2f}"),
+    "ssim": ("SSIM ↑", "{:.4f}"),
+    "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
+    "lpips_vgg": ("LPIPS VGG ↓", "{:.4f}"),
+    "rfid": ("rFID ↓", "{:.2f}"),
+    "usage": ("usage ↑", "{:.1%}"),
+    "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
+}
+METRIC_FORMS = {
+    "psnr": "{:.2f} dB",
+    "ssim": "{:.4f}",
+    "ssim_uniform7": "{:.4f}",
+    "lpips_alex": "{:.4f}",
+    "lpips_vgg": "{:.4f}",
+    "rfid": "{:.2f}",
+    "usage": "{:.1%}",
+    "usage_queue": "{:.1%}",
+    "perplexity": "{:.1f}",
+    "entropy_bits": "{:.2f} bits a token",
+    "bits_per_pixel": "{:.3f}",
+    "num_images": "{:,}",
+}
+
+
+def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
+    """Return for each row the values of a metric over the seeds that are complete; a row without any has an empty list."""
+    values: dict[str, list[float]] = {}
+    for run in planned:
+        row = values.setdefault(run.row.name, [])
+        if (metrics := run.metrics) is not None and metrics[key] is not None:
+            row.append(metrics[key])
+    return values
+
+
+def bits_in_use(planned: Sequence[PlannedRun]) -> dict[str, list[float]]:
+    """Return for each row, over the seeds that are complete, which share of a token's bits the use of its codes amounts to.
+
+    It is the entropy of the codes over log2 K; of several codebooks, the sum of entropies over that of bits; 1 where a token
+    has no bits, K being 1.
+    """
+    shares: dict[str, list[float]] = {}
+    for run in planned:
+        row = shares.setdefault(run.row.name, [])
+        if (metrics := run.metrics) is not None:
+            used = sum(codebook["entropy_bits"] for codebook in metrics["codebooks"])
+            bits = sum(math.log2(codebook["codebook_size"]) for codebook in metrics["codebooks"])
+            row.append(used / bits if bits else 1.0)
+    return shares
+
+
+def markdown(planned: Sequence[PlannedRun]) -> str:
+    """Return the table as Markdown: for each row its settings and, for each metric, measured and published.
+
+    Several seeds are shown as their mean with their range; what was not measured or published as a dash. Published numbers
+    and those of a method's paper have a column of their own where the table has any, and a metric that was measured for none of
+    the rows has these only. Perplexity of several codebooks is their mean, "each".
+    """
+    rows = {run.row.name: run for run in planned}
+    table = table_of(planned)
+    header, columns = ["row", "quantizer", "dim", "size", "l2"], []
+    values = {key: measured(planned, key) for key in table.columns}
+    for key in table.columns:
+        heading, form = COLUMNS[key]
+        sources = [s for s in ("published", "paper") if any(key in getattr(row, s) for row in table.rows.values())]
+        here = any(values[key].values()) or not sources
+        columns.append((key, form, here, sources))
+        header += [*([heading] if here else []), *(f"{heading}<br>{source}" for source in sources)]
+    lines = [header, ["---"] * 5 + ["---:"] * (len(header) - 5)]
+    for name, run in rows.items():
+        config = run.config
+        sizes = run.quantizer.codebook_sizes
+        cells = [name, config.quantizer, str(config.codebook_dim), _sizes(sizes), "yes" if config.l2_norm else "no"]
+        for key, form, here, sources in columns:
+            if here:
+                each = " each" if key == "perplexity" and len(sizes) > 1 else ""
+                cells.append(_spread(values[key][name], form) + each)
+            numbers = [getattr(run.row, source) for source in sources]
+            cells += [form.format(found[key]) if key in found else "–" for found in numbers]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def quantizers_markdown(planned: Sequence[PlannedRun]) -> str:
+    """Return as Markdown what each row's quantizer is: its class, its dimension, its codebooks and its losses."""
+    lines = [["row", "class", "D", "K", "losses"], ["---"] * 5]
+    for name, quantizer in {run.row.name: run.quantizer for run in planned}.items():
+        sizes, losses = _sizes(quantizer.codebook_sizes), ", ".join(quantizer.loss_names) or "none"
+        lines.append([name, f"`{type(quantizer).__name__}`", str(quantizer.codebook_dim), sizes, losses])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _sizes(codebook_sizes: Sequence[int]) -> str:
+    """Return K, or "levels x K" of several codebooks of one size."""
+    if len(codebook_sizes) > 1 and len(set(codebook_sizes)) == 1:
+        return f"{len(codebook_sizes)} x {codebook_sizes[0]}"
+    return " + ".join(map(str, codebook_sizes))
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return "–"
+    middle = form.format(mean(values))
+    return middle if len(values) == 1 else f"{middle}<br>({form.format(min(values))} to {form.format(max(values))})"
+
+
+def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
+    """Return as Markdown whether each of the table's conclusions holds in what was measured.
+
+    A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
+    it is the other way round, and is *open* where the seeds overlap.
+    """
+    table = table_of(planned)
+    values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
+    lines = [["conclusion", "rows", "metric", "measured", "verdict"], ["---"] * 5]
+    for conclusion in table.conclusions:
+        for key in conclusion.metrics:
+            better, worse = values[key].get(conclusion.better, []), values[key].get(conclusion.worse, [])
+            spreads = f"{_spread(better, METRIC_FORMS[key])} against {_spread(worse, METRIC_FORMS[key])}".replace(
+                "<br>", " "
+            )
+            rows = f"{conclusion.better} over {conclusion.worse}"
+            lines.append([conclusion.text, rows, key, spreads, f"**{_verdict(better, worse)}**"])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
+    """Return as Markdown by how much each of the table's remedies alone is above its baseline.
+
+    The difference is that of the means over seeds. *Better* is a row whose worst seed is above the baseline's best, *worse*
+    the other way round, and *open* where the seeds overlap.
+
+    Raises:
+        ValueError: the table names no remedies.
+    """
+    table = table_of(planned)
+    remedies = table.remedies
+    if remedies is None:
+        raise ValueError(f"Table {table.name!r} names no remedies.")
+    values = {key: measured(planned, key) for key in remedies.metrics}
+    header = ["row", "what it changes"]
+    for key in remedies.metrics:
+        header += [COLUMNS[key][0], "difference"]
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
+    for name, change in ({remedies.baseline: "nothing: it collapses"} | remedies.rows).items():
+        cells = [name, change]
+        for key in remedies.metrics:
+            these, base = values[key].get(name, []), values[key].get(remedies.baseline, [])
+            cells.append(_spread(these, COLUMNS[key][1]))
+            if name == remedies.baseline or not these or not base:
+                cells.append("–")
+            else:
+                difference = COLUMNS[key][1].replace(":", ":+").format(mean(these) - mean(base))
+                verdict = {"holds": "better", "does not hold": "worse"}.get(_verdict(these, base), "open")
+                cells.append(f"{difference}<br>**{verdict}**")
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _verdict(better: Sequence[float], worse: Sequence[float]) -> str:
+    if not better or not worse:
+        return "not measured"
+    if min(better) > max(worse):
+        return "holds"
+    return "does not hold" if max(better) < min(worse) else "open"
+
+
+def beside_published(record: dict[str, Any], row: str | None) -> str:
+    """Return one evaluation as Markdown, beside the published numbers of its row where it has one.
+
+    Args:
+        record: what `evaluate` measured, as in `metrics.json`.
+        row: "table/row", or None.
+    """
+    published: dict[str, float] = {}
+    if row:
+        table, _, name = row.partition("/")
+        published = load_table(table).rows[name].published
+    lines = [["metric", "measured", *(["published"] if published else [])]]
+    lines.append(["---", "---:", *(["---:"] if published else [])])
+    for key, form in METRIC_FORMS.items():
+        value = "–" if record[key] is None else form.format(record[key])
+        shown = form.format(published[key]) if key in published else ""
+        lines.append([key, value, *([shown] if published else [])])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, list[dict[str, Any]]]) -> str:
+    """Return evaluations of several tokenizers as one Markdown table, each over what others report of it.
+
+    Args:
+        records: name of a tokenizer to `Evaluation.to_dict()`.
+        reported: name to reports, each with `by`, `convention` and any of `COMPARED`; for some of the names.
+    """
+    header = ["tokenizer", "by", "tokens", "K", "bits a pixel", *(heading for heading, _ in COMPARED.values())]
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
+    for name, record in records.items():
+        sizes = [codebook["codebook_size"] for codebook in record["codebooks"]]
+        bits = record["bits_per_pixel"] * record["dataset"]["image_size"] ** 2
+        bits_a_token = sum(math.log2(size) for size in sizes)
+        tokens = f"{bits / bits_a_token:.0f}" if bits_a_token else "–"  # of K = 1, bits do not tell
+        measured_on = f"here: {record['dataset']['name']}, {record['num_images']:,} images"
+        cells = [name, measured_on, tokens, " + ".join(map(str, sizes)), f"{record['bits_per_pixel']:.3f}"]
+        lines.append(cells + [_number(record, key) for key in COMPARED])
+        for report in reported.get(name, []):
+            cells = ["", f"{report['by']} ({report['convention']})", "", "", ""]
+            lines.append(cells + [_number(report, key) for key in COMPARED])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _number(record: dict[str, Any], key: str) -> str:
+    value = record.get(key)
+    return "–" if value is None else COMPARED[key][1].format(value)
+
+
+_MARKED = {"table": markdown, "conclusions": conclusions_markdown, "remedies": remedies_markdown}
+MARK = re.compile(r"(<!-- (table|conclusions|remedies) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+
+
+def with_tables(text: str) -> str:
+    """Return a Markdown text with all that stands between its marks made anew from the records.
+
+    `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` or `remedies` these; the
+    keys are arguments of `plan`, the values literals without spaces.
+    """
+
+    def render(match: re.Match[str]) -> str:
+        opening, what, table, arguments, closing = match.groups()
+        given = dict(item.partition("=")[::2] for item in arguments.split())
+        planned = plan(table, **{name: literal(value) for name, value in given.items()})
+        return f"{opening}{_MARKED[what](planned)}\n{closing}"
+
+    return MARK.sub(render, text)
