@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,12 @@ def imported(path: Path) -> set[str]:
 
 def test_every_module_has_its_row() -> None:
     assert {name for name, _ in modules()} == LEVEL.keys()
+
+
+def test_the_map_in_the_readme_has_these_rows() -> None:
+    drawn = re.search(r"```\n(widgets/ .*?)```", (PACKAGE.parent / "README.md").read_text(), re.DOTALL)[1]
+    named = [set(re.findall(r"\b([a-z_]+)(?:/|\.py)(?=\s|$)", line)) for line in drawn.splitlines()]
+    assert [row for row in named if row] == ROWS
 
 
 @pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: value if isinstance(value, str) else value.name)
