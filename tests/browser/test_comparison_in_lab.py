@@ -70,7 +70,7 @@ def photograph(view: Any, name: str) -> None:
 
 
 def test_a_code_is_dragged_and_learning_played(notebook: Any) -> None:
-    view = notebook.page.locator(".vistok.lessons.plane-explorer")
+    view = notebook.page.locator(".vistok.plane-explorer")
     view.scroll_into_view_if_needed()
     canvas, error = view.locator("canvas[data-layer=marks]"), view.locator("[data-role=error]")
     expect(error).to_have_text(f"{plane.learn('vq')[-1].error:.3f}")

@@ -165,7 +165,7 @@ def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     check_figures(notebook, number=4)  # all methods in the plane, bits and quality, two of collapses
 
     expect = pytest.importorskip("playwright.sync_api").expect
-    explorer = notebook.page.locator(".vistok.lessons.plane-explorer")
+    explorer = notebook.page.locator(".vistok.plane-explorer")
     explorer.scroll_into_view_if_needed()
     error, step = explorer.locator("[data-role=error]"), explorer.locator("[data-role=step]")
     expect(error).to_have_text(f"{plane.learn('vq')[-1].error:.3f}")

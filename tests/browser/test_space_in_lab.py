@@ -88,7 +88,7 @@ def test_a_click_on_a_code_shows_it_beside_the_map(
     notebook = opened(lab, open_notebook)
     page = notebook.page
     margins = (
-        page.viewport_size["width"] - notebook.page.locator(".vistok.tokens.codebook-explorer").bounding_box()["width"]
+        page.viewport_size["width"] - notebook.page.locator(".vistok.codebook-explorer").bounding_box()["width"]
     )
     above = page.locator(".jp-WindowedPanel-outer").bounding_box()["y"]
     counts = encoded.counts().numpy()
