@@ -21,9 +21,9 @@ import pytest
 from vistok.notebooks import cleaning, execution
 from vistok.system import progress
 from vistok.system.files import say
+from vistok.system.paths import PACKAGE
 from vistok.system.progress import KernelBars, progress_bar
 
-PACKAGE = Path(progress.__file__).parent
 WAITING = """
 import time
 from vistok.system.progress import progress_bar
