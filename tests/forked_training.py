@@ -6,7 +6,9 @@ Reads the arguments of one training a line, and answers with the child's process
 import os
 import sys
 
-import vistok.training.trainer  # noqa: F401  (what the children would import, once)
+import torch._dynamo  # noqa: F401  (the first optimiser imports it)
+
+import vistok.training.trainer  # noqa: F401  (the children would import it)
 from vistok.training.__main__ import main
 
 for line in sys.stdin:

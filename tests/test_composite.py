@@ -504,7 +504,7 @@ def trained(
     trainer = Trainer(Run.open(tmp_path / "run", config), progress=False)
     reports = list(trainer)
     assert all(0 < report.usage <= 1 and 1 <= report.perplexity <= K for report in reports)
-    assert len(reports) == 3 and len(trainer._usage) == len(TOKENS[request.param])
+    assert len(reports) == 3 and len(trainer.counts) == len(TOKENS[request.param])
     return request.param, trainer
 
 

@@ -405,7 +405,7 @@ def test_runs_side_by_side_are_called_by_their_row_and_what_differs() -> None:
     assert short_names([ema, "llamagen-ds16"]) == ["ema-d4", "llamagen-ds16"]
 
 
-@pytest.mark.parametrize("held", ["another-run/config.json", "picture.png", "notes.md"])
+@pytest.mark.parametrize("held", ["another-run/config.json", "picture.png", "weights.pt"])
 def test_a_new_run_goes_into_no_folder_that_holds_other_things(toy, tmp_path, held):
     folder = tmp_path / "home"
     (folder / held).parent.mkdir(parents=True)

@@ -25,13 +25,14 @@ from accelerate.utils import DistributedType
 from PIL import Image
 from torch import Tensor
 
-from vistok import evaluation, training
+from vistok import evaluation
 from vistok.config import TrainConfig
 from vistok.quantizers import VectorQuantizer
 from vistok.runs import RATES, Run
 from vistok.system.checkpoints import Checkpoints
 from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
+from vistok.training.__main__ import main
 from vistok.training.trainer import Trainer
 
 Toy = Callable[..., TrainConfig]
@@ -702,7 +703,7 @@ def test_what_accelerates_environment_cannot_mean_here_is_refused(
         opened(toy())
     file = tmp_path / "config.json"
     file.write_text(toy().to_json())
-    assert training.main(["--config", str(file)]) == 1
+    assert main(["--config", str(file)]) == 1
     assert evaluation.main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.count(f"{name} is {value!r}, but ") == 2
 
@@ -784,7 +785,7 @@ def test_the_command_line_reads_settings_by_their_type(
     (tmp_path / "config.json").write_text(toy().to_json(), encoding="utf-8")
     command = ["--config", str(tmp_path / "config.json"), "--run-dir"]
     given = ["-p", "steps", "1", "-p", "flip", "false", "-p", "lr", "1e-3", "-p", "ema_decay", "null"]
-    assert training.main([*command, str(tmp_path / "run"), *given]) == 0
+    assert main([*command, str(tmp_path / "run"), *given]) == 0
     config = Run.open(tmp_path / "run").config
     assert (config.steps, config.flip, config.lr, config.ema_decay) == (1, False, 1e-3, None)
     capsys.readouterr()
@@ -795,15 +796,15 @@ def test_the_command_line_reads_settings_by_their_type(
             "{revive_after: '50'}",
         ): "quantizer 'vq': revive_after is '50' (str), but must be of type",
     }.items():
-        assert training.main([*command, str(tmp_path / "none"), "-p", *wrong]) == 1
+        assert main([*command, str(tmp_path / "none"), "-p", *wrong]) == 1
         assert sentence in capsys.readouterr().err
-    assert training.main(["--row", "celeba64", "-p", "scale", "smoke"]) == 1
+    assert main(["--row", "celeba64", "-p", "scale", "smoke"]) == 1
     assert "scale is given with -p, but is an argument of its own: --scale smoke." in capsys.readouterr().err
     (tmp_path / "notes.md").write_text("# Notes")
     for wrong, sentence in (
         (["--row", "celeba64", "--scale", ""], "There is no scale ''"),  # an unset variable of the shell
         (["--config", str(tmp_path / "notes.md")], "notes.md holds no configuration"),
     ):
-        assert training.main([*wrong, "-p", "steps", "1", "--run-dir", str(tmp_path / "none")]) == 1
+        assert main([*wrong, "-p", "steps", "1", "--run-dir", str(tmp_path / "none")]) == 1
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -28,7 +28,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-import vistok.config
 from vistok.config import TrainConfig
 from vistok.data import transforms
 from vistok.data.cache import PixelCache, open_pixel_cache
@@ -281,7 +280,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of tables, for as long as a test takes: with the package's own and whatever the test puts there."""
     folder = tmp_path / "inner" / "tables"
     shutil.copytree(TABLES, folder)
-    monkeypatch.setattr(vistok.config, "TABLES", folder)
+    monkeypatch.setattr("vistok.recipes.TABLES", folder)
     return folder
 
 
