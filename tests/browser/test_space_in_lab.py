@@ -87,9 +87,7 @@ def test_a_click_on_a_code_shows_it_beside_the_map(
 ) -> None:
     notebook = opened(lab, open_notebook)
     page = notebook.page
-    margins = (
-        page.viewport_size["width"] - notebook.page.locator(".vistok.codebook-explorer").bounding_box()["width"]
-    )
+    margins = page.viewport_size["width"] - notebook.page.locator(".vistok.codebook-explorer").bounding_box()["width"]
     above = page.locator(".jp-WindowedPanel-outer").bounding_box()["y"]
     counts = encoded.counts().numpy()
     codes = np.flatnonzero((counts > 30) & (counts < 90))[5:8].tolist()
