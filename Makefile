@@ -17,8 +17,8 @@ help:
 	@echo "make gpu-check      one short row on the GPU: speed, memory, and whether it computes what the CPU does"
 	@echo "make bench          the benchmarks; their table goes to tests/benchmarks/RESULTS.md"
 	@echo "make lint, format   ruff"
-	@echo "make screenshots    the screenshots in README.md anew, by exploring the notebooks in a browser"
-	@echo "make readme         the tables in README.md anew, from the records in runs/"
+	@echo "make screenshots    the screenshots in the READMEs anew, by exploring the notebooks in a browser"
+	@echo "make readme         the tables in the READMEs anew, from the records in runs/"
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

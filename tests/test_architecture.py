@@ -45,7 +45,7 @@ def test_every_module_has_its_row() -> None:
 
 
 def test_the_map_in_the_readme_has_these_rows() -> None:
-    drawn = re.search(r"```\n(widgets/ .*?)```", (PACKAGE.parent / "README.md").read_text(), re.DOTALL)[1]
+    drawn = re.search(r"```\n(widgets/ .*?)```", (PACKAGE / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     named = [set(re.findall(r"\b([a-z_]+)(?:/|\.py)(?=\s|$)", line)) for line in drawn.splitlines()]
     assert [row for row in named if row] == ROWS
 

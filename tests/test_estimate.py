@@ -453,7 +453,7 @@ def test_a_row_without_blocks_is_estimated_with_its_activations_kept(capsys: pyt
 
 
 def test_the_command_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (repository_root() / "README.md").read_text()
+    readme = (repository_root() / "notebooks" / "README.md").read_text(encoding="utf-8")
     rows = ["imagenet256/llamagen-corrected"]
     assert main([*rows, "--batch-size", "8"]) == 0
     for line in capsys.readouterr().out.strip().splitlines():

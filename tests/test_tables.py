@@ -369,7 +369,7 @@ def test_what_the_output_cannot_encode_ends_no_program(
         ),
         (["celeba64", "--rows", "vq-d4", "--print-commands"], "which an installed package does not bring."),
         (["celeba64", "--rfid-weights", "x"], "04_evaluate.ipynb: rows run through the notebooks of the repository"),
-        (["celeba64", "--readme"], "--readme makes the tables in the repository's README.md anew: run it in a clone."),
+        (["celeba64", "--readme"], "--readme makes the tables in the repository's READMEs anew: run it in a clone."),
     ],
 )
 def test_an_installed_package_says_what_the_repository_has_and_makes_nothing(
@@ -475,6 +475,20 @@ def test_tables_are_made_anew_between_their_marks(mark: str) -> None:
     assert "stale" not in made
     assert "20.25" in made
     assert with_tables(made) == made
+
+
+def test_the_tables_of_every_readme_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "repository_root", lambda: tmp_path)
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "runs"))
+    for readme in map(tmp_path.joinpath, command.READMES):
+        readme.parent.mkdir(exist_ok=True)
+        readme.write_text(
+            f"# {readme.parent.name}\n<!-- table celeba64 -->\nstale\n<!-- /table -->\n", encoding="utf-8"
+        )
+    assert command.main(["celeba64", "--readme"]) == 0
+    for readme in map(tmp_path.joinpath, command.READMES):
+        text = readme.read_text(encoding="utf-8")
+        assert text.startswith(f"# {readme.parent.name}\n<!-- table celeba64 -->\n| row |") and "stale" not in text
 
 
 def test_a_readme_that_cannot_be_written_is_one_sentence(

@@ -1,4 +1,4 @@
-"""03_codebook in a real JupyterLab: run all, hover, click a code, change a token; and the screenshots of the README.
+"""03_codebook in a real JupyterLab: run all, hover, click a code, change a token; and the screenshots of the READMEs.
 
     VISTOK_SCREENSHOTS=1 python -m pytest tests/browser/test_codebook_in_lab.py
 

@@ -98,7 +98,8 @@ def test_an_untrusted_notebook_shows_the_pictures(left: Path, open_notebook: Cal
 
 
 def test_a_page_of_a_saved_notebook_shows_the_pictures_without_the_internet(left: Path) -> None:
-    (command,) = re.findall(r"`(jupyter nbconvert [^`]*)`[^`]*`(--[^`]*)`", (REPOSITORY / "README.md").read_text())
+    text = (REPOSITORY / "notebooks" / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"`(jupyter nbconvert [^`]*)`[^`]*`(--[^`]*)`", text)
     made = subprocess.run(
         [sys.executable, "-m", *" ".join(command).split(), "--stdout", str(left)], capture_output=True, text=True
     )

@@ -13,6 +13,8 @@ from vistok.tables.rows import load_table
 from vistok.tables.running import run_all
 from vistok.tables.showing import markdown, with_tables
 
+READMES = ("README.md", "notebooks/README.md", "runs/README.md", "tests/README.md", "vistok/README.md")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run rows of a table from the command line; returns 1 where one failed."""
@@ -32,20 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rfid-weights", help="local file with torch-fidelity's Inception weights")
     parser.add_argument("--print-commands", action="store_true", help="print one shell command a run, and run nothing")
-    parser.add_argument("--readme", action="store_true", help="instead: make the tables in README.md anew")
+    parser.add_argument("--readme", action="store_true", help="instead: make the tables in the READMEs anew")
     given = parser.parse_args(arguments)
     if given.readme:
-        readme = repository_root() / "README.md"
         if not in_repository():
-            parser.error("--readme makes the tables in the repository's README.md anew: run it in a clone.")
+            parser.error("--readme makes the tables in the repository's READMEs anew: run it in a clone.")
         if runs_root() != repository_root() / "runs":  # where the records are not, tables would lose their numbers
             parser.error(
                 f"--readme reads the records in {repository_root() / 'runs'}, but VISTOK_RUNS is set: unset it."
             )
-        try:
-            replace_file(readme, with_tables(readme.read_text(encoding="utf-8")).encode())
-        except OSError as error:
-            parser.error(f"{readme} cannot be written ({error.strerror or error}); it is as it was.")
+        for readme in (repository_root() / name for name in READMES):
+            try:
+                replace_file(readme, with_tables(readme.read_text(encoding="utf-8")).encode())
+            except OSError as error:
+                parser.error(f"{readme} cannot be written ({error.strerror or error}); it is as it was.")
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
     overrides |= {"data_root": given.data_root} if given.data_root is not None else {}
