@@ -290,9 +290,9 @@ def load_pretrained(
 def reference_checkpoints() -> dict[str, dict[str, Any]]:
     """Return what is known of the official checkpoints, by name: file, address, and the numbers reported for them.
 
-    Every number is beside the project that reported it and the convention it used; see `pretrained.toml`.
+    Every number is beside the project that reported it and the convention it used; see `official.toml`.
     """
-    return tomllib.loads((PACKAGE / "pretrained.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((PACKAGE / "pretrained" / "official.toml").read_text(encoding="utf-8"))
 
 
 def checkpoint_path(given: str | Path) -> Path:
