@@ -18,33 +18,23 @@ have a codebook and nothing else, `fsq` and `lfq` have nothing at all. Then the 
 `config-<time>.yaml` beside the checkpoint or where that project writes it, or whoever calls. Its l2 codes are normalised for
 the distance and in the output, as those of `vq` with `l2_norm` are here: tokens and images are the same, but the losses here
 are of a normalised z. An index of `lfq` has channel i as bit i, one of `fsq` the first channel as its least significant digit.
-
-Checkpoints of PyTorch are pickles, and a pickle can name any function of the machine and call it. Here a pickle is read by an
-unpickler that knows tensors, ordered dictionaries and the values of Python itself; every other name in it stands for a
-placeholder that takes whatever is done to it and does nothing. So a Lightning checkpoint full of callbacks and settings
-loads without the packages it was written with, and a malicious one only yields placeholders. `torch.load` is not called.
 """
 
 import contextlib
 import dataclasses
-import functools
-import io
 import os
-import pickle
 import re
-import struct
 import tomllib
-import zipfile
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any
 
-import safetensors
 import torch
 import yaml
-from torch import Tensor
 
+from vistok.pretrained.reading import open_checkpoint, unreadable_as_value_error
+from vistok.pretrained.unpickling import LazyTensor
 from vistok.quantizers import QUANTIZERS
 from vistok.system.devices import usable_device
 from vistok.system.files import say, shown
@@ -52,14 +42,6 @@ from vistok.system.paths import PACKAGE, resolve_path, runs_root
 from vistok.system.weights import first_line, unwrapped
 from vistok.system.words import misspelt, nearest
 from vistok.tokenizer import VisualTokenizer, floating_dtype
-
-
-class LazyTensor(NamedTuple):
-    """A tensor of a file that has not been read yet."""
-
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Formats: the names of tensors.
@@ -253,8 +235,8 @@ def load_pretrained(
         return VisualTokenizer.load(path if path.is_dir() else path.parent, device, dtype)
 
     with contextlib.ExitStack() as files:
-        with _unreadable_as_value_error(path):
-            content = _open_checkpoint(path, files)
+        with unreadable_as_value_error(path):
+            content = open_checkpoint(path, files)
         available = _state_dicts(content, path)
         tensors, chosen = _choose_weights(available, weights, path)
         name = format or find_format(set().union(*available.values()))
@@ -271,7 +253,7 @@ def load_pretrained(
         with torch.device(device):
             tokenizer = VisualTokenizer(**settings)
         own = tokenizer.state_dict()
-        with _unreadable_as_value_error(path), torch.no_grad():
+        with unreadable_as_value_error(path), torch.no_grad():
             for ours, target in own.items():
                 target.copy_(tensors[expected[ours][0]].read())
     say(
@@ -586,153 +568,3 @@ def _compared(name: str, tensors: dict[str, LazyTensor], path: Path) -> tuple[fl
         )
         differs = f"The nearest is {name!r}. {first_line(error)}."
     return len(expected.keys() & tensors.keys()) / len(expected.keys() | tensors.keys()), differs
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Files: bytes to named tensors, without executing anything.
-
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's files begin, since 1.6 and before
-_MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # PyTorch's, of files before 1.6
-_STORAGES = {
-    f"{name}Storage": dtype
-    for name, dtype in (
-        *(("Float", torch.float32), ("Double", torch.float64), ("Half", torch.float16), ("BFloat16", torch.bfloat16)),
-        *(("Long", torch.int64), ("Int", torch.int32), ("Short", torch.int16), ("Char", torch.int8)),
-        *(("Byte", torch.uint8), ("Bool", torch.bool)),
-        *(("ComplexFloat", torch.complex64), ("ComplexDouble", torch.complex128)),
-    )
-}
-
-
-@contextlib.contextmanager
-def _unreadable_as_value_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # a broken or hostile file raises whatever its bytes spell
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}). If it should be one, its download "
-            "may have broken off: compare its size."
-        ) from error
-
-
-def _open_checkpoint(path: Path, files: contextlib.ExitStack) -> object:
-    """What a file holds, tensors as `LazyTensor`; what must stay open to read them is closed by `files`."""
-    file = files.enter_context(path.open("rb"))
-    head = file.read(9)
-    file.seek(0)
-    if head.startswith(_ZIP):
-        return _open_zip(files.enter_context(zipfile.ZipFile(file)))
-    if head.startswith(_PICKLE):
-        return _open_legacy(file)
-    if head[8:] == b"{":
-        tensors = files.enter_context(safetensors.safe_open(path, framework="pt"))
-        return {
-            name: LazyTensor(tuple(tensors.get_slice(name).get_shape()), functools.partial(tensors.get_tensor, name))
-            for name in tensors.keys()  # noqa: SIM118 (no mapping)
-        }
-    raise ValueError("it begins like none")
-
-
-def _open_zip(archive: zipfile.ZipFile) -> object:
-    """A file of PyTorch since 1.6: a pickle, and one record a storage."""
-    pickles = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise ValueError("it is a zip archive without PyTorch's data.pkl")
-    folder = pickles[0].removesuffix("data.pkl")
-    unpickler = _Unpickler(io.BytesIO(archive.read(pickles[0])), lambda key: archive.read(f"{folder}data/{key}"))
-    return unpickler.load()
-
-
-def _open_legacy(file: BinaryIO) -> object:
-    """A file of PyTorch before 1.6: five pickles, then the storages one after the other, each after its length."""
-    places: dict[str, tuple[int, int]] = {}  # offset and bytes of each storage
-
-    def read_storage(key: str) -> bytes:
-        offset, num_bytes = places[key]
-        file.seek(offset)
-        return file.read(num_bytes)
-
-    header = [_Unpickler(file, read_storage).load() for _ in range(3)]  # the third describes the machine
-    if header[:2] != [_MAGIC_NUMBER, _PROTOCOL_VERSION]:
-        raise ValueError("it is a pickle, but not one of PyTorch's")
-    unpickler = _Unpickler(file, read_storage)
-    content = unpickler.load()
-    for key in _Unpickler(file, read_storage).load():
-        (length,) = struct.unpack("<q", file.read(8))
-        places[key] = (file.tell(), length * unpickler.dtypes[key].itemsize)
-        file.seek(places[key][1], os.SEEK_CUR)
-    return content
-
-
-class _Storage(NamedTuple):
-    """The numbers of one or more tensors."""
-
-    dtype: torch.dtype
-    read: Callable[[], bytes]
-
-
-class _Ignored:
-    """Stands for every class and function that a pickle names and that is not needed: takes anything, does nothing.
-
-    `__setstate__` is what keeps a pickle from setting attributes, on the class as well as on its instances.
-    """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return super().__new__(cls)
-
-    def _nothing(self, *args: object, **kwargs: object) -> Self:
-        return self
-
-    __call__ = __setstate__ = __setitem__ = append = extend = add = _nothing
-
-
-class _RebuildTensor(_Ignored):
-    """Called as PyTorch's function of this name is, gives a tensor that lies in a storage, to be read later."""
-
-    def __new__(cls, storage: _Storage, offset: int, size: Any, stride: Any, *_: object) -> LazyTensor:
-        return LazyTensor(tuple(int(n) for n in size), functools.partial(_read_tensor, storage, offset, size, stride))
-
-
-class _RebuildParameter(_Ignored):
-    """Called as PyTorch's function of this name is, gives the tensor of a parameter."""
-
-    def __new__(cls, tensor: LazyTensor, *_: object) -> LazyTensor:
-        return tensor
-
-
-def _read_tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    data = bytearray(storage.read())
-    numbers = torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
-    return torch.as_strided(numbers, size, stride, offset)  # refuses to leave the storage
-
-
-_KNOWN = {
-    ("torch._utils", "_rebuild_tensor"): _RebuildTensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor,
-    ("torch._utils", "_rebuild_parameter"): _RebuildParameter,
-    ("collections", "OrderedDict"): OrderedDict,
-    **{(module, name): dtype for name, dtype in _STORAGES.items() for module in ("torch", "torch.cuda")},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads tensors, containers and plain values; whatever else a pickle names becomes `_Ignored`.
-
-    What `find_class` returns is all that a pickle can call or alter: the values of `_KNOWN` and the placeholder. None of them
-    reaches further.
-    """
-
-    def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes]) -> None:
-        super().__init__(file, encoding="latin1")  # text of Python 2; no byte of it is invalid
-        self.read_storage = read_storage
-        self.dtypes: dict[str, torch.dtype] = {}  # of each storage that was named
-
-    def find_class(self, module: str, name: str) -> object:
-        return _KNOWN.get((module, name), _Ignored)
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _device, _length, *view = pid
-        if kind != "storage" or (view and view[0] is not None):
-            raise pickle.UnpicklingError(f"a {kind} with a view {view} is older than PyTorch 0.4, and not supported")
-        self.dtypes[key] = dtype
-        return _Storage(dtype, functools.partial(self.read_storage, key))
