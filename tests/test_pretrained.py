@@ -1,6 +1,7 @@
 """Official checkpoints: parity with the originals, every container, every name of the full-size files, and hostile files."""
 
 import collections
+import dataclasses
 import functools
 import io
 import json
@@ -365,6 +366,10 @@ def test_several_tokenizers_in_a_file_are_not_guessed(written: Callable[..., Pat
     check_parity(load_pretrained(path, weights="second"), expected, "visual-tokenizer-pytorch")
     path = written({"model": state, "teacher": others})
     check_parity(load_pretrained(path), expected, "visual-tokenizer-pytorch")
+    for own, other in (("llamagen", "visual-tokenizer-pytorch"), ("visual-tokenizer-pytorch", "open-magvit2")):
+        path = written({"model": golden(own)[1], "teacher": golden(other)[1]})
+        check_parity(load_pretrained(path), golden(own)[0], own)
+        check_parity(load_pretrained(path, weights="teacher"), golden(other)[0], other)
 
 
 def test_a_dict_that_contains_itself_has_an_end(written: Callable[..., Path]) -> None:
@@ -394,6 +399,30 @@ def test_what_is_of_no_format_is_compared_with_the_nearest(written: Callable[...
         load_pretrained(written(state))
     with pytest.raises(ValueError, match=r"Known: [\w, -]+\.$"):  # nothing in common
         load_pretrained(written({"layer.weight": torch.ones(2, 2)}))
+
+
+def test_the_next_family_is_one_format(written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, state = golden("maskgit")
+    renamed = {re.sub("^encoder", "analysis", re.sub("^decoder", "synthesis", n)): t for n, t in state.items()}
+    path = written({"net": renamed | {"history": torch.ones(3)}})
+    with pytest.raises(ValueError, match="named as in no known format"):
+        load_pretrained(path)
+    first_tensor = "analysis.down.0.block.0.conv1.weight"
+    form = dataclasses.replace(
+        FORMATS["maskgit"],
+        names=(*FORMATS["maskgit"].names, ("^encoder", "analysis"), ("^decoder", "synthesis")),
+        first_tensor=first_tensor,
+        found_in=lambda names: first_tensor in names,
+        ignored=("^history$",),
+    )
+    monkeypatch.setitem(FORMATS, "mirrored", form)
+    check_parity(load_pretrained(path), expected, "maskgit")
+
+
+def test_what_is_known_of_checkpoints_is_had_without_pytorch() -> None:
+    program = "import sys, vistok.pretrained as p; p.reference_checkpoints(); print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
+    assert answer.stdout == "False\n"
 
 
 def test_losses_of_the_original_vqgans(written: Callable[..., Path]) -> None:

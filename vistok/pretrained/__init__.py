@@ -1,0 +1,25 @@
+"""Official checkpoints into a `VisualTokenizer`: the format is found from the file, and nothing in the file is executed.
+
+    tokenizer = load_pretrained("vq_ds16_c2i.pt")
+
+A family of checkpoints is a file here: its docstring says the project, network, quantizer and deviations, its `FORMAT` how its
+files name our tensors and what their shapes tell. A line in `registry.FORMATS` makes it known. What is reported of published
+checkpoints, by whom and under which convention, is data in `official.toml`: a new checkpoint of a known family needs no code.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vistok.pretrained.official import checkpoint_path, official_file, reference_checkpoints
+from vistok.pretrained.registry import FORMATS, find_format
+
+if TYPE_CHECKING:
+    from vistok.pretrained.loading import load_pretrained
+
+__all__ = ["FORMATS", "checkpoint_path", "find_format", "load_pretrained", "official_file", "reference_checkpoints"]
+
+
+def __getattr__(name: str) -> Any:  # so that what is known of checkpoints can be asked without waiting for PyTorch
+    if name != "load_pretrained":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("vistok.pretrained.loading").load_pretrained

@@ -1,0 +1,102 @@
+"""A checkpoint into a `VisualTokenizer`: the format is found from the file, and nothing in the file is executed."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from vistok.pretrained.fitting import expected_tensors, misfits, of_no_format
+from vistok.pretrained.official import checkpoint_path
+from vistok.pretrained.reading import open_checkpoint, unreadable_as_value_error
+from vistok.pretrained.registry import FORMATS, find_format
+from vistok.pretrained.settings import said_of_quantizer, tokenizer_settings
+from vistok.pretrained.state_dicts import choose_weights, state_dicts
+from vistok.system.devices import usable_device
+from vistok.system.files import say
+from vistok.system.weights import first_line
+from vistok.system.words import nearest
+from vistok.tokenizer import VisualTokenizer, floating_dtype
+
+
+def load_pretrained(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    weights: str | None = None,
+    l2_norm: bool | None = None,
+    quantizer: str | None = None,
+    levels: Sequence[int] | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+) -> VisualTokenizer:
+    """Load an official checkpoint, or a tokenizer of this package; executes nothing in it, prints what it found.
+
+    Args:
+        path: a checkpoint (.pt, .ckpt, .bin, .pth or .safetensors), or a run directory, a directory written by
+            `VisualTokenizer.save`, or the `model.safetensors` in it; or the name of an official checkpoint whose file is
+            where `official_file` expects it.
+        format: a key of `FORMATS`, to insist; None: found from the tensors' names.
+        weights: "model", or "ema", the moving average, or another name that the file has for some; None: the average where the
+            file has one.
+        l2_norm: whether codes and encoder outputs are on the unit sphere; None: as the configuration beside the file says, or
+            else as the format's official files.
+        quantizer: a key of `QUANTIZERS`, where the tensors do not tell (visual-tokenizer-pytorch); None: as that
+            configuration says, or else `vq` where there is a codebook.
+        levels: of `fsq`, an integer for each channel; None: as that configuration says.
+        device, dtype: as of `VisualTokenizer.load`.
+
+    Returns:
+        the tokenizer, in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a checkpoint, or broken, or of no known format (the sentence names the nearest), or tensors
+            are missing, unexpected or of another shape (named as in the file), or it has no such weights, or what it is of
+            must be said.
+    """
+    device, dtype = usable_device(device), floating_dtype(dtype)
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"There is no checkpoint format {format!r}; {nearest(format, FORMATS)}")
+    path = checkpoint_path(path)
+    if path.is_dir() or (path.name == "model.safetensors" and (path.parent / "config.json").is_file()):
+        if any(given is not None for given in (format, weights, l2_norm, quantizer, levels)):
+            raise ValueError(
+                f"{path} is a tokenizer of this package: format, weights, l2_norm, quantizer and levels are in it; leave "
+                "them out."
+            )
+        return VisualTokenizer.load(path if path.is_dir() else path.parent, device, dtype)
+
+    with contextlib.ExitStack() as files:
+        with unreadable_as_value_error(path):
+            content = open_checkpoint(path, files)
+        available = state_dicts(content, path)
+        tensors, chosen = choose_weights(available, weights, path)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        # Names of moving averages, which tell some formats, are among the model's.
+        name = format or find_format(shapes.keys() | (available.get("model", {}).keys() if chosen == "ema" else ()))
+        if name is None:
+            raise ValueError(of_no_format(shapes, path))
+        form = FORMATS[name]
+        said = said_of_quantizer(form, path, quantizer=quantizer, levels=levels, l2_norm=l2_norm)
+        settings = tokenizer_settings(form, shapes, said, path)
+        try:
+            expected = expected_tensors(form, settings)
+        except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
+            raise ValueError(f"{path} describes no tokenizer that can be built: {first_line(error)}.") from error
+        if wrong := misfits(shapes, dict(expected.values())):
+            raise ValueError(f"The tensors of {path} are not those of the format {name!r}: {wrong}.")
+        with torch.device(device):
+            tokenizer = VisualTokenizer(**settings)
+        own = tokenizer.state_dict()
+        with unreadable_as_value_error(path), torch.no_grad():
+            for ours, target in own.items():
+                target.copy_(tensors[expected[ours][0]].read())
+    say(
+        f"{path.name}: {name}, {chosen} weights, K = {tokenizer.quantizer.codebook_size}, "
+        f"D = {tokenizer.quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}, quantizer "
+        f"{settings['quantizer']}."
+    )
+    if form.several and settings["quantizer"] == form.quantizer and not said:
+        say(form.several.unsaid)
+    return tokenizer.to(dtype).eval() if dtype else tokenizer.eval()
