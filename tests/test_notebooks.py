@@ -18,6 +18,7 @@ from PIL import Image
 from vistok import plots, widgets
 from vistok.config import TrainConfig
 from vistok.data import open_dataset, to_float
+from vistok.notebooks.cells import parameter_types
 from vistok.notebooks.cleaning import WIDGET_VIEW
 from vistok.runs import Run
 from vistok.system.paths import repository_root, runs_root
@@ -60,7 +61,7 @@ def run_cells(name: str, **parameters: Any) -> None:
         if cell.cell_type == "code":
             exec(cell.source, namespace)
             if "parameters" in cell.metadata.get("tags", []):
-                assert parameters.keys() <= namespace.keys()
+                assert parameters.keys() <= parameter_types(cell.source).keys()
                 namespace |= parameters
     plt.close("all")
 

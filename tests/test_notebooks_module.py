@@ -7,6 +7,7 @@ import subprocess
 import sys
 import typing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -17,10 +18,20 @@ from PIL import Image
 from vistok.config import TrainConfig
 from vistok.data import open_dataset
 from vistok.notebooks import check_parameters, config_from
-from vistok.notebooks.cells import SETTINGS, TYPES, notebook_path, parameter_names
+from vistok.notebooks.cells import (
+    SETTINGS,
+    TYPES,
+    assigned_values,
+    bound_names,
+    notebook_path,
+    parameter_types,
+    parameters_source,
+)
 from vistok.notebooks.cleaning import WIDGET_VIEW, clean, without_paths
 from vistok.notebooks.execution import execute
+from vistok.notebooks.measuring import evaluation_options, remarks
 from vistok.notebooks.parameters import read_parameters
+from vistok.runs import Run
 from vistok.system.paths import repository_root
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
@@ -55,34 +66,36 @@ def test_a_notebook_has_one_cell_of_parameters_each_a_literal_with_a_comment(pat
         ast.literal_eval(node.value)
         line = source.splitlines()[node.end_lineno - 1]
         assert re.search(r"  # \S", line[node.end_col_offset :]), f"no comment: {line}"
-    names = parameter_names(path)
-    assert len(names) == len(set(names)) == len(ast.parse(source).body)
+    assert len(assigned_values(source)) == len(ast.parse(source).body)  # none twice
 
 
-def test_02_train_has_every_setting_and_none_means_as_row_and_scale_say() -> None:
-    (source,) = parameters_cells(notebook_path("02_train"))
-    namespace: dict[str, Any] = {}
-    exec(source, namespace)
-    assert {field.name for field in dataclasses.fields(TrainConfig)} <= set(parameter_names(notebook_path("02_train")))
-    assert all(namespace[name] is None for name in SETTINGS)
+def test_02_train_takes_every_setting_and_its_cell_has_the_usual_ones() -> None:
+    source = parameters_source(notebook_path("02_train"))
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert fields <= parameter_types(source).keys()
+    cell = assigned_values(source)
+    assert {"row", "scale", "dataset", "quantizer", "codebook_size", "codebook_dim", "steps", "seed"} <= cell.keys()
+    assert len(cell.keys() & fields) <= 14
+    assert all(cell[name] is None for name in cell.keys() & set(SETTINGS))  # as row and scale say
+    for cell in nbformat.read(notebook_path("02_train"), as_version=4).cells:
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            assert not bound_names(cell.source) & fields, "the first cell run again would take it for a setting"
 
 
 def test_04_evaluate_and_01_data_name_parameters_as_the_configuration_does() -> None:
     own = {"run_dir", "split", "max_images", "rfid", "rfid_weights", "lpips", "overwrite"}
     for name in ("01_data", "04_evaluate"):
-        others = set(parameter_names(notebook_path(name))) - set(SETTINGS) - own
+        others = assigned_values(parameters_source(notebook_path(name))).keys() - set(SETTINGS) - own
         assert all(other.startswith("figure_") for other in others), others
 
 
 def defaults(path: Path) -> dict[str, Any]:
-    namespace: dict[str, Any] = {}
-    exec("\n".join(parameters_cells(path)), namespace)
-    return {name: namespace[name] for name in parameter_names(path)}
+    return assigned_values(parameters_source(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_parameter_has_a_type_and_its_default_is_of_it(path: Path) -> None:
-    assert set(parameter_names(path)) <= TYPES.keys()
+    assert parameter_types(parameters_source(path)).keys() <= TYPES.keys()
     assert read_parameters(defaults(path), path) == defaults(path)
 
 
@@ -98,7 +111,7 @@ WRONG = {bool: "maybe", int: "many", float: "much", dict: "some", str: 2024}  # 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_parameter_of_another_type_is_refused_by_name(path: Path) -> None:
-    for name in parameter_names(path):
+    for name in parameter_types(parameters_source(path)):
         kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(TYPES[name]) or (TYPES[name],))]
         of_list = list in (typing.get_origin(TYPES[name]), *kinds)
         for wrong in [[{}]] if of_list else [WRONG[kind] for kind in kinds if kind in WRONG] + [["a list"]]:
@@ -116,6 +129,10 @@ def cells_run(*injected: str) -> dict[str, Any]:
     for cell in (source, *injected):
         exec(cell, namespace)
     return namespace
+
+
+def injected_cell(parameters: dict[str, Any]) -> str:
+    return "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in parameters.items())
 
 
 def test_the_defaults_of_02_train_are_its_row_and_scale() -> None:
@@ -139,6 +156,51 @@ def test_fine_tuning_takes_the_model_from_the_checkpoint() -> None:
 def test_false_and_zero_are_values() -> None:
     config = config_from(cells_run("# Parameters\nflip = False\ncommitment_weight = 0.0\nseed = 0\n"))
     assert (config.flip, config.commitment_weight, config.seed) == (False, 0.0, 0)
+
+
+def test_a_setting_that_the_cell_does_not_name_is_taken_and_checked_as_the_others_are() -> None:
+    given = cells_run('# Parameters\nbeta1 = 0.5\nflip = "false"\nlr = None\n')
+    assert config_from(given) == TrainConfig.from_row("celeba64", "quick", beta1=0.5, flip=False)
+    assert given["flip"] is False
+    config = config_from(written("02_train", ("steps = None", "steps = None\nlr = 1e-3\nweight_decay = 0")))
+    assert config == TrainConfig.from_row("celeba64", "quick", lr=1e-3, weight_decay=0.0)
+    below = written("02_train", below="if codebook_dim is None:\n    precision = 'float32'")
+    assert config_from(below).precision == "float32"
+    with pytest.raises(TypeError, match="lecam_weight is 'much' .* but must be of type float or None"):
+        config_from(cells_run("# Parameters\nlecam_weight = 'much'\n"))
+    with pytest.raises(ValueError, match="no parameter 'lecam_wieght'; did you mean 'lecam_weight'?"):
+        config_from(cells_run("# Parameters\nlecam_wieght = 0.1\n"))
+    with pytest.raises(ValueError, match="no parameter 'lecam_wieght'; did you mean 'lecam_weight'?"):
+        check_parameters(written("02_train", below="lecam_wieght = 0.1"))
+    with pytest.raises(ValueError, match="04_evaluate has no parameter 'lecam_weight'"):  # it trains nothing
+        read_parameters({"lecam_weight": 0.1}, notebook_path("04_evaluate"))
+
+
+def test_a_setting_that_was_taken_out_of_the_cell_and_a_variable_of_its_name_are_none() -> None:
+    (source,) = parameters_cells(notebook_path("02_train"))
+    check, row = "check_parameters(globals())", TrainConfig.from_row("celeba64", "quick")
+    longer = f"{source}\n" + "\n".join(f"{name} = None" for name in SETTINGS[-40:]) + "\nlr = 1e-3"
+    namespace = defaults(notebook_path("02_train")) | {"lr": 1e-3, "network": object()}
+    before = ["", "network = object()", longer, check]
+    assert config_from(namespace | {"In": [*before, source, check]}) == row
+    network = defaults(notebook_path("02_train")) | {"lr": 1e-3, "In": before}
+    assert config_from(network) == dataclasses.replace(row, lr=1e-3)
+    again = [injected_cell({"lr": 0.1}), check, injected_cell({"lr": 1e-3}), check]  # edited and run again
+    assert config_from(namespace | {"In": ["", source, *again]}).lr == 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:.*differ from row")
+@pytest.mark.parametrize("run", ["vq-d8-laptop-imagenet-sample-s0-2ee26389", "vq-laptop-imagenet-sample-s0-e637c27b"])
+def test_the_cell_of_a_record_that_names_every_setting_is_that_of_02_train(run: str) -> None:
+    executed = repository_root() / "runs" / run / "02_train.ipynb"
+    cells = [cell.source for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"][:2]
+    namespace: dict[str, Any] = {"In": ["", *cells, "check_parameters(globals())"]}
+    for cell in cells:
+        exec(cell, namespace)
+    assert config_from(namespace).differences(Run.open(executed.parent).config) == {}
+    wrong = cells[0].replace("codebook_dim = None", "codebok_dim = None")
+    with pytest.raises(ValueError, match="This notebook has no parameter 'codebok_dim'; did you mean 'codebook_dim'?"):
+        check_parameters(namespace | {"In": ["", wrong, "check_parameters(globals())"]})
 
 
 def test_papermills_unknown_parameter_is_refused_inside_the_notebook() -> None:
@@ -170,7 +232,7 @@ def test_what_plainly_says_a_value_is_read(name: str, given: dict[str, Any], val
     path = notebook_path(name)
     assert read_parameters(given, path) == values
     source = "\n".join(parameters_cells(path))
-    injected = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    injected = injected_cell(given)
     edited = source + "\n" + injected.partition("\n")[2]  # by a person, in the cell
     for cells in (["", source, injected], ["", edited]):
         namespace: dict[str, Any] = {"In": cells}
@@ -269,6 +331,43 @@ def test_papermill_typed_by_hand_reads_refuses_and_may_tell_its_paths(tmp_path: 
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     assert "PAPERMILL_INPUT_PATH" in executed[2].source
     assert executed[-1].outputs[0].text == "False [3] ['vq-d4']\n"
+
+
+def test_papermill_passes_on_a_setting_that_the_cell_does_not_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By hand, where it warns, and from here, where it does not; the value is taken, and its name was checked."""
+    cells = [
+        new_code_cell('row = "celeba64"\nscale = "smoke"', metadata={"tags": ["parameters"]}),
+        new_code_cell("from vistok.notebooks import config_from\nprint(config_from(globals()).lr)"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    source, output = tmp_path / "in.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), source)
+    command = [sys.executable, "-m", "papermill", str(source), str(output), "-p", "lr"]
+    result = subprocess.run([*command, "1e-5"], check=True, capture_output=True, text=True)
+    assert nbformat.read(output, as_version=4).cells[-1].outputs[0].text == "1e-05\n"
+    assert "Passed unknown parameter: lr" in result.stderr
+    execute(source, output, {"lr": 1e-4})
+    assert nbformat.read(output, as_version=4).cells[-1].outputs[0].text == "0.0001\n"
+    assert "unknown parameter" not in "".join(capfd.readouterr())
+
+
+def test_what_is_said_beside_numbers_is_said_once() -> None:
+    first = SimpleNamespace(unavailable={"rfid": "Not asked for."}, notes={"ssim": "few"})
+    second = SimpleNamespace(unavailable={"lpips_alex": "No weights.", "rfid": "Too few."}, notes={})
+    lines = ["rfid was not measured: Not asked for.", "lpips_alex was not measured: No weights.", "ssim: few"]
+    assert remarks(first, second) == lines
+    assert remarks() == []
+
+
+@pytest.mark.parametrize("name", ["04_evaluate", "06_pretrained"])
+def test_the_options_of_an_evaluation_are_those_of_the_cell(name: str) -> None:
+    namespace = defaults(notebook_path(name))
+    names = ("batch_size", "max_images", "rfid", "rfid_weights", "lpips", "num_workers")
+    assert evaluation_options(namespace) == {option: namespace[option] for option in names}
+    with pytest.raises(ValueError, match="rfid_weights is given, but rfid is False"):
+        evaluation_options(namespace | {"rfid": False, "rfid_weights": "weights.pth"})
 
 
 def test_cells_that_papermill_did_not_inject_may_assign_what_they_like() -> None:
@@ -421,7 +520,7 @@ def written(notebook: str, *edits: tuple[str, str], below: str = "", above: str 
 MISSPELT = [
     ("02_train", ("codebook_dim = None", "codebok_dim = 8"), "'codebok_dim'; did you mean 'codebook_dim'?"),
     ("02_train", ("codebook_dim = None", "codebook_dim = None\ncodebok_dim = 8"), "'codebok_dim'; did you mean"),
-    ("02_train", ("lr = None", "lr = None\nlearning_rate = 1"), "'learning_rate'; Known: "),
+    ("02_train", ("steps = None", "steps = None\nlearning_rate = 1"), "'learning_rate'; Known: "),
     ("01_data", ("image_size = 64", "imagesize = 32"), "'imagesize'; did you mean 'image_size'?"),
     ("03_codebook", ("split = ", "splitt = "), "'splitt'; did you mean 'split'?"),
     ("04_evaluate", ("rfid = True", "rfdi = True"), "'rfdi'; did you mean 'rfid'?"),
@@ -521,7 +620,7 @@ def test_pictures_that_are_skipped_count_for_no_batch(tmp_path: Path, crop: str 
         Image.new("RGB", (20, 20)).save(tmp_path / f"{number}.png")
         (tmp_path / f"broken {number}.png").write_bytes(b"no picture")
     own = {"dataset": "folder", "data_root": str(tmp_path), "on_bad_image": "skip", "crop": crop, "image_size": 16}
-    config = config_from(cells_run() | own | {"scale": "smoke"})
+    config = config_from(cells_run(injected_cell(own | {"scale": "smoke"})))
     train = open_dataset("folder", "train", 16, data_root=tmp_path, crop=crop, on_bad_image="skip")
     assert config.batch_size == len(train) < 10
 
@@ -533,7 +632,8 @@ def test_the_scales_batch_is_as_large_as_a_small_folder_allows(
     assert config_from(cells_run() | own).batch_size == 18
     assert "batch_size is 18, not 32 as at this scale" in capsys.readouterr().out
     assert config_from(cells_run() | own | {"num_processes": 4}).batch_size == 16
-    assert config_from(cells_run() | own | {"accumulate": 2, "scale": "smoke"}).batch_size == 16
+    accumulated = injected_cell(own | {"accumulate": 2, "scale": "smoke"})
+    assert config_from(cells_run(accumulated)).batch_size == 16
     capsys.readouterr()
     assert config_from(cells_run() | own | {"batch_size": 32}).batch_size == 32  # asked for: the trainer refuses it
     assert config_from(cells_run() | {"scale": "quick"}).batch_size == 32

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from vistok import TrainConfig, plots, tables
 from vistok.plots import figures
@@ -165,6 +166,28 @@ def test_a_detail_lies_within_its_image(size: int, zoom: tuple[float, float, flo
         height, width = axis.images[0].get_array().shape[:2]
         assert 1 <= height == width <= 64
     plt.close(figure)
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_rows_of_images_are_of_any_length_and_size_each_under_its_title(number: int) -> None:
+    photographs = [Image.new("RGB", (30, 40 + place)) for place in range(number)]
+    small = torch.zeros(number + 3, 3, 16, 16, dtype=torch.uint8)
+    titles = [[f"30x{40 + place}" for place in range(number)], ["3000x3000 to 256x256"]]
+    figure = plots.image_rows([photographs, small], titles, [(2, 3, 12, 23)] * number)
+    above, below = np.array(figure.axes).reshape(2, number + 3)
+    assert [len(axis.images) for axis in above] == [1] * number + [0] * 3
+    assert all(axis.images[0].get_array().shape == (16, 16, 3) for axis in below)
+    assert [axis.get_title() for axis in above] == [*titles[0], "", "", ""]
+    for axis in above[:number]:
+        (box,) = axis.patches
+        assert box.get_bbox().extents.tolist() == [2, 3, 12, 23]
+    assert not any(axis.axison for axis in figure.axes)
+    assert figure.get_figwidth() <= 7.5
+    figure.draw_without_rendering()
+    for row in (above, below):
+        title, image = row[0].title.get_window_extent(), row[0].get_window_extent()
+        assert image.y1 < title.y0 and title.y1 < figure.bbox.y1
+    assert below[0].title.get_window_extent().y1 < above[0].get_window_extent().y0
 
 
 def test_a_figure_is_saved_into_a_folder_that_was_missing(tmp_path: Path) -> None:

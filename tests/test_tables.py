@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from vistok import tables
 from vistok.config import TrainConfig
 from vistok.data import open_dataset
-from vistok.notebooks.cells import notebook_path, parameter_names
+from vistok.notebooks.cells import notebook_path, parameter_types, parameters_source
 from vistok.pretrained import reference_checkpoints
 from vistok.runs import Run
 from vistok.system.paths import repository_root, runs_root
@@ -259,7 +259,7 @@ def test_commands_are_shell_that_papermill_reads_back(monkeypatch: pytest.Monkey
         assert result.exit_code == 0, result.output
         assert read["parameters"] == parameters
         assert {k: type(v) for k, v in read["parameters"].items()} == {k: type(v) for k, v in parameters.items()}
-        assert set(parameters) <= set(parameter_names(notebook_path(stem)))
+        assert parameters.keys() <= parameter_types(parameters_source(notebook_path(stem))).keys()
 
 
 def test_commands_name_the_repositorys_runs_by_relative_paths(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,15 +64,15 @@ class TrainConfig:
     on_bad_image: str = "raise"  # "raise", or "skip" files that cannot be decoded
 
     # Model.
-    network: str = "simple_cnn"
+    network: str = "simple_cnn"  # "simple_cnn", "vqgan" or "vit"
     hidden_dim: int = 256  # width: channels of simple_cnn's lowest resolution and of vqgan's highest, of vit's tokens
     num_res_blocks: int = 2  # residual blocks, of vqgan in every resolution
-    network_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # options of one network
-    quantizer: str = "vq"
+    network_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # as {"ch_mult": [1, 2, 2]} of vqgan
+    quantizer: str = "vq"  # "vq" (codebook loss), "ema" (moving averages), "simvq", "fsq", "lfq", "bsq", "ibq", ...
     codebook_size: int = 512  # K
     codebook_dim: int = 4  # D
     l2_norm: bool = False  # codes and encoder outputs on the unit sphere
-    quantizer_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # options of one quantizer family
+    quantizer_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # as {"init": "kmeans"} of vq
 
     # Where training starts from, and what it changes.
     init_from: str | None = (
@@ -82,43 +82,43 @@ class TrainConfig:
 
     # Loss of the tokenizer: a weighted sum of reconstruction, perceptual and adversarial terms and the quantizer's own.
     reconstruction_error: str = "l2"  # "l2" or "l1", on images in [-1, 1]
-    reconstruction_weight: float = 1.0
-    logit_laplace_weight: float = 0.0
-    lpips_weight: float = 0.0
-    codebook_weight: float = 1.0
-    commitment_weight: float = 0.25
-    entropy_weight: float = 0.1
-    kl_weight: float = 5e-4
+    reconstruction_weight: float = 1.0  # weight of that error
+    logit_laplace_weight: float = 0.0  # weight of the logit-Laplace likelihood
+    lpips_weight: float = 0.0  # weight of the perceptual distance; its network is a download of 530 MB
+    codebook_weight: float = 1.0  # weight of |sg[z] - e|^2
+    commitment_weight: float = 0.25  # weight of |z - sg[e]|^2
+    entropy_weight: float = 0.1  # weight of the entropy term, where a quantizer has one
+    kl_weight: float = 5e-4  # weight of the divergence from uniform use, which gumbel has
 
     # The discriminator and what comes of it; None and 0: not adversarial.
     discriminator: str | None = None  # "patchgan" or "stylegan2"
-    discriminator_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    discriminator_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # as {"num_layers": 2} of patchgan
     discriminator_lr: float | None = None  # None: lr
     discriminator_start: int = 0  # steps before the discriminator learns
     adversarial_loss: str = "hinge"  # "hinge", "vanilla" or "non-saturating"
-    adversarial_weight: float = 0.0
+    adversarial_weight: float = 0.0  # weight of what the tokenizer hears of it
     adversarial_adaptive: bool = False  # times the ratio of gradients at the decoder's last layer
     adversarial_start: int = 0  # steps before the tokenizer hears of the discriminator
-    lecam_weight: float = 0.0
+    lecam_weight: float = 0.0  # weight of the LeCam regulariser
     lecam_logits: str = "each"  # penalised: "each", or the "mean" of the batch (1d-tokenizer)
-    r1_weight: float = 0.0  # gamma
-    r1_every: int = 16  # steps from one gradient penalty to the next
+    r1_weight: float = 0.0  # gamma of the R1 gradient penalty
+    r1_every: int = 16  # steps from one penalty to the next
 
     # Optimisation.
     batch_size: int = 256  # images a step, over all processes
     accumulate: int = 1  # parts of a batch, one after the other: less memory
-    steps: int = 500_000
+    steps: int = 500_000  # steps of the optimiser
     optimizer: str = "adam"  # "adam" or "adamw"
-    lr: float = 4e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
+    lr: float = 4e-4  # learning rate
+    beta1: float = 0.9  # decay of the mean of gradients, in [0, 1)
+    beta2: float = 0.999  # decay of the mean of their squares, in [0, 1)
     weight_decay: float = 0.0  # of adamw
     lr_schedule: str = "constant"  # "constant" or "cosine" (to min_lr at the last step)
     min_lr: float = 0.0  # where the cosine ends; the discriminator's falls in the same proportion
     warmup_steps: int = 0  # steps of linear rise to lr
     gradient_clip: float | None = None  # largest norm of all gradients together
     ema_decay: float | None = None  # of the moving average of the weights, which is then saved and measured
-    seed: int = 8888
+    seed: int = 8888  # fixes weights, data order and augmentation
     precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it
     compile: bool = False  # torch.compile the tokenizer
 

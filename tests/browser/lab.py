@@ -299,10 +299,11 @@ def copy_with_parameters(notebook: Path, copy: Path, parameters: dict[str, Any])
 
 
 def _with_assigned(source: str, name: str, value: Any) -> str:
-    """Return Python source in which the assignment to `name`, on one line or more, assigns this value."""
+    """Return a cell in which the assignment to `name`, on one line or more, assigns this value; without one it is added."""
     assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
     old = next((node for node in assigned if node.targets[0].id == name), None)
-    assert old is not None, f"the notebook has no parameter {name!r}"
+    if old is None:
+        return f"{source}\n{name} = {value!r}"
     lines = source.splitlines()
     comment = lines[old.end_lineno - 1].encode()[old.end_col_offset :].decode()  # offsets count bytes
     return "\n".join([*lines[: old.lineno - 1], f"{name} = {value!r}{comment}", *lines[old.end_lineno :]])

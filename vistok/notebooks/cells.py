@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from vistok.config import TrainConfig
 from vistok.system.paths import in_repository, repository_root
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
-
+ROW_AND_SCALE = {"row", "scale"}  # where a notebook has both, every field of `TrainConfig` is a parameter of it
 
 # What each parameter of a notebook may be; one whose default is None may be None too.
 TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
@@ -73,9 +74,15 @@ def notebook_path(name: str) -> Path:
     return path
 
 
-def parameter_names(notebook: Path) -> list[str]:
-    """Return the parameters that a notebook takes: what the cell tagged `parameters` assigns."""
-    return list(assigned_values(parameters_source(notebook)))
+def parameter_names(cell: Iterable[str]) -> list[str]:
+    """Return the parameters that a notebook takes.
+
+    Args:
+        cell: the names that its cell of parameters assigns. Beside a row and a scale every setting of a run is a parameter too,
+            of which the cell has the usual ones only.
+    """
+    names = dict.fromkeys(cell)
+    return list(names | dict.fromkeys(SETTINGS if names.keys() >= ROW_AND_SCALE else ()))
 
 
 def parameters_source(notebook: Path) -> str:
@@ -87,16 +94,17 @@ def parameters_source(notebook: Path) -> str:
 
 
 def parameter_types(source: str) -> dict[str, Any]:
-    """Return the type of each parameter of a cell: that of its name, or, where a notebook has its own, of its default.
+    """Return the type of each parameter that a notebook takes: that of its name, or, where it has its own, of its default.
 
     The default is that of the notebook's file, where it is one of ours: the cell may be edited.
     """
     edited, types = assigned_values(source), {}
     defaults = edited | {name: default for name, default in original_of(source).items() if name in edited}
-    for name, default in defaults.items():
+    for name in parameter_names(edited):
+        default = defaults.get(name)
         annotation = TYPES.get(name, _type_of(default))
         # Beside a row None means "as the row and the scale say", also where the cell has a value of somebody's own.
-        optional = default is None or ("row" in defaults and name in SETTINGS)
+        optional = default is None or (edited.keys() >= ROW_AND_SCALE and name in SETTINGS)
         types[name] = annotation | None if optional else annotation
     return types
 
@@ -120,15 +128,26 @@ def original_of(source: str) -> dict[str, Any]:
 
 
 def overlap_of(some: set[str], others: set[str]) -> float:
-    """Return how many of the names of two sets are in both, as a share of all of them."""
-    return len(some & others) / max(1, len(some | others))
+    """Return how many of the names of two cells of parameters are in both, as a share of all of them.
+
+    Settings that any notebook with a row takes say nothing about which one it is: those that only one cell has do not count.
+    """
+    names = some | others
+    if some & others >= ROW_AND_SCALE:
+        names -= (some ^ others) & set(SETTINGS)
+    return len(some & others) / max(1, len(names))
+
+
+def cells_since(source: str, cells: list[str]) -> list[str]:
+    """Return the cells that were run after the last run of the cell of parameters; all where it was not run."""
+    return cells[len(cells) - cells[::-1].index(source) :] if source in cells else cells
 
 
 def cells_below(source: str, cells: list[str]) -> list[str]:
     """Return the cells that were run between the cell of parameters and the one that checks them."""
     if source not in cells:
         return []
-    below = cells[len(cells) - cells[::-1].index(source) :]  # after its last run
+    below = cells_since(source, cells)
     checks = [place for place, cell in enumerate(below) if "check_parameters" in cell or "config_from" in cell]
     return [cell for cell in below[: min(checks, default=len(below))] if not is_injected(cell)]
 
@@ -152,6 +171,11 @@ def parameters_cell(cells: list[str]) -> str:
 def is_injected(cell: str) -> bool:
     """Return whether papermill has put a cell there."""
     return cell.startswith("# Parameters\n")  # papermill's own first line
+
+
+def bound_names(source: str) -> set[str]:
+    """Return every name that a cell gives a value, in a branch or a loop too."""
+    return {n.id for n in syntax_nodes(source) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def syntax_nodes(source: str) -> list[ast.AST]:

@@ -1,6 +1,9 @@
 """Running notebooks through papermill."""
 
+import contextlib
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
     Args:
         notebook: what to run; it is not written to.
         output: where the executed copy goes.
-        parameters: name to literal, for the notebook's `parameters` cell.
+        parameters: name to literal: what the notebook's `parameters` cell names, and beside a row any setting of a run.
         pass_on_warnings: what it says on standard error is said here too.
 
     Raises:
@@ -27,15 +30,31 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
     parameters = read_parameters(parameters, notebook)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(output),
-            parameters=parameters,
-            progress_bar=False,
-            stderr_file=sys.stderr if pass_on_warnings else None,
-            kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],  # its own notices would end up between the bars
-        )
+        with _names_are_checked():
+            papermill.execute_notebook(
+                str(notebook),
+                str(output),
+                parameters=parameters,
+                progress_bar=False,
+                stderr_file=sys.stderr if pass_on_warnings else None,
+                kernel_name="python3",
+                extra_arguments=["--log-level=ERROR"],  # its own notices would end up between the bars
+            )
     finally:
         if output.is_file() and output.stat().st_size:  # empty: papermill could not write it, and says why
             clean(output)
+
+
+@contextlib.contextmanager
+def _names_are_checked() -> Iterator[None]:
+    """Leave out papermill's warning of parameters that the cell does not name: here they are known to be taken."""
+    log = logging.getLogger("papermill")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Passed unknown parameter")
+
+    log.addFilter(keep)
+    try:
+        yield
+    finally:
+        log.removeFilter(keep)

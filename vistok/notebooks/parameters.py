@@ -3,6 +3,9 @@
 papermill only warns of a parameter that a notebook does not have, so that a misspelt one trains something else than was
 asked for; and its `-p` makes a text of `false`, which is true. So both are checked by `execution.execute` and, for `papermill`
 typed by hand and for values that a person writes into the cell, inside the notebook by `check_parameters`.
+
+A notebook with a row and a scale takes every setting of `TrainConfig`, whether its cell of parameters names it or not:
+papermill puts all of them into its injected cell.
 """
 
 import ast
@@ -17,9 +20,12 @@ from vistok.notebooks.cells import (
     SETTINGS,
     TYPES,
     assigned_values,
+    bound_names,
     cells_below,
+    cells_since,
     is_injected,
     original_of,
+    parameter_names,
     parameter_types,
     parameters_cell,
     parameters_source,
@@ -63,9 +69,8 @@ def read_parameters(parameters: Mapping[str, Any], notebook: Path) -> dict[str, 
         ValueError: the notebook has no such parameter; the sentence names the nearest one.
         TypeError: a value is of another type than its parameter.
     """
-    source = parameters_source(notebook)
-    check_names(parameters, assigned_values(source), what=notebook.stem)
-    types = parameter_types(source)
+    types = parameter_types(parameters_source(notebook))
+    check_names(parameters, types, what=notebook.stem)
     return {name: _read_parameter(name, types[name], value) for name, value in parameters.items()}
 
 
@@ -93,7 +98,8 @@ def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) 
     A batch that is the scale's and not asked for is as large as a small folder allows, which is said in a line.
 
     Args:
-        namespace: the notebook's `globals()`, with `row`, `scale` and any of `SETTINGS`.
+        namespace: the notebook's `globals()`, with `row`, `scale` and any of `SETTINGS`. In a kernel those count that the cell
+            of parameters, or one that was run after it, gives a value: another variable may have a setting's name.
         model: `config_settings()` of the tokenizer to fine-tune, which then are the configuration's; None: as the row says.
 
     Raises:
@@ -101,7 +107,8 @@ def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) 
             `model` fixes was given as well.
     """
     check_parameters(namespace)
-    settings = {name: namespace[name] for name in SETTINGS if namespace.get(name) is not None}
+    given = _given(namespace)
+    settings = {name: namespace[name] for name in SETTINGS if name in given and namespace[name] is not None}
     if model is not None:
         for name in settings.keys() & (model.keys() - {"image_size"}):  # other sizes are for the network to refuse
             if settings[name] != model[name]:
@@ -136,27 +143,40 @@ def check_parameters(namespace: dict[str, Any]) -> None:
     answer_in_sentences()
     cells = [cell for cell in namespace.get("In", []) if cell]
     source = parameters_cell(cells)
+    types = parameter_types(source)
     for cell in cells:
         if is_injected(cell) and source:
-            injected = [
-                name for name in assigned_values(cell) if not name.startswith("PAPERMILL_")
-            ]  # its --inject-paths
-            check_names(injected, assigned_values(source), what="This notebook")
+            # Beside the parameters stands what --inject-paths adds.
+            injected = [name for name in assigned_values(cell) if not name.startswith("PAPERMILL_")]
+            check_names(injected, types, what="This notebook")
     _check_written(source, cells)
-    if (
-        cells and not assigned_values(source).keys() & namespace.keys()
-    ):  # what the cell that checks assigns is not there yet
+    # The cell that checks is under way and has assigned nothing: what is there comes from the cell of parameters.
+    if cells and not assigned_values(source).keys() & namespace.keys():
         raise ValueError("The cell of parameters has not been run in this kernel: run it first, or all cells.")
-    for name, annotation in parameter_types(source).items():
-        if name in namespace:
+    given = _given(namespace)
+    for name, annotation in types.items():
+        if name in given:
             namespace[name] = _read_parameter(name, annotation, namespace[name])
             _check_value(name, namespace[name])
     _check_table(namespace)
 
 
+def _given(namespace: dict[str, Any]) -> set[str]:
+    """Return the names in a notebook's `globals()` whose values count, where a parameter has that name.
+
+    They got their value from the cell of parameters or after its last run: a line that was taken out of that cell leaves its
+    value in the kernel. Where no cells are recorded, all names count.
+    """
+    cells = [cell for cell in namespace.get("In", []) if cell]
+    if not cells:
+        return set(namespace)
+    source = parameters_cell(cells)
+    return namespace.keys() & set().union(*map(bound_names, [source, *cells_since(source, cells)]))
+
+
 def _check_written(source: str, cells: list[str]) -> None:
     """Raise ValueError for a misspelt parameter that a person wrote into the cell of parameters, or below it."""
-    assigned, known = set(assigned_values(source)), _own_names(source)
+    assigned, known = set(parameter_names(assigned_values(source))), _own_names(source)
     read = {node.id for node in syntax_nodes(source) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     for name in assigned_values(source):
         if name not in known | read and not name.startswith("_"):
@@ -175,8 +195,8 @@ def _own_names(source: str) -> set[str]:
     installed package, which brings no notebooks, ours are not known: there no slip of a name of ours is a parameter.
     """
     names = set(assigned_values(source))
-    if ours := set(original_of(source)):
-        return ours
+    if ours := original_of(source):
+        return set(parameter_names(ours))
     if len(names & TYPES.keys()) < len(names) / 2:
         return names
     return names - {name for name in names - TYPES.keys() if _slip_of(name, TYPES)} | TYPES.keys()

@@ -5,7 +5,7 @@ They are drawn in black on white; `figures.py` shows and saves them so that they
 
 from vistok.plots.codebook import codebook_overview, codebook_usage, draw_code_map, places
 from vistok.plots.figures import DPI, save, show, show_photographs
-from vistok.plots.pictures import check_zoom, indices_shown, pixel_values, reconstructions, side_by_side
+from vistok.plots.pictures import check_zoom, image_rows, indices_shown, pixel_values, reconstructions, side_by_side
 from vistok.plots.plane import partitions
 from vistok.plots.rows import bits_and_quality, usage_and_quality
 from vistok.plots.styles import COLOURS
@@ -30,6 +30,7 @@ __all__ = [
     "collapse",
     "dashboard",
     "draw_code_map",
+    "image_rows",
     "indices_shown",
     "partitions",
     "pixel_values",

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL.Image import Image
 from torch import Tensor
 
 from vistok.plots.figures import DPI as DPI
@@ -44,6 +45,32 @@ def indices_shown(wanted: Sequence[int], length: int) -> list[int]:
         return list(wanted)
     number = min(len(wanted), length)
     return [place * length // number for place in range(number)]
+
+
+def image_rows(
+    rows: Sequence[Sequence[Image | Tensor]], titles: Sequence[Sequence[str]], boxes: Sequence[Sequence[float]] = ()
+) -> Figure:
+    """Draw images in rows.
+
+    Args:
+        rows: of images, PIL's or uint8 [3, H, W], of any sizes and not all equally many.
+        titles: of each row, one above each of its first images.
+        boxes: what is outlined in the images of the first row: left, top, right and bottom, in pixels.
+    """
+    columns = max(len(row) for row in rows)
+    side = min(1.5, WIDTH / columns)
+    size = (side * columns, (side + 0.2) * len(rows))
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, dpi=DPI, squeeze=False, layout="constrained")
+    for axes_row, images, names in zip(axes, rows, titles, strict=True):
+        for axis, image in zip(axes_row, images, strict=False):
+            axis.imshow(image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else image)
+        for axis, name in zip(axes_row, names, strict=False):
+            axis.set_title(name, fontsize=SMALL)
+    for axis, (left, top, right, bottom) in zip(axes[0], boxes, strict=False):
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec="red", lw=1.5))
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure
 
 
 def reconstructions(
