@@ -271,6 +271,8 @@ def opened_notebooks(lab: Lab, browser: Any) -> Iterator[Callable[..., NotebookP
         notebook.page.goto(f"{lab.url}/doc/tree/{name}.ipynb?reset&token={lab.token}")
         notebook.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
         notebook.page.wait_for_function(READY, timeout=1000 * START_SECONDS)
+        if notebook.page.evaluate("document.body.dataset.jpThemeLight") != "true":
+            notebook.set_theme("light")  # a test before this one has left the other: the lab keeps it
         return notebook
 
     yield open_copy
