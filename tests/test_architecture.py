@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -97,3 +98,11 @@ def test_only_say_writes_to_standard_output() -> None:
             to_output = getattr(call.func, "id", "") == "print" and "file" not in {k.arg for k in call.keywords}
             around_bars = isinstance(call.func, ast.Attribute) and ast.unparse(call.func) == "tqdm.write"
             assert not to_output and not around_bars, f"{path.name}:{call.lineno}: use vistok.system.files.say"
+
+
+def test_every_command_that_is_named_is_there() -> None:
+    texts = [path for kind in ("py", "js", "md") for path in PACKAGE.rglob(f"*.{kind}")]
+    texts += [PACKAGE.parent / "README.md", *PACKAGE.parent.glob("*/README.md")]
+    for path in texts:
+        for name in re.findall(r"python -m (vistok\.[\w.]*\w)", path.read_text(encoding="utf-8")):
+            assert importlib.util.find_spec(name), f"{path} names {name}"

@@ -47,8 +47,6 @@ CHOICES: dict[str, Iterable[str]] = {
     "show_dataset": DATASETS,
     "split": ("train", "val", "test"),
 }
-
-
 AT_LEAST = {
     **dict.fromkeys(
         ("batch_size", "image_size", "max_images", "num_processes", "num_steps", "num_tokens", "num_turns"), 1

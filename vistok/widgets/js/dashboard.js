@@ -5,7 +5,7 @@ const PHASES = { ready: () => "not started", training: () => "training", stoppin
   failed: (step) => `failed at step ${count(step)}`,
   ended: (step, all) => `the training ended with its kernel at about step ${count(step)} of ${count(all)}; running the cell again goes on from its last checkpoint` };
 
-// As `vistok.progress.span` says it, whose bar stands beside the dashboard.
+// As `span` of system/progress.py says it, whose bar stands beside the dashboard.
 const duration = (seconds, minutes = Math.round(seconds / 60)) => seconds < 99.5 ? `${Math.round(seconds)} s`
   : minutes < 100 ? `${minutes} min` : `${count(Math.floor(minutes / 60))} h ${minutes % 60} min`;
 

@@ -22,7 +22,7 @@ function render({ model, el }) {
   const colours = errorBar(scale);
   const missing = model.get("missing");
   box.append(choices, node("div", { class: "bar", style: "margin:8px 0;gap:4px 18px" }, node("label", {}, "order ", order), node("label", {}, errors, " where the errors are"), title),
-    grid, colours, ...(missing.length ? [node("p", { class: "caption", style: "margin-top:8px", data: { role: "missing" } }, `No pictures of ${missing.join(", ")}: python -m vistok.pictures makes them of runs.`)] : []));
+    grid, colours, ...(missing.length ? [node("p", { class: "caption", style: "margin-top:8px", data: { role: "missing" } }, `No pictures of ${missing.join(", ")}: python -m vistok.lessons.pictures makes them of runs.`)] : []));
 
   function step(event, number) {
     const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
