@@ -67,7 +67,7 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     assert_same_weights(second.tokenizer.state_dict(), whole.tokenizer.state_dict())
     assert_same_weights(second.result.state_dict(), whole.result.state_dict())
     assert_same_weights(second.adversary.discriminator.state_dict(), whole.adversary.discriminator.state_dict())
-    assert_same_weights(second.adversary.lecam.state_dict(), whole.adversary.lecam.state_dict())
+    assert_same_weights(second.adversary.loss.lecam.state_dict(), whole.adversary.loss.lecam.state_dict())
     assert log_without_rates(second.run) == log_without_rates(whole.run)
 
 

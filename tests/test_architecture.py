@@ -15,9 +15,9 @@ ROWS = [  # from the top: a file or a folder imports what stands below it, and n
     {"lessons"},
     {"evaluation", "tokens", "training"},
     {"estimate", "pretrained", "runs"},
-    {"data", "tokenizer"},
+    {"data", "losses", "tokenizer"},
     {"config", "metrics"},
-    {"losses", "networks", "quantizers", "recipes", "usage"},
+    {"networks", "quantizers", "recipes", "usage"},
     {"images", "system"},
 ]
 MODES = {f"{how}{plus}{kind}" for how in "rwax" for plus in ("", "+") for kind in ("", "b", "t")}  # of opening a file

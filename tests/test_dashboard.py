@@ -134,7 +134,7 @@ def test_it_shows_what_the_log_says(toy: Toy) -> None:
     assert total == pytest.approx([line["losses"]["total"] for line in log], rel=1e-6)
     assert np.frombuffer(dashboard.counts, "<u4").tolist() == dashboard.trainer.counts[0].tolist()
     assert dashboard.levels == [16] and dashboard.pictures_step == 6
-    assert dashboard.weights == dashboard.trainer.objective.weights
+    assert dashboard.weights == dashboard.trainer.loss_weights
     dead = int((dashboard.trainer.counts[0] == 0).sum())
     assert "step 6 of 6" in dashboard.description and f"{dead} of 16 codes were chosen by no token" in repr(dashboard)
     data, metadata = dashboard._repr_mimebundle_()

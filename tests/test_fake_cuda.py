@@ -47,7 +47,7 @@ from vistok.networks.lpips import BACKBONES, LPIPSNetwork
 from vistok.quantizers import QUANTIZERS
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
-from vistok.training import Trainer, objective
+from vistok.training import Trainer
 from vistok.usage import CodebookUsage
 
 CUDA = torch.device("cuda:0")
@@ -464,7 +464,7 @@ STEP_WAITS = {"average": ["_to_copy"]}
 def test_whole_training_steps_stay_on_the_device(
     name: str, device: torch.device, toy: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objective, "build_lpips", random_lpips)
+    monkeypatch.setattr("vistok.training.trainer.build_lpips", random_lpips)
     config = toy(**{"precision": "bfloat16"} | STEPS[name])
     trainer = Trainer(Run.open(config=config), progress=False)
     assert trainer.device == device

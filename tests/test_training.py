@@ -199,16 +199,16 @@ def test_deterministic_mode_changes_nothing_on_a_cpu(toy: Toy, tmp_path: Path) -
     assert_same_weights(plain.tokenizer.state_dict(), asked.tokenizer.state_dict())
 
 
-def test_each_further_process_draws_numbers_of_its_own_at_every_step(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_further_process_draws_numbers_of_its_own_at_every_step(toy: Toy) -> None:
     trainer = opened(toy())
+    trainer.take_step = lambda _: torch.rand(4)
     state = torch.get_rng_state()
     drawn = {}
     for rank, step in itertools.product((0, 1, 2), (3, 4, 3)):
         torch.set_rng_state(state)
         trainer.accelerator = SimpleNamespace(process_index=rank)
         trainer.step = step
-        trainer._seed_process()
-        draw = tuple(torch.rand(4).tolist())
+        draw = tuple(trainer.train_step(None).tolist())
         assert drawn.setdefault((rank, step), draw) == draw  # the same once more
     torch.set_rng_state(state)
     assert drawn[0, 3] == drawn[0, 4] == tuple(torch.rand(4).tolist())  # the first goes on with the run's own
@@ -352,7 +352,7 @@ def test_after_a_failure_the_discriminators_side_is_that_of_the_checkpoint(toy: 
         list(trainer)
     list(trainer)
     assert_same_weights(trainer.adversary.discriminator.state_dict(), whole.discriminator.state_dict())
-    assert_same_weights(trainer.adversary.lecam.state_dict(), whole.lecam.state_dict())
+    assert_same_weights(trainer.adversary.loss.lecam.state_dict(), whole.loss.lecam.state_dict())
 
 
 def test_a_run_does_not_go_on_with_other_images(toy: Toy, tmp_path: Path) -> None:
@@ -757,7 +757,7 @@ def test_a_busy_neighbour_is_told_of_and_trying_it_out_trains_nothing(
                 step()
             return found
 
-        monkeypatch.setattr("vistok.training.trainer.slower_than_one", trial)
+        monkeypatch.setattr("vistok.system.threads.slower_than_one", trial)
         states.append(trained(toy(**settings), tmp_path / str(len(states))).tokenizer.state_dict())
     assert_same_weights(*states)
     said = capsys.readouterr().err  # beside the bars, which a table's run passes on to the terminal

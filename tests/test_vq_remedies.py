@@ -12,8 +12,8 @@ from torch import Tensor
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vistok import TrainConfig, VisualTokenizer, quantizers
+from vistok.losses import loss_weights
 from vistok.quantizers import EMAQuantizer, VectorQuantizer, ibq, remedies
-from vistok.training.objective import quantizer_weights
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -76,9 +76,9 @@ def test_the_entropy_loss_has_a_weight_only_where_there_is_one() -> None:
     sizes = {"codebook_size": 16, "hidden_dim": 8, "image_size": 16}
     plain = TrainConfig(**sizes, entropy_weight=0.3)
     with pytest.raises(ValueError, match="entropy_weight is 0.3, but quantizer 'vq' has no such loss"):
-        quantizer_weights(plain, VisualTokenizer.from_config(plain))
+        loss_weights(plain, VisualTokenizer.from_config(plain).quantizer)
     config = TrainConfig(**sizes, entropy_weight=0.3, quantizer_options={"entropy_temperature": 0.01})
-    assert quantizer_weights(config, VisualTokenizer.from_config(config))["entropy"] == 0.3
+    assert loss_weights(config, VisualTokenizer.from_config(config).quantizer)["entropy"] == 0.3
     assert VectorQuantizer.loss_names == ("codebook", "commitment")
 
 

@@ -1,4 +1,6 @@
-"""The training loss: a weighted sum of named terms, of the tokenizer and of the discriminator it plays against.
+"""The training losses: weighted sums of named terms, of the tokenizer and of the discriminator beside it.
+
+`TokenizerLoss` and `DiscriminatorLoss` put the loss of a step together, once for the trainer, the estimate and the lessons.
 
 Reconstruction: mean squared or absolute error, logit-Laplace (DALL-E, Ramesh et al. 2021, arXiv:2102.12092, appendix A.3).
 Adversarial: hinge (Lim and Ye 2017, arXiv:1705.02894), and the two of Goodfellow et al. 2014 (arXiv:1406.2661), with the
@@ -10,8 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vistok.config import TrainConfig
+from vistok.quantizers import Quantizer
+from vistok.system.devices import in_precision
 from vistok.system.processes import batch_mean, mean_over_processes
 
+QUANTIZER_LOSSES = ("codebook", "commitment", "entropy", "kl")  # each is weighed by the setting <name>_weight
 LOGIT_LAPLACE_MARGIN = 0.1  # images are mapped to [0.1, 0.9], where the logit is finite
 
 
@@ -161,3 +167,153 @@ def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
     logits = discriminator(images)
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def loss_weights(config: TrainConfig, quantizer: Quantizer) -> dict[str, float]:
+    """Return the weight of each loss of a tokenizer, the adversarial one aside; of a quantizer that is not trained 0.
+
+    Raises:
+        ValueError: a weight was set, but the quantizer has no such loss.
+    """
+    weights = {"reconstruction": config.reconstruction_weight}
+    for name in ("logit_laplace", "lpips"):
+        if weight := getattr(config, f"{name}_weight"):
+            weights[name] = weight
+    default = TrainConfig()
+    for name in QUANTIZER_LOSSES:
+        weight = getattr(config, f"{name}_weight")
+        if name in quantizer.loss_names:
+            weights[name] = weight if config.train_parts == "all" else 0.0
+        elif weight != getattr(default, f"{name}_weight"):
+            raise ValueError(
+                f"{name}_weight is {weight}, but quantizer {config.quantizer!r} has no such loss "
+                f"(it has: {', '.join(quantizer.loss_names) or 'none'}): leave it out."
+            )
+    return weights
+
+
+class TokenizerLoss(nn.Module):
+    """What a tokenizer is trained for: images as they were, to the eye too, the quantizer's own terms, and the adversary.
+
+    Attributes:
+        weights: loss name to weight, the adversarial one aside.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        quantizer: Quantizer,
+        perceptual: nn.Module | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Take the weights of a configuration.
+
+        Args:
+            config: whose losses these are.
+            quantizer: the tokenizer's.
+            perceptual: (reconstruction, images) to distances, where `lpips_weight` is not 0.
+            dtype: of the perceptual network and the discriminator; losses are float32 whatever it is.
+
+        Raises:
+            ValueError: a weight was set, but the quantizer has no such loss.
+        """
+        super().__init__()
+        self.config, self.dtype, self.perceptual = config, dtype, perceptual
+        self.weights = loss_weights(config, quantizer)
+
+    def forward(
+        self,
+        images: Tensor,
+        reconstruction: Tensor,
+        quantizer_losses: dict[str, Tensor],
+        discriminator: nn.Module | None = None,
+        last_layer: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum, and the unweighted losses by name.
+
+        Args:
+            images: float32 [B, 3, H, W] in [-1, 1].
+            reconstruction: float [B, 3, H, W], with its graph.
+            quantizer_losses: name to unweighted scalar.
+            discriminator: images to logits, whose weights get no gradient here; None: not adversarial, or not yet.
+            last_layer: the weight of the decoder's last layer, for an adaptive adversarial weight.
+        """
+        losses = {"reconstruction": reconstruction_loss(reconstruction, images, self.config.reconstruction_error)}
+        if "logit_laplace" in self.weights:
+            losses["logit_laplace"] = logit_laplace_loss(reconstruction, images)
+        if self.perceptual is not None:
+            with in_precision(self.dtype, images.device):
+                distances = self.perceptual(reconstruction, images)
+            losses["lpips"] = distances.float().mean()
+        image_terms = weighted_sum(losses, self.weights)
+        losses |= quantizer_losses
+        total = weighted_sum(losses, self.weights)
+        if discriminator is not None:
+            losses |= self._adversarial(reconstruction, image_terms, discriminator, last_layer)
+            total = total + losses["adversarial_weight"] * losses["adversarial"]
+        return total, losses
+
+    def _adversarial(
+        self, reconstruction: Tensor, image_terms: Tensor, discriminator: nn.Module, last_layer: Tensor | None
+    ) -> dict[str, Tensor]:
+        discriminator.requires_grad_(False)  # this loss is the tokenizer's
+        with in_precision(self.dtype, reconstruction.device):
+            logits = discriminator(reconstruction)
+        discriminator.requires_grad_(True)
+        loss = generator_loss(logits.float(), self.config.adversarial_loss)
+        weight = torch.full((), self.config.adversarial_weight, device=loss.device)
+        if self.config.adversarial_adaptive:
+            weight = weight * adaptive_weight(image_terms, loss, last_layer)
+        return {"adversarial": loss, "adversarial_weight": weight}
+
+
+class DiscriminatorLoss(nn.Module):
+    """What a discriminator is trained for: to tell images from reconstructions, within the bounds of LeCam and R1.
+
+    Attributes:
+        lecam: the regulariser with its moving averages, or None.
+    """
+
+    def __init__(self, config: TrainConfig, dtype: torch.dtype = torch.float32) -> None:
+        """Take the weights of a configuration that has a discriminator; convolutions are computed in `dtype`."""
+        super().__init__()
+        self.config, self.dtype = config, dtype
+        self.lecam = LeCam(logits=config.lecam_logits) if config.lecam_weight else None
+        self._mean_logits: list[Tensor] = []  # of the parts of a batch
+
+    def forward(
+        self, discriminator: nn.Module, images: Tensor, reconstruction: Tensor, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum, and the unweighted losses and mean logits by name.
+
+        Args:
+            discriminator: images to logits.
+            images: float32 [B, 3, H, W] in [-1, 1].
+            reconstruction: float [B, 3, H, W]; no gradient goes back to it.
+            step: steps taken before this one.
+        """
+        torch.clear_autocast_cache()  # with autocast on outside too it holds the weights of the step before
+        with in_precision(self.dtype, images.device, cached=True):
+            # Two passes: one over both halves would mix their batch statistics.
+            real, fake = discriminator(images).float(), discriminator(reconstruction.detach()).float()
+        losses = {"discriminator": discriminator_loss(real, fake, self.config.adversarial_loss)}
+        total = losses["discriminator"]
+        if self.lecam is not None:
+            losses["lecam"] = self.lecam(real, fake)
+            self._mean_logits.append(torch.stack([real.mean(), fake.mean()]).detach())
+            total = total + self.config.lecam_weight * losses["lecam"]
+        if self.config.r1_weight and step % self.config.r1_every == 0:  # lazily, StyleGAN2, appendix B
+            with in_precision(torch.float32, images.device):  # gradients of gradients
+                losses["r1"] = r1_penalty(discriminator, images)
+            total = total + self.config.r1_weight * self.config.r1_every * losses["r1"]
+        return total, losses | {"logits_real": real.mean(), "logits_fake": fake.mean()}
+
+    def update(self) -> None:
+        """Move LeCam's averages by the mean logits of the parts since the last update; after the optimiser's step."""
+        if self.lecam is not None:
+            self.lecam.update(torch.stack(self._mean_logits).mean(0))
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the parts since the last update, where their step failed."""
+        self._mean_logits = []

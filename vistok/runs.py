@@ -82,8 +82,9 @@ class Report:
     Attributes:
         step: optimiser steps taken, from 1.
         losses: name to unweighted mean over the steps since the last report; "total" is the weighted sum.
-        usage: share of the codebook that the training tokens since the last report chose, in [0, 1]; mean over levels.
-        perplexity: exp of the entropy of those tokens' histogram, in [1, K]; mean over levels.
+        usage: share of the codebook that the training tokens since the last report chose, in [0, 1]; mean over levels. None
+            where what is trained has no codebook.
+        perplexity: exp of the entropy of those tokens' histogram, in [1, K]; mean over levels; or None.
         images_per_second: images trained on a second since the last report.
         data_share: share of that time spent waiting for data, in [0, 1].
         checkpoint_share: seconds spent writing checkpoints since the last report, over that time.
@@ -91,11 +92,15 @@ class Report:
 
     step: int
     losses: dict[str, float]
-    usage: float
-    perplexity: float
+    usage: float | None
+    perplexity: float | None
     images_per_second: float
     data_share: float
     checkpoint_share: float = 0.0
+
+    def __str__(self) -> str:
+        usage = "" if self.usage is None else f", usage {self.usage:.1%}"
+        return f"loss {self.losses['total']:.4f}{usage}"
 
 
 class Run:

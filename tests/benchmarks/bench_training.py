@@ -20,6 +20,7 @@ from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 
 from vistok import Run, TrainConfig, Trainer, VisualTokenizer
 from vistok.data import open_dataset, to_float, train_batches
+from vistok.system.devices import in_precision
 from vistok.tables import plan
 
 BATCH_SIZE, NUM_TURNS = 64, 12
@@ -89,9 +90,10 @@ def _gradient_cosine() -> float:
     gradients = []
     for dtype in (trainer.dtype, torch.float32):
         trainer.tokenizer.zero_grad()
-        trainer.objective.dtype = dtype
-        losses, _ = trainer.objective(trainer.tokenizer, images)
-        trainer.objective.total(losses).backward()
+        with in_precision(dtype, images.device):
+            output = trainer.tokenizer(images)
+        total, _ = trainer.loss(images, output.reconstruction, output.losses)
+        total.backward()
         gradients.append(torch.cat([p.grad.flatten().double() for p in trainer.tokenizer.parameters()]))
     return torch.nn.functional.cosine_similarity(*gradients, dim=0).item()
 

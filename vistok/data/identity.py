@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.config import TrainConfig
-from vistok.data.datasets import content_of
+from vistok.data.datasets import ImageDataset, called, content_of
 from vistok.data.files import ImageFiles
 from vistok.data.registry import open_files
 from vistok.system.files import strict_json
@@ -47,6 +47,24 @@ def same_images(data: dict[str, Any] | None, config: TrainConfig) -> bool:
     """
     files = _training_files(config) if data else None
     return files is not None and _are_of(files, data, config)
+
+
+def check_same_images(data: dict[str, Any], images: ImageDataset) -> None:
+    """Raise ValueError where images are others than those a run was trained on so far.
+
+    Args:
+        data: `ImageDataset.record()` of the run's training images; empty where it has none.
+        images: those it would go on with.
+    """
+    changed = [n for n in ("fingerprint", "content") if data.get(n, getattr(images, n)) != getattr(images, n)]
+    if changed:
+        renamed = "" if changed[0] == "fingerprint" else "their names and sizes are the same, but not what is in them; "
+        raise ValueError(
+            f"The images of {called(images.name)} are others than those this run was trained on so far "
+            f"({renamed}{data['num_images']:,} then, {len(images):,} now; {changed[0]} {data[changed[0]]}, now "
+            f"{getattr(images, changed[0])}). Restore them, or begin another run; with init_from it starts from this one's "
+            "weights."
+        )
 
 
 def _training_files(config: TrainConfig) -> ImageFiles | None:

@@ -108,6 +108,19 @@ def open_figures(
     return UncachedImages(name, split, image_size, _square(name, image_size), files)
 
 
+def open_training_images(config: TrainConfig) -> ImageDataset:
+    """Return the training images of a configuration, as `open_dataset` does."""
+    return open_dataset(
+        config.dataset,
+        "train",
+        config.image_size,
+        data_root=config.data_root,
+        crop=config.crop,
+        test_fraction=config.test_fraction,
+        on_bad_image=config.on_bad_image,
+    )
+
+
 def with_batch_that_fits(config: TrainConfig, num_processes: int = 1) -> TrainConfig:
     """Return a configuration whose batch is not larger than a folder of one's own: as many images as can be shared evenly.
 

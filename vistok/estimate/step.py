@@ -5,10 +5,10 @@ counted are the bytes that autograd saves and the operations of matrix products,
 those of a real step, and the most bytes of tensors alive at once, which are within a few percent: a real kernel of the mean
 squared error keeps a buffer behind its scalar, and one of batch norm keeps its statistics in float32 beside bfloat16.
 
-The step is the trainer's: one forward pass of the tokenizer under autocast; the error of the image, logit-Laplace, perceptual
-distance, the quantizer's losses and the hinge generator's loss; backward; then the discriminator on images and on the same
-reconstructions, and backward, with the tokenizer's gradients still there; then both optimisers. Of a batch in several parts it
-is the second one, which finds the gradients of the first. What `compile` saves is not in it. Deviations from a GPU:
+The step is the trainer's, by the same losses: one forward pass of the tokenizer under autocast; `TokenizerLoss`; backward; then
+`DiscriminatorLoss` on the same reconstructions, and backward, with the tokenizer's gradients still there; then both optimisers.
+Of a batch in several parts it is the second one, which finds the gradients of the first. What `compile` saves is not in it.
+Deviations from a GPU:
 
 - The fake tensors are a CPU's, so kernels are chosen as on a CPU: attention that never builds tokens x tokens, and a
   nearest-code search in smaller tiles. Under autocast a GPU computes norms, powers, sums and losses in float32 where a
@@ -20,26 +20,21 @@ is the second one, which finds the gradients of the first. What `compile` saves 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from vistok.config import TRAIN_PARTS, TrainConfig
+from vistok.config import TrainConfig
 from vistok.estimate.gpus import GPUS, find_gpu
 from vistok.estimate.meters import CudaAutocast, SavedTensors, StepMeter
-from vistok.losses import (
-    adaptive_weight,
-    discriminator_loss,
-    generator_loss,
-    logit_laplace_loss,
-    r1_penalty,
-    reconstruction_loss,
-)
+from vistok.losses import DiscriminatorLoss, TokenizerLoss
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations, recomputing_blocks
 from vistok.networks.lpips import untrained_lpips
+from vistok.system.devices import in_precision
 from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer
 
@@ -135,117 +130,38 @@ class StepEstimate:
     __str__ = to_markdown
 
 
-def lpips_vgg() -> nn.Module:
-    """Return LPIPS's VGG16 network with random weights, which cost what the published ones do; for `estimate_step`."""
-    return untrained_lpips("vgg")
-
-
-def estimate_step(
-    tokenizer: Callable[[], VisualTokenizer],
-    image_size: int,
-    batch_size: int,
-    *,
-    discriminator: Callable[[], nn.Module] | None = None,
-    perceptual: Callable[[], nn.Module] | None = None,
-    adaptive: bool = False,
-    r1: bool = False,
-    reconstruction_error: str = "l2",
-    logit_laplace: bool = False,
-    train_parts: str = "all",
-    accumulate: int = 1,
-    ema: bool = False,
-    dtype: torch.dtype = torch.bfloat16,
-    recompute: bool = False,
-    device: str = "cuda",
-) -> StepEstimate:
-    """Return what one training step needs, without running it.
+def estimate_step(config: TrainConfig, *, step: int = 0, device: str = "cuda") -> StepEstimate:
+    """Return what one training step of a configuration needs on one GPU, without running it.
 
     Args:
-        tokenizer: makes the tokenizer; called where tensors have no values.
-        image_size: pixels, height and width.
-        batch_size: images, of a part where there are several.
-        discriminator: makes the discriminator; None: no adversarial training.
-        perceptual: makes the network of the perceptual loss, (reconstruction, images) to distances, for instance
-            `lpips_vgg`; None: without.
-        adaptive: the adversarial weight is adaptive, which costs two more backward passes through what follows the tokenizer.
-        r1: it is a step in which the discriminator is regularised by R1, which needs the most memory.
-        reconstruction_error: "l2" or "l1".
-        logit_laplace: there is a logit-Laplace loss.
-        train_parts: "all", or "decoder": encoder and codebook are as they are.
-        accumulate: parts of a step, one after the other, each of `batch_size` images.
-        ema: a moving average of the tokenizer's weights is kept.
-        dtype: torch.bfloat16 (autocast) or torch.float32.
-        recompute: activations of blocks are computed again in the backward pass.
+        config: of the training; operations and images are those of a part of a batch, where there are several.
+        step: steps taken before this one: at 0 the discriminator is regularised by R1, where it is, which needs most memory.
         device: "cuda" or "cpu": whose autocast rules hold.
 
     Raises:
-        ValueError: an argument is out of range, or the tokenizer has nothing that can be recomputed.
+        ValueError: there is no such device, or what a tokenizer of this configuration is refused for.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
-    if dtype not in (torch.bfloat16, torch.float32):
-        raise ValueError(f"dtype is {dtype}; Known: torch.bfloat16, torch.float32.")
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}; {nearest(device, ('cpu', 'cuda'))}")
-    if discriminator is None and (adaptive or r1):
-        raise ValueError("adaptive and r1 are about a discriminator, but there is none.")
-    if train_parts not in TRAIN_PARTS:
-        raise ValueError(f"train_parts is {train_parts!r}; {nearest(train_parts, TRAIN_PARTS)}")
-    if accumulate < 1:
-        raise ValueError(f"accumulate is {accumulate}, but must be at least 1.")
+    dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
     with FakeTensorMode():
-        parts = Parts(
-            tokenizer(),
-            discriminator() if discriminator else None,
-            perceptual() if perceptual else None,
-            adaptive,
-            r1,
-            reconstruction_error,
-            logit_laplace,
-            train_parts,
-            accumulate,
-        )
-        recompute_activations(parts.tokenizer, recompute)
+        parts = Parts.of(config, dtype)
         _keep_channels_last(parts.tokenizer)
-        images = torch.rand(accumulate * batch_size, 3, image_size, image_size)
+        images = torch.rand(config.batch_size, 3, config.image_size, config.image_size)
         with CudaAutocast() if device == "cuda" else contextlib.nullcontext():
-            usage = measure_step(parts, images, dtype)
+            usage = measure_step(parts, images, step)
     return StepEstimate(
-        image_size=image_size,
-        batch_size=batch_size,
+        image_size=config.image_size,
+        batch_size=config.batch_size // config.accumulate,
         dtype=str(dtype).removeprefix("torch."),
-        recompute=recompute,
+        recompute=config.checkpoint_activations,
         parameters=_numel(parts.tokenizer, trained=True),
         discriminator_parameters=_numel(parts.discriminator, trained=True),
         weight_bytes=sum(_bytes(module) for module in parts.modules()),
         gradient_bytes=sum(_bytes(module, trained=True) for module in parts.trained()),
         optimizer_bytes=ADAM_BYTES * sum(_numel(module, trained=True) for module in parts.trained()),
-        ema_bytes=_bytes(parts.tokenizer) if ema else 0,
+        ema_bytes=_bytes(parts.tokenizer) if config.ema_decay is not None else 0,
         **dataclasses.asdict(usage),
-    )
-
-
-def estimate_config(config: TrainConfig) -> StepEstimate:
-    """Return what one step of a configuration needs on one GPU; operations are those of a part, where there are several."""
-
-    def discriminator() -> nn.Module:
-        return discriminators.build(config.discriminator, image_size=config.image_size, **config.discriminator_options)
-
-    return estimate_step(
-        lambda: VisualTokenizer.from_config(config),
-        config.image_size,
-        config.batch_size // config.accumulate,
-        discriminator=discriminator if config.discriminator else None,
-        perceptual=lpips_vgg if config.lpips_weight else None,
-        adaptive=config.adversarial_adaptive,
-        r1=config.r1_weight > 0,
-        reconstruction_error=config.reconstruction_error,
-        logit_laplace=config.logit_laplace_weight > 0,
-        train_parts=config.train_parts,
-        accumulate=config.accumulate,
-        ema=config.ema_decay is not None,
-        dtype=torch.float32 if config.precision == "float32" else torch.bfloat16,
-        recompute=config.checkpoint_activations,
     )
 
 
@@ -269,9 +185,9 @@ def rows_markdown(rows: Sequence[str], scale: str, batch_size: int | None) -> st
             can_recompute = bool(recomputing_blocks(VisualTokenizer.from_config(kept)))
         for recompute in (False, True) if can_recompute else (False,):
             config = dataclasses.replace(kept, checkpoint_activations=recompute)
-            estimate = estimate_config(config)
-            if config.r1_weight:
-                usual = estimate_config(dataclasses.replace(config, r1_weight=0.0))
+            estimate = estimate_step(config)
+            if config.r1_weight and config.r1_every > 1:
+                usual = estimate_step(config, step=1)
                 flops = usual.flops + (estimate.flops - usual.flops) // config.r1_every
                 estimate = dataclasses.replace(estimate, flops=flops)
             lines.append(
@@ -291,35 +207,40 @@ def rows_markdown(rows: Sequence[str], scale: str, batch_size: int | None) -> st
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What takes part in a step; see `estimate_step`."""
+    """What takes part in a step of a configuration."""
 
+    config: TrainConfig
+    dtype: torch.dtype
     tokenizer: VisualTokenizer
-    discriminator: nn.Module | None = None
-    perceptual: nn.Module | None = None
-    adaptive: bool = False
-    r1: bool = False
-    reconstruction_error: str = "l2"
-    logit_laplace: bool = False
-    train_parts: str = "all"
-    accumulate: int = 1
+    loss: TokenizerLoss
+    discriminator: nn.Module | None
+    discriminator_loss: DiscriminatorLoss | None
+
+    @classmethod
+    def of(cls, config: TrainConfig, dtype: torch.dtype) -> Self:
+        """Build the networks, in the modes that the trainer puts them into; LPIPS with random weights, which cost the same."""
+        tokenizer = VisualTokenizer.from_config(config).train()
+        recompute_activations(tokenizer, config.checkpoint_activations)
+        if config.train_parts == "decoder":
+            for part in (tokenizer.encoder, tokenizer.quantizer):
+                part.eval().requires_grad_(False)
+        perceptual = untrained_lpips("vgg").eval().requires_grad_(False) if config.lpips_weight else None
+        discriminator = discriminator_loss = None
+        if config.discriminator:
+            discriminator = discriminators.build(
+                config.discriminator, image_size=config.image_size, **config.discriminator_options
+            ).train()
+            discriminator_loss = DiscriminatorLoss(config, dtype)
+        loss = TokenizerLoss(config, tokenizer.quantizer, perceptual, dtype)
+        return cls(config, dtype, tokenizer, loss, discriminator, discriminator_loss)
 
     def modules(self) -> list[nn.Module]:
         """Return all networks."""
-        return [module for module in (self.tokenizer, self.discriminator, self.perceptual) if module is not None]
+        return [module for module in (*self.trained(), self.loss.perceptual) if module is not None]
 
     def trained(self) -> list[nn.Module]:
         """Return the networks that learn."""
         return [module for module in (self.tokenizer, self.discriminator) if module is not None]
-
-    def set_modes(self) -> None:
-        """Make every network learn, or not, as the trainer does."""
-        for module in self.trained():
-            module.train()
-        still = [] if self.perceptual is None else [self.perceptual]
-        if self.train_parts == "decoder":
-            still += [self.tokenizer.encoder, self.tokenizer.quantizer]
-        for module in still:
-            module.eval().requires_grad_(False)
 
     def tensors(self) -> Iterator[Tensor]:
         """Return all parameters and buffers."""
@@ -338,71 +259,38 @@ class StepUsage:
     flops: int
 
 
-def measure_step(parts: Parts, images: Tensor, dtype: torch.dtype) -> StepUsage:
+def measure_step(parts: Parts, images: Tensor, step: int = 0) -> StepUsage:
     """Take the forward and backward passes of a step and count; the same on fake tensors and on real ones.
 
     Args:
         parts: the networks, without gradients.
-        images: float32 [accumulate x B, 3, H, W] in [-1, 1]: the step's, of which B are a part.
-        dtype: torch.bfloat16 (autocast) or torch.float32.
+        images: float32 [B, 3, H, W] in [-1, 1]: the step's, of which one part is computed.
+        step: steps taken before this one.
     """
-    parts.set_modes()
     images = images.contiguous(memory_format=torch.channels_last)  # as the trainer's
     learned = [p for module in parts.trained() for p in module.parameters() if p.requires_grad]
-    if parts.accumulate > 1:  # the parts before have left theirs
+    if parts.config.accumulate > 1:  # the parts before have left theirs
         for parameter in learned:
             parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in learned if parameter.grad is not None]
     meter = StepMeter([images, *parts.tensors(), *gradients])
-    images = images[: len(images) // parts.accumulate]
+    images = images[: len(images) // parts.config.accumulate]
+    discriminator_saved_bytes = 0
     with meter:
         with SavedTensors(parts.tensors()) as saved:
-            loss, reconstruction = _tokenizer_loss(parts, images, dtype)
+            with in_precision(parts.dtype, images.device):
+                output = parts.tokenizer(images)
+            last_layer = parts.tokenizer.decoder.last_layer
+            total, losses = parts.loss(images, output.reconstruction, output.losses, parts.discriminator, last_layer)
             saved_bytes = saved.bytes
-        loss.backward()
-        discriminator_saved_bytes = 0
+        total.backward()
         if parts.discriminator is not None:
+            del total, losses
             with SavedTensors(parts.tensors()) as saved:
-                loss = _discriminator_loss(parts, images, reconstruction.detach(), dtype)
+                total, _ = parts.discriminator_loss(parts.discriminator, images, output.reconstruction, step)
                 discriminator_saved_bytes = saved.bytes
-            loss.backward()
+            total.backward()
     return StepUsage(saved_bytes, discriminator_saved_bytes, meter.live.peak, meter.flops)
-
-
-def _tokenizer_loss(parts: Parts, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the tokenizer's total loss, all weights 1, and the reconstruction."""
-    with _autocast(images, dtype):
-        output = parts.tokenizer(images)
-        distances = parts.perceptual(output.reconstruction, images) if parts.perceptual is not None else None
-    image_terms = reconstruction_loss(output.reconstruction, images, parts.reconstruction_error)
-    if parts.logit_laplace:
-        image_terms = image_terms + logit_laplace_loss(output.reconstruction, images)
-    if distances is not None:
-        image_terms = image_terms + distances.float().mean()
-    total = image_terms + sum(output.losses.values())
-    if parts.discriminator is not None:
-        parts.discriminator.requires_grad_(False)
-        with _autocast(images, dtype):
-            logits = parts.discriminator(output.reconstruction)
-        parts.discriminator.requires_grad_(True)
-        adversarial = generator_loss(logits.float(), "hinge")
-        if parts.adaptive:
-            weight = adaptive_weight(image_terms, adversarial, parts.tokenizer.decoder.last_layer)
-            adversarial = weight * adversarial
-        total = total + adversarial
-    return total, output.reconstruction
-
-
-def _discriminator_loss(parts: Parts, images: Tensor, reconstruction: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the discriminator's total loss, all weights 1."""
-    with _autocast(images, dtype):
-        real, fake = parts.discriminator(images).float(), parts.discriminator(reconstruction).float()
-    loss = discriminator_loss(real, fake, "hinge")
-    return loss + r1_penalty(parts.discriminator, images) if parts.r1 else loss
-
-
-def _autocast(images: Tensor, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _keep_channels_last(module: nn.Module) -> None:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vistok import quantizers
 from vistok.config import TrainConfig
+from vistok.losses import TokenizerLoss
 from vistok.quantizers import Quantizer
 from vistok.system.words import nearest
 
@@ -200,22 +200,21 @@ def _learnt(method: str, seed: int) -> dict[int, Quantizer]:
         parameters = list(quantizer.parameters())
         optimizer = torch.optim.Adam(parameters, lr=_LR) if parameters else None
         found = {}
+        loss = TokenizerLoss(TrainConfig(), quantizer)
         for step in range(FRAMES[-1] + 1):
             if step in FRAMES:
                 found[step] = copy.deepcopy(quantizer).eval().requires_grad_(False)
-            _take_step(quantizer, optimizer)
+            _take_step(quantizer, loss, optimizer)
     return _LEARNT.setdefault((method, seed), found)
 
 
-def _take_step(quantizer: Quantizer, optimizer: torch.optim.Optimizer | None) -> None:
-    default = TrainConfig()
+def _take_step(quantizer: Quantizer, loss: TokenizerLoss, optimizer: torch.optim.Optimizer | None) -> None:
     z = points().T[None, :, None]  # [1, 2, 1, N]
     quantized = quantizer.train()(z)
-    loss = F.mse_loss(quantized.codes, z)
-    loss = loss + sum(getattr(default, f"{name}_weight") * part for name, part in quantized.losses.items())
+    total, _ = loss(z, quantized.codes, quantized.losses)
     if optimizer is not None:
         optimizer.zero_grad()
-        loss.backward()
+        total.backward()
         optimizer.step()
 
 

@@ -81,6 +81,32 @@ def exact_float32(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(precision)
 
 
+def in_precision(dtype: torch.dtype, device: torch.device, cached: bool = False) -> torch.autocast:
+    """Compute convolutions and matrix products in a dtype: autocast, or, of float32, none, whatever is on outside.
+
+    Args:
+        dtype: float32 or bfloat16.
+        device: where.
+        cached: keep weights that were cast until the end of the outermost autocast. There is one cache for all threads, of
+            which another may look at a model that is trained here; and it outlasts the step that moves the weights.
+    """
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=cached)
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the convolutions: "auto" is bfloat16 where the hardware computes in it, float32 elsewhere.
+
+    Emulated bfloat16 (a CPU with AVX512 but without its BF16 instructions, a GPU before Ampere) is slower than float32.
+    """
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return torch.bfloat16 if native else torch.float32
+
+
 @contextlib.contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
     """Compute as exactly as PyTorch is set to, while no other thread is in `exact_float32`; a CPU has no such settings."""

@@ -20,6 +20,8 @@ from typing import TypeVar
 
 import torch
 
+from vistok.system.files import say
+
 T = TypeVar("T")
 
 TRIALS, TRIAL_SECONDS = 5, 2.0  # each way, at most; and the most that they may take together
@@ -98,6 +100,27 @@ def slower_than_one(step: Callable[[], object], num_steps: int) -> tuple[float, 
         torch.set_num_threads(num_threads)
     usual, alone = median(times[num_threads]), median(times[1])
     return (usual, alone) if usual > WORTH_SAYING * alone else None
+
+
+def say_if_one_is_faster(step: Callable[[], object], num_steps: int, num_items: int, items: str) -> None:
+    """Say where something else keeps the processor so busy that one thread would train faster than several.
+
+    Nothing changes by itself: the number of threads changes how sums round.
+
+    Args:
+        step, num_steps: as of `slower_than_one`.
+        num_items: in a step.
+        items: what they are called.
+    """
+    if (found := slower_than_one(step, num_steps)) is None:
+        return
+    several, alone = (num_items / seconds for seconds in found)
+    say(
+        f"Something else keeps this machine busy: {torch.get_num_threads()} threads train {several:.3g} {items} a second now, "
+        f"one thread {alone:.3g}. While that lasts one is better: set OMP_NUM_THREADS=1 before Python starts, or "
+        "torch.set_num_threads(1) in a notebook before it trains. (It changes how sums round.)",
+        warning=True,
+    )
 
 
 def _seconds(step: Callable[[], object]) -> float:

@@ -4,9 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistok.training.trainer import Trainer, deferred_interrupt
+    from vistok.training.trainer import Trainer
 
-__all__ = ["Trainer", "deferred_interrupt"]
+__all__ = ["Trainer"]
 
 
 def __getattr__(name: str) -> Any:  # so that `python -m vistok.training --help` does not wait for PyTorch

@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not above, so that `--help` does not wait for PyTorch.
     from vistok.data import with_batch_that_fits
     from vistok.runs import Run
+    from vistok.system.interrupts import deferred_interrupt
     from vistok.system.processes import process_state
     from vistok.system.weights import Unavailable
-    from vistok.training.trainer import Trainer, deferred_interrupt
+    from vistok.training.trainer import Trainer
 
     try:
         overrides = settings_as_given(dict(given.parameter))

@@ -19,19 +19,31 @@ from pathlib import Path
 import psutil
 import torch
 
-from vistok.data import check_batch_size
+from vistok.data import check_batch_size, open_training_images
+from vistok.losses import loss_weights
 from vistok.runs import Report, Run
+from vistok.system.checkpoints import step_of
+from vistok.system.devices import resolve_precision, usable_device
+from vistok.system.progress import progress_bar
 from vistok.system.values import checked
-from vistok.training.trainer import Trainer
+from vistok.tokenizer import VisualTokenizer
+from vistok.training.stopping import Stoppable
+from vistok.training.trainer import build_tokenizer
 
 LOOK_SECONDS = 0.2  # between two looks at the log
 SHOWN_LINES = 60  # of what the processes printed, where they fail without a sentence of ours
 
 
-class LaunchedTrainer(Trainer):
+class LaunchedTrainer(Stoppable):
     """Trains as `Trainer` does, in several processes of this machine; iterate over it, `stop()` it, iterate again.
 
-    `result` and `counts` are those of the last checkpoint while it trains.
+    Here no model is trained, nor built before one asks for `result`. What is refused of a model is refused by the processes.
+
+    Attributes:
+        dataset: what it is trained on.
+        counts, result_step: as of `Trainer`, of the last checkpoint.
+        device, dtype: where `result` is put, and in what precision to look at it.
+        loss_weights: loss name to weight, the adversarial one aside.
     """
 
     def __init__(self, run: Run, num_processes: int, *, progress: bool = True) -> None:
@@ -43,29 +55,42 @@ class LaunchedTrainer(Trainer):
             progress: show a progress bar.
 
         Raises:
-            ValueError: there are fewer GPUs, or the batch cannot be shared evenly; or as of `Trainer`.
+            ValueError: there are fewer GPUs, or the batch cannot be shared evenly; data and configuration do not fit.
         """
-        self.num_processes = num_processes
-        super().__init__(run, progress=progress)
-        self._result_step = self.step
-        self._asked = False
-
-    def _set_up(self) -> None:
-        num_processes, num_gpus = checked("num_processes", int, self.num_processes), torch.cuda.device_count()
-        if num_processes < 1 or (num_gpus and num_processes > num_gpus):
+        num_gpus = torch.cuda.device_count()
+        if checked("num_processes", int, num_processes) < 1 or (num_gpus and num_processes > num_gpus):
             most = f"at most {num_gpus}, one for each GPU" if num_gpus else "at least 1"
             raise ValueError(f"num_processes is {num_processes}, but must be {most}.")
-        super()._set_up()
-        check_batch_size(self.dataset, self.config.batch_size, num_processes * self.config.accumulate)
+        super().__init__(run, progress)
+        self.num_processes, self.result_step = num_processes, 0
+        with run.leaving_nothing():
+            self.dataset = open_training_images(self.config)
+            check_batch_size(self.dataset, self.config.batch_size, num_processes * self.config.accumulate)
+            self.device = usable_device()
+            self.dtype = resolve_precision(self.config.precision, self.device)
+            with torch.device("meta"):  # shapes only
+                quantizer = VisualTokenizer.from_config(self.config).quantizer
+            self.loss_weights = loss_weights(self.config, quantizer)
+            self.counts = [torch.zeros(size, dtype=torch.int64) for size in quantizer.codebook_sizes]
+            self._result: tuple[int, VisualTokenizer] | None = None  # and the step that it was loaded at
+            self._take_checkpoint()
+            self.step = self.result_step
 
     @property
-    def result_step(self) -> int:
-        return self._result_step
+    def result(self) -> VisualTokenizer:
+        """The tokenizer as of the last checkpoint, or as the training begins."""
+        if self._result is None or self._result[0] != self.result_step:
+            with torch.random.fork_rng():
+                saved = VisualTokenizer.load(self.run.path) if self.result_step else build_tokenizer(self.config)
+            self._result = self.result_step, saved.to(self.device)
+        return self._result[1]
 
     def _train(self) -> Iterator[Report]:
         if self.step >= self.config.steps:
             return
-        bar = self._bar()
+        bar = progress_bar(
+            total=self.config.steps, initial=self.step, desc=self.config.run_name, disable=not self.progress
+        )
         with bar, tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+b") as output:
             config = Path(folder) / "config.json"
             config.write_text(self.config.to_json(), encoding="utf-8")
@@ -86,8 +111,8 @@ class LaunchedTrainer(Trainer):
                 while process.poll() is None:
                     self._ask(process)
                     time.sleep(LOOK_SECONDS)
-                self._resume()
-                self._result_step = self.step
+                self._take_checkpoint()
+                self.step = self.result_step
             if process.returncode and not self._stop_asked:  # asked while they start they end without a word
                 output.seek(0)
                 raise RuntimeError(
@@ -98,19 +123,12 @@ class LaunchedTrainer(Trainer):
         """Follow the log until the processes end; of the lines that are there only those to come are taken."""
         file, alive = self.run.path / "log.jsonl", True
         number, place = _inode_and_size(file)
-        taken = self.run.checkpoints.files()[-1:]
         while alive:
             alive = process.poll() is None  # looked up first: what is logged before the end is read after it
             time.sleep(LOOK_SECONDS if alive else 0)
             if self._stop_asked:
                 self._ask(process)
-            if (newest := self.run.checkpoints.files()[-1:]) != taken:
-                with contextlib.suppress(
-                    FileNotFoundError
-                ):  # replaced meanwhile: there is a newer one at the next look
-                    state, read = self.run.checkpoints.load(mapped=True)
-                    self._take_result(state, read)
-                    self._result_step, taken = state["step"], newest
+            self._take_checkpoint()
             if not file.is_file():
                 continue
             if _inode_and_size(file)[0] != number:  # it was cut to the checkpoint that they begin from
@@ -124,6 +142,16 @@ class LaunchedTrainer(Trainer):
                 report = Report(**json.loads(line))
                 if report.step > self.step:
                     yield report
+
+    def _take_checkpoint(self) -> None:
+        """Take over `counts` of the newest checkpoint, where there is another one than before."""
+        newest = self.run.checkpoints.files()[-1:]
+        if not newest or step_of(newest[0]) == self.result_step:
+            return
+        with contextlib.suppress(FileNotFoundError):  # replaced meanwhile: there is a newer one at the next look
+            state, _ = self.run.checkpoints.load(mapped=True)
+            self.counts = [of_codes.clone() for of_codes in state["counts"]]  # a mapped file need not stay for them
+            self.result_step = state["step"]
 
     def _ask(self, process: subprocess.Popen) -> None:
         """Ask the processes to save and end, once: twice would interrupt it. Not their launcher, which waits 30 s only."""

@@ -18,6 +18,12 @@ def build_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter], lr:
     return torch.optim.Adam(parameters, **options)
 
 
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of the step that comes."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
 def lr_factor(config: TrainConfig, step: int) -> float:
     """Return what the learning rate is multiplied by: a linear rise over `warmup_steps`, then the schedule.
 

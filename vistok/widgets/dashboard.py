@@ -25,12 +25,14 @@ from tqdm import tqdm
 
 from vistok import plots
 from vistok.runs import Report
-from vistok.system.devices import eval_view
+from vistok.system.devices import eval_view, in_precision
 from vistok.system.files import say
+from vistok.system.interrupts import deferred_interrupt
 from vistok.system.progress import progress_bar
 from vistok.system.threads import release_idle_threads
 from vistok.tokens.codebook import to_uint8
-from vistok.training.trainer import Trainer, deferred_interrupt
+from vistok.training.launching import LaunchedTrainer
+from vistok.training.trainer import Trainer
 from vistok.widgets.view import View, script, strip_png
 
 POINTS = 600  # of a curve at most: more would not be seen
@@ -80,7 +82,7 @@ class TrainingDashboard(View):
     shown_step = traitlets.Int(-1).tag(sync=True)  # one of them; -1: the latest is followed
     unseen = traitlets.Bool(False).tag(sync=True)  # a training has begun that no page has shown yet
 
-    def __init__(self, trainer: Trainer, images: Tensor, *, images_every: float = 10.0) -> None:
+    def __init__(self, trainer: Trainer | LaunchedTrainer, images: Tensor, *, images_every: float = 10.0) -> None:
         """Show a training, and do not begin it.
 
         Args:
@@ -92,7 +94,7 @@ class TrainingDashboard(View):
             ValueError: the images have another shape or dtype, or are clearly out of range.
         """
         self.trainer, self.images_every = trainer, images_every
-        self.images = trainer.tokenizer.check_images(images)
+        self.images = trainer.result.check_images(images)
         self.last: dict[str, Any] | None = None
         self._history = _History()
         for entry in trainer.run.log():
@@ -112,9 +114,9 @@ class TrainingDashboard(View):
         super().__init__(
             name=trainer.config.run_name,
             steps=trainer.config.steps,
-            weights=dict(trainer.objective.weights),
+            weights=dict(trainer.loss_weights),
             played=list(plots.ADVERSARIAL_NAMES),
-            levels=list(trainer.tokenizer.quantizer.codebook_sizes),
+            levels=[len(of_codes) for of_codes in trainer.counts],
         )
         if self.comm is not None:
             # ipykernel from 7.4 on sends a click where the last message came from: to the main thread, which `wait` keeps busy.
@@ -319,8 +321,7 @@ class TrainingDashboard(View):
         trainer = self.trainer
         if trainer.result_step in self._pictures:
             return
-        precision = trainer.dtype
-        with torch.autocast(trainer.device.type, precision, enabled=precision != torch.float32, cache_enabled=False):
+        with in_precision(trainer.dtype, trainer.device):
             reconstruction = eval_view(trainer.result)(self.images).reconstruction
         pictures = torch.cat([to_uint8(self.images).cpu(), to_uint8(reconstruction).cpu()], dim=2)
         png = strip_png(pictures)
