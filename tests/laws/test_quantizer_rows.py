@@ -6,7 +6,7 @@ from statistics import mean
 
 import pytest
 import torch
-from test_training import trained
+from helpers.trainings import trained
 
 from vistok import quantizers
 from vistok.config import TrainConfig

@@ -942,6 +942,7 @@ def write_celeba(root: Path, data: bytes, partition: bytes = PARTITION.encode())
         (WHOLE_ZIP[:100], "is no zip file"),
         (b"", "is no zip file"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "zip",  # bytes of an archive tell the time it was made at
 )
 def test_a_hostile_archive_is_refused_and_nothing_is_unpacked(tmp_path: Path, data: bytes, says: str) -> None:
     root = write_celeba(tmp_path / "celeba", data)

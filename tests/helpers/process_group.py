@@ -1,4 +1,4 @@
-"""One of several processes: trains and measures, and leaves in a folder what came of it; `test_processes.py` compares.
+"""One of several processes: trains and measures, and leaves in a folder what came of it; `laws/test_processes.py` compares.
 
 RANK=0 WORLD_SIZE=2 ... python process_group.py <folder> <folder of images> <float64, float32 or differ>
 """

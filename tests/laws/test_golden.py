@@ -1,9 +1,8 @@
 """Parity with the original implementations: codes, indices, losses, gradients and state, from golden files."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from helpers.golden import GOLDEN, relative_error
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -11,7 +10,6 @@ from vistok.losses import reconstruction_loss, weighted_sum
 from vistok.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 from vistok.tokenizer import VisualTokenizer
 
-GOLDEN = Path(__file__).parent / "golden"
 WEIGHTS = {"reconstruction": 1.0, "codebook": 1.0, "commitment": 0.25}
 
 # Names of visual-tokenizer-pytorch, in pieces, to ours.
@@ -33,10 +31,6 @@ def renamed(name: str) -> str:
         if old in name and (residual or not old.startswith("blocks.")):
             name = name.replace(old, new)
     return name
-
-
-def relative_error(value: Tensor, expected: Tensor) -> float:
-    return ((value - expected).norm() / expected.norm()).item()
 
 
 @pytest.fixture(scope="module")

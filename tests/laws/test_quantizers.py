@@ -5,66 +5,20 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.quantizers import REMEDIES, VARIANTS, D, K, build, every_variant, levels_of, options_of
 from torch import Tensor
 
 from vistok import quantizers
 from vistok.quantizers import QUANTIZERS, Quantizer, nearest_code
 from vistok.quantizers.base import look_up
 
-K, D = 16, 4
-REMEDIES = {"init": "kmeans", "revive_after": 100, "gradient": "rotation"}
-VARIANTS = {
-    "vq": {},
-    "vq-l2": {"l2_norm": True},
-    "vq-remedies": REMEDIES | {"entropy_temperature": 0.1},
-    "vq-l2-remedies": REMEDIES | {"entropy_temperature": 0.1, "l2_norm": True},
-    "ema": {},
-    "ema-remedies": REMEDIES,
-    "ibq": {},
-    "ibq-uniform": {"init": "uniform"},
-    "lfq": {},
-    "bsq": {},
-    "fsq": {"codebook_dim": 2},
-    "fsq-uneven": {"levels": [3, 4], "codebook_size": 12, "codebook_dim": 2},
-    "simvq": {},
-    "gumbel": {},
-    "gumbel-annealed": {"final_temperature": 0.1, "anneal_steps": 3},
-    "residual": {},
-    "residual-shared": {"shared": True, "member": "ema"},
-    "grouped": {},
-    "multiscale": {"scales": [1, 2, 4]},
-}
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_shape = pytest.mark.parametrize("grid", [(2, 8, 8), (3, 1, 20)], ids=["4d", "1xN"])
 every_precision = pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
-
-
-def options_of(variant: str) -> dict:
-    return {"codebook_size": K, "codebook_dim": D} | VARIANTS[variant]
-
-
-def build(variant: str) -> Quantizer:
-    torch.manual_seed(0)
-    quantizer = quantizers.build(variant.partition("-")[0], **options_of(variant))
-    with torch.no_grad():  # codes of the size of z, so that many of them are chosen
-        for part in quantizer.modules():
-            if (
-                isinstance(part, Quantizer) and "weight" in part.state_dict()
-            ):  # lookup-free ones have no codebook to learn
-                part.state_dict()["weight"].normal_()
-    if variant.endswith("remedies"):
-        quantizer(torch.randn(4, quantizer.codebook_dim, 8, 8))  # the first batch, which k-means starts from
-    torch.manual_seed(0)
-    return quantizer
 
 
 def z_of(grid: tuple[int, int, int], quantizer: Quantizer) -> Tensor:
     batch, height, width = grid
     return torch.randn(batch, quantizer.codebook_dim, height, width, generator=torch.Generator().manual_seed(1))
-
-
-def levels_of(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return indices if isinstance(indices, tuple) else (indices,)
 
 
 def same(indices: Tensor | tuple[Tensor, ...], others: Tensor | tuple[Tensor, ...]) -> bool:

@@ -1,22 +1,15 @@
 """IBQ and LFQ: parity with the original implementations, the entropy loss against a direct computation, memory."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.golden import GOLDEN, relative_error
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vistok import quantizers
 from vistok.quantizers import IBQQuantizer, LFQQuantizer, Quantizer, ibq, lfq
 from vistok.quantizers.search import largest_dot
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def relative_error(value: Tensor, expected: Tensor) -> float:
-    return ((value - expected).norm() / expected.norm()).item()
 
 
 def direct_entropy_loss(logits: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import vistok.tokens.store
 from vistok.data import eval_batches, open_dataset, to_float
 from vistok.quantizers import EMAQuantizer, Quantized, Quantizer
 from vistok.quantizers.base import straight_through
+from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.__main__ import main
 from vistok.tokens.store import TokenFile, encode_dataset
@@ -236,7 +237,7 @@ def test_a_killed_encoding_goes_on_to_the_same_bytes(
     arguments = [tmp_path / "weights", images_root, stopped, name, calls]
     process = subprocess.run(
         [sys.executable, "-c", KILLED, *map(str, arguments)],
-        cwd=Path(__file__).parents[1],
+        cwd=repository_root(),
         stderr=subprocess.PIPE,
         text=True,
         check=False,

@@ -28,7 +28,7 @@ from vistok.training.trainer import Trainer
 from vistok.widgets.view import Refusal
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
-SANITIZE = Path(__file__).parent / "sanitize.cfg"
+SANITIZE = Path(__file__).with_name("sanitize.cfg")
 
 
 @pytest.fixture(scope="module")

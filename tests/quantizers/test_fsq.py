@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.golden import GOLDEN, relative_error
 from safetensors.torch import load_file
 from torch import Tensor
 from vector_quantize_pytorch import FSQ, LFQ
@@ -13,12 +14,7 @@ from vector_quantize_pytorch import FSQ, LFQ
 from vistok import TrainConfig, VisualTokenizer, quantizers
 from vistok.quantizers import BSQQuantizer, FSQQuantizer, GumbelQuantizer, LFQQuantizer, SimVQQuantizer, bsq
 
-GOLDEN = Path(__file__).parent / "golden"
 LEVELS = [[8, 8, 8], [8, 5, 5, 5], [8, 8, 8, 6, 5], [7, 5, 5, 5, 5], [3, 5, 4], [4, 4]]
-
-
-def relative_error(value: Tensor, expected: Tensor) -> float:
-    return ((value - expected).norm() / expected.norm()).item()
 
 
 def reversed_bits(indices: Tensor, num_bits: int) -> Tensor:

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.golden import GOLDEN
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vistok.pretrained import FORMATS, find_format, load_pretrained, official_file, reference_checkpoints
 from vistok.tokenizer import VisualTokenizer
 
-GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
     "taming": "model_vqgan_taming",
     "llamagen": "model_vqgan_llamagen",

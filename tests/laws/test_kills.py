@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vistok import Run, TrainConfig, VisualTokenizer, evaluate
 from vistok.runs import RATES
+from vistok.system.paths import repository_root
 
 Toy = Callable[..., TrainConfig]
 EXTENDED = os.environ.get("VISTOK_EXTENDED") == "1"
@@ -98,7 +99,7 @@ class Forks:
     """Trainings as children of one process that has imported all they need."""
 
     def __init__(self, errors: Path) -> None:
-        script = Path(__file__).with_name("forked_training.py")
+        script = repository_root() / "tests" / "helpers" / "forked_training.py"
         with errors.open("w") as file:
             self.server = subprocess.Popen(
                 [sys.executable, str(script)],

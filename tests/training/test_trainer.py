@@ -22,13 +22,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
+from helpers.trainings import assert_same_weights, crash_at, log_without_rates, opened, trained
 from PIL import Image
 from torch import Tensor
 
 from vistok import evaluation
 from vistok.config import TrainConfig
 from vistok.quantizers import VectorQuantizer
-from vistok.runs import RATES, Run
+from vistok.runs import Run
 from vistok.system.checkpoints import Checkpoints
 from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
@@ -36,39 +37,6 @@ from vistok.training.__main__ import main
 from vistok.training.trainer import Trainer
 
 Toy = Callable[..., TrainConfig]
-
-
-def opened(config: TrainConfig, path: Path | None = None) -> Trainer:
-    return Trainer(Run.open(path, config), progress=False)
-
-
-def trained(config: TrainConfig, path: Path | None = None) -> Trainer:
-    trainer = opened(config, path)
-    for _ in trainer:
-        pass
-    return trainer
-
-
-def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
-
-def log_without_rates(run: Run) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key not in RATES} for line in run.log()]
-
-
-def crash_at(trainer: Trainer, step: int) -> None:
-    """Make the trainer fail while it takes a step, as a lost device or a full disk would."""
-    take = trainer.train_step
-
-    def failing(images: Tensor) -> Any:
-        if trainer.step + 1 == step:
-            raise RuntimeError("crashed")
-        return take(images)
-
-    trainer.train_step = failing  # type: ignore[method-assign]
 
 
 ADVERSARIAL = {"discriminator": "patchgan", "adversarial_weight": 0.5, "image_size": 32, "hidden_dim": 8}

@@ -1,4 +1,4 @@
-"""Dependencies point downward only, never within a row."""
+"""Dependencies point downward only, never within a row; a test lies where what it tests lies."""
 
 import ast
 import graphlib
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "vistok"
+from vistok.system.paths import PACKAGE
+
 ROWS = [  # from the top: a file or a folder imports what stands below it, and nothing beside it
     {"gpu_check", "tables", "widgets"},
     {"notebooks", "plots"},
@@ -20,6 +21,8 @@ ROWS = [  # from the top: a file or a folder imports what stands below it, and n
     {"losses", "networks", "quantizers", "recipes", "usage"},
     {"images", "system"},
 ]
+TESTS = PACKAGE.parent / "tests"
+ACROSS = {"laws", "browser", "benchmarks", "helpers"}  # folders of tests that are of no one module
 MODES = {f"{how}{plus}{kind}" for how in "rwax" for plus in ("", "+") for kind in ("", "b", "t")}  # of opening a file
 LEVEL = {module: level for level, row in enumerate(ROWS) for module in row}
 
@@ -72,6 +75,21 @@ def imported_beside(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module.startswith(f"{package}."):
             names.add(node.module.removeprefix(f"{package}."))
     return {name if path.with_name(f"{name}.py").is_file() else "__init__" for name in names}
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_a_test_lies_where_its_module_lies(path: Path) -> None:
+    """`tests/tokens/test_store.py` tests `vistok/tokens/store.py`, or names what it imports of `vistok/tokens/`."""
+    *folder, name = path.relative_to(TESTS).parts
+    if folder and folder[0] in ACROSS:
+        return
+    module = name.removeprefix("test_").removesuffix(".py")
+    tested = PACKAGE.joinpath(*folder, module)
+    assert (
+        tested.with_suffix(".py").is_file()
+        or (not folder and tested.is_dir())
+        or (folder and (PACKAGE / folder[0]).is_dir() and folder[0] in imported(path))
+    ), f"there is no {tested}.py, and nothing of its folder is tested here"
 
 
 def test_text_files_are_utf8_whatever_the_locale_says() -> None:

@@ -2,30 +2,17 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.discriminators import SMALL, build, every_variant
+from helpers.golden import GOLDEN
 from safetensors.torch import load_file
 from torch import nn
 
 from vistok.networks import discriminators
 from vistok.networks.discriminators import DISCRIMINATORS, Blur, EqualizedConv2d, EqualizedLinear, minibatch_std
-
-GOLDEN = Path(__file__).parent / "golden"
-SMALL = {
-    "patchgan": {"image_size": 32, "hidden_dim": 4},
-    "patchgan-group": {"image_size": 32, "hidden_dim": 4, "norm": "group"},
-    "patchgan-none": {"image_size": 32, "hidden_dim": 4, "norm": "none"},
-    "stylegan2": {"image_size": 32, "channel_multiplier": 1 / 64},
-}
-every_variant = pytest.mark.parametrize("variant", SMALL)
-
-
-def build(variant: str) -> nn.Module:
-    torch.manual_seed(0)
-    return discriminators.build(variant.partition("-")[0], **SMALL[variant])
 
 
 def images_of(size: int, batch: int = 4) -> torch.Tensor:

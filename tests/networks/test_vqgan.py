@@ -1,4 +1,4 @@
-"""The convolutional networks of the VQGAN family. Their parity with the originals is in test_pretrained.py."""
+"""The convolutional networks of the VQGAN family. Their parity with the originals is in tests/pretrained/."""
 
 import json
 from pathlib import Path

@@ -23,12 +23,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import helpers.discriminators
+import helpers.quantizers
 import pytest
-import test_discriminators
-import test_quantizers
 import torch
 from accelerate import Accelerator
-from test_quantizers import VARIANTS
+from helpers.quantizers import VARIANTS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import Node, get_gradient_edge
@@ -301,9 +301,9 @@ def test_networks_stay_on_the_device(variant: str, recompute: bool, device: torc
     assert_waits(waits, [])
 
 
-@pytest.mark.parametrize("variant", test_discriminators.SMALL)
+@pytest.mark.parametrize("variant", helpers.discriminators.SMALL)
 def test_discriminators_and_their_gradient_penalty_stay_on_the_device(variant: str, device: torch.device) -> None:
-    discriminator = test_discriminators.build(variant).to(device)
+    discriminator = helpers.discriminators.build(variant).to(device)
     images = images_of(device, 32).requires_grad_()
     with Waits() as waits:
         with autocast():
@@ -316,7 +316,7 @@ def test_discriminators_and_their_gradient_penalty_stay_on_the_device(variant: s
 
 
 def test_every_discriminator_is_checked() -> None:
-    assert {variant.partition("-")[0] for variant in test_discriminators.SMALL} == set(discriminators.DISCRIMINATORS)
+    assert {variant.partition("-")[0] for variant in helpers.discriminators.SMALL} == set(discriminators.DISCRIMINATORS)
 
 
 def random_lpips(net: str, *args: object, **options: object) -> LPIPSNetwork:
@@ -347,7 +347,7 @@ def test_quantizers_stay_on_the_device_in_float32(variant: str, training: bool, 
     """Most never wait. k-means waits at the first batch only; revival at every one, for whether a code is dead: only
     then are tokens drawn at random.
     """
-    quantizer = quantizers.build(variant.partition("-")[0], **test_quantizers.options_of(variant)).to(device)
+    quantizer = quantizers.build(variant.partition("-")[0], **helpers.quantizers.options_of(variant)).to(device)
     quantizer.train(training)
     remedied = training and variant.endswith("remedies")
     z = torch.randn(4, quantizer.codebook_dim, 8, 8, device=device).requires_grad_()
@@ -371,7 +371,7 @@ def test_quantizers_stay_on_the_device_in_float32(variant: str, training: bool, 
     assert quantized.codes.shape == codes.shape == z.shape
     for tensor in (quantized.codes, codes, z.grad, *codebooks, *quantized.losses.values()):
         assert tensor.dtype == torch.float32
-    assert all(level.dtype == torch.int64 for level in test_quantizers.levels_of(quantized.indices))
+    assert all(level.dtype == torch.int64 for level in helpers.quantizers.levels_of(quantized.indices))
     assert_on(device, vars(quantized), codes, codebooks, z.grad)
     if quantizer.state_dict() or list(quantizer.buffers()):
         assert_on(device, quantizer)
@@ -407,7 +407,7 @@ def test_images_become_indices_and_images_again_on_the_device(quantizer: str, de
     with Waits() as waits, autocast():
         indices = tokenizer.encode(images_of(device))
     assert_waits(waits, [] if is_fake() else [READ])  # the range of images is looked at, at the end
-    num_levels = len(test_quantizers.levels_of(indices))
+    num_levels = len(helpers.quantizers.levels_of(indices))
     with Waits(*[0, 15] * num_levels) as waits, autocast():  # the lowest and the highest index of each level
         images = tokenizer.decode(indices)
     assert_waits(waits, [READ] * 2 * num_levels)
@@ -629,7 +629,7 @@ def test_the_walk_gives_the_gradients_of_the_engine(network: str) -> None:
 
 
 def test_the_walk_gives_the_gradients_of_gradients_of_the_engine() -> None:
-    discriminator = test_discriminators.build("patchgan-group").double()
+    discriminator = helpers.discriminators.build("patchgan-group").double()
     images = images_of(torch.device("cpu"), 32).double().requires_grad_()
     (slope,) = walk(discriminator(images).sum(), [images], create_graph=True)
     (expected,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)

@@ -14,14 +14,15 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from process_group import KINDS, STEPS
-from test_metrics import write_inception_weights
+from helpers import process_group
+from helpers.process_group import KINDS, STEPS
+from helpers.weights import write_inception_weights
 
 from vistok import Run, TrainConfig
 from vistok.runs import RATES
 
 SECONDS = 300  # after which processes are surely stuck
-SCRIPT = Path(__file__).with_name("process_group.py")
+SCRIPT = Path(process_group.__file__)
 
 
 def free_port() -> str:

@@ -1,12 +1,11 @@
 """Options of `vq` and `ema`: entropy loss, k-means, revival and the rotation trick, each against a direct computation."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.golden import GOLDEN, relative_error
+from helpers.processes import run_two
 from safetensors.torch import load_file
 from torch import Tensor
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
@@ -14,13 +13,6 @@ from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 from vistok import TrainConfig, VisualTokenizer, quantizers
 from vistok.quantizers import EMAQuantizer, VectorQuantizer, ibq, remedies
 from vistok.training.objective import quantizer_weights
-
-ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def relative_error(value: Tensor, expected: Tensor) -> float:
-    return ((value - expected).norm() / expected.norm()).item()
 
 
 def clusters(num_clusters: int, tokens_each: int) -> tuple[Tensor, Tensor]:
@@ -298,10 +290,4 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_start_and_revive_the_same_codes_from_the_tokens_of_both(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "store")] for rank in (0, 1)]
-    running = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT) for command in commands
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
+    run_two(TWO_PROCESSES, tmp_path / "store")

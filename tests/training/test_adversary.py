@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_metrics import write_backbone
-from test_training import assert_same_weights, crash_at, log_without_rates, opened, trained
+from helpers.trainings import assert_same_weights, crash_at, log_without_rates, opened, trained
+from helpers.weights import write_backbone
 
 from vistok.config import TrainConfig
 from vistok.runs import Run
