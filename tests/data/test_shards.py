@@ -660,6 +660,7 @@ def test_a_shard_that_changes_under_an_open_dataset_is_an_error_and_no_bad_image
         files.read(8)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
 def test_an_index_of_1_280_000_images_takes_less_than_200_megabytes(tmp_path):
     """Opened as any dataset is, in a process of its own: by what the process grows, and by what Python and numpy ask for."""

@@ -1,6 +1,8 @@
-"""One of several processes: trains and measures, and leaves in a folder what came of it; `laws/test_processes.py` compares.
+"""Groups of processes that train and measure, and leave in a folder what came of it; `laws/test_processes.py` compares.
 
-RANK=0 WORLD_SIZE=2 ... python process_group.py <folder> <folder of images> <float64, float32 or differ>
+python process_group.py <folder> <folder of images> <float64, float32 or differ> <number of processes>:<port> ...
+
+One group after the other, forked from this process, which has imported all they need.
 """
 
 import functools
@@ -8,6 +10,8 @@ import json
 import os
 import shutil
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,10 +186,8 @@ def differ(out: Path, images: str) -> None:
     (out / f"metrics-{rank}.json").write_text(json.dumps(record.to_dict()))
 
 
-if __name__ == "__main__":
-    folder, images, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    if kind == "float64":
-        compute_in_float64()
+def work(folder: Path, images: str, kind: str) -> None:
+    """Do as one process of a group."""
     from vistok.system.processes import process_state
 
     state = process_state()
@@ -198,3 +200,36 @@ if __name__ == "__main__":
     else:
         differ(folder, images)
     state.destroy_process_group()
+
+
+def forked(act: Callable[[], None], environment: dict[str, str]) -> int:
+    """Start a child that acts; return its process id."""
+    if (child := os.fork()) == 0:
+        os.environ.update(environment)
+        status = 1
+        try:
+            act()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(status)
+    return child
+
+
+if __name__ == "__main__":
+    folder, images, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if kind == "float64":
+        compute_in_float64()
+    import torch._dynamo  # the first optimiser imports it
+
+    for group in sys.argv[4:]:
+        world, port = group.split(":")
+        shared = {"WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        shared["VISTOK_RUNS"] = str(folder / f"runs-{world}")
+        ranks = [
+            forked(lambda: work(folder, images, kind), shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank in range(int(world))
+        ]
+        ended = [os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks]
+        assert not any(ended), f"the processes ended with {ended}"

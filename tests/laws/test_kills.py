@@ -25,6 +25,7 @@ from vistok import Run, TrainConfig, VisualTokenizer, evaluate
 from vistok.runs import RATES
 from vistok.system.paths import repository_root
 
+pytestmark = pytest.mark.slow
 Toy = Callable[..., TrainConfig]
 EXTENDED = os.environ.get("VISTOK_EXTENDED") == "1"
 KILLS = 20 if EXTENDED else 3  # of each kind of run

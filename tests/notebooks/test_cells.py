@@ -306,6 +306,7 @@ def cells_of(order: list[str], source: str) -> list[str]:
     return [{"parameters": source, "injected": INJECTED}.get(cell, cell) for cell in order]
 
 
+@pytest.mark.slow
 def test_papermill_typed_by_hand_reads_refuses_and_may_tell_its_paths(tmp_path: Path) -> None:
     """The real thing: papermill's own reading of -p, its injected cell, and the kernel's list of cells."""
     cells = [
@@ -333,6 +334,7 @@ def test_papermill_typed_by_hand_reads_refuses_and_may_tell_its_paths(tmp_path: 
     assert executed[-1].outputs[0].text == "False [3] ['vq-d4']\n"
 
 
+@pytest.mark.slow
 def test_papermill_passes_on_a_setting_that_the_cell_does_not_name(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -289,5 +289,6 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_start_and_revive_the_same_codes_from_the_tokens_of_both(tmp_path: Path) -> None:
     run_two(TWO_PROCESSES, tmp_path / "store")

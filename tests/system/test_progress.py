@@ -216,6 +216,7 @@ def outputs(notebook: Path) -> list[Any]:
     return cell.outputs
 
 
+@pytest.mark.slow
 def test_papermill_in_a_terminal_shows_the_steps_of_a_cell_under_its_own_bar(notebook: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (30, 100))
@@ -233,6 +234,7 @@ def test_papermill_in_a_terminal_shows_the_steps_of_a_cell_under_its_own_bar(not
     assert outputs(notebook.with_name("out.ipynb")) == []
 
 
+@pytest.mark.slow
 def test_papermill_in_a_pipe_says_lines(notebook: Path) -> None:
     process = papermill(notebook, subprocess.PIPE)
     text = process.communicate(timeout=300)[1].decode()
@@ -243,6 +245,7 @@ def test_papermill_in_a_pipe_says_lines(notebook: Path) -> None:
     assert outputs(notebook.with_name("out.ipynb")) == []
 
 
+@pytest.mark.slow
 def test_a_notebook_that_is_run_from_here_shows_its_steps_here(
     notebook: Path, page: Page, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,7 +189,11 @@ def test_complete_runs_are_skipped_and_a_failed_one_stops_no_other(
     assert [outcome.status for outcome in run_all(planned)] == ["complete", "failed", "complete"]
 
 
-def test_a_row_runs_through_the_notebooks(images_root: Path) -> None:
+@pytest.mark.slow
+def test_a_row_runs_through_the_notebooks(
+    images_root: Path, kernels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", kernels["JUPYTER_PATH"])
     tiny = {"hidden_dim": 8, "num_res_blocks": 1, "image_size": 16, "batch_size": 4, "steps": 4, "report_every": 2}
     planned = plan(
         "celeba64",

@@ -87,6 +87,7 @@ for report in trainer:
 """
 
 
+@pytest.mark.slow
 def test_killed_amid_the_adversarial_part_and_resumed(toy: Toy, tmp_path: Path) -> None:
     config = toy(checkpoint_every=3, **EVERYTHING)
     whole = trained(config, tmp_path / "whole")

@@ -15,6 +15,7 @@ from vistok.runs import Report
 from vistok.training.launching import LaunchedTrainer
 from vistok.widgets import TrainingDashboard
 
+pytestmark = pytest.mark.slow
 Toy = Callable[..., TrainConfig]
 
 

@@ -425,6 +425,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["wait", "exit"])
 def test_interrupting_wait_and_leaving_python_both_save(toy: Toy, tmp_path: Path, way: str) -> None:
     config = toy(steps=1_000_000, checkpoint_every=1_000_000)
