@@ -275,6 +275,7 @@ def test_rfid_streams_merges_and_needs_two_images(inception_weights: Path) -> No
     assert float(truncated) != pytest.approx(float(frechet_distance(*statistics)), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:rFID over")
 def test_rfid_of_equal_images_is_not_below_zero(inception_weights: Path) -> None:
     metric = RFID(inception_weights)

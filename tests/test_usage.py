@@ -105,6 +105,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_count_what_one_does(tmp_path: Path) -> None:
     run_two(TWO_PROCESSES, tmp_path / "store")
 

@@ -255,6 +255,7 @@ print(memory("VmHWM") - resident)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "network_options", "tolerance"),
     [

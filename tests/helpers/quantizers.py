@@ -54,3 +54,27 @@ def build(variant: str) -> Quantizer:
 
 def levels_of(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return indices if isinstance(indices, tuple) else (indices,)
+
+
+def direct_entropy_loss(logits: Tensor) -> Tensor:
+    """E[H(p)] - H(E[p]) with all N x K probabilities at once, in float64."""
+    p = logits.double().softmax(1)
+    mean = p.mean(0)
+    return -(p * p.clamp(min=1e-300).log()).sum(1).mean() + (mean * (mean + 1e-5).log()).sum()
+
+
+def largest_allocation(quantizer: Quantizer, z: Tensor) -> tuple[int, int]:
+    """Bytes of the largest single allocation, and of the peak of all, in a forward and a backward pass."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        quantized = quantizer(z)
+        (quantized.codes.sum() + sum(quantized.losses.values())).backward()
+    changes = [
+        (event.start_ns(), event.nbytes())
+        for event in profile.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    total = peak = 0
+    for _, num_bytes in sorted(changes):
+        total += num_bytes
+        peak = max(peak, total)
+    return max(num_bytes for _, num_bytes in changes), peak

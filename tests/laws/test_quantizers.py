@@ -1,6 +1,7 @@
 """The laws of the quantizer contract, over every registered quantizer."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from helpers.quantizers import REMEDIES, VARIANTS, D, K, build, every_variant, levels_of, options_of
 from torch import Tensor
 
-from vistok import quantizers
+from vistok import TrainConfig, VisualTokenizer, quantizers
 from vistok.quantizers import QUANTIZERS, Quantizer, nearest_code
 from vistok.quantizers.base import look_up
 
@@ -363,3 +364,29 @@ def test_memory_of_the_search_does_not_grow_with_tokens_times_codes() -> None:
         nearest_code(z, codebook)
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert largest < 2**24
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "dim", "options"),
+    [
+        ("fsq", 1000, 4, {"levels": [8, 5, 5, 5]}),
+        ("bsq", 16, 4, {}),
+        ("simvq", 16, 4, {}),
+        ("gumbel", 16, 4, {"final_temperature": 0.0625, "anneal_steps": 10}),
+    ],
+)
+def test_a_tokenizer_of_a_configuration_trains_saves_and_loads(
+    name: str, size: int, dim: int, options: dict, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        quantizer=name, codebook_size=size, codebook_dim=dim, quantizer_options=options, hidden_dim=8, image_size=16
+    )
+    torch.manual_seed(0)
+    tokenizer = VisualTokenizer.from_config(config)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    output = tokenizer(images)
+    (F.mse_loss(output.reconstruction, images) + sum(output.losses.values())).backward()
+    assert all(parameter.grad is not None for parameter in tokenizer.parameters())
+    tokenizer.save(tmp_path)
+    loaded = VisualTokenizer.load(tmp_path)
+    assert torch.equal(loaded.encode(images), tokenizer.encode(images))

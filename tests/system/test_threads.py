@@ -158,6 +158,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     child.join(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_thread_that_outlives_the_main_one_still_computes() -> None:
     """A script may end while its training goes on in a thread; pools of `concurrent.futures` take no work then."""
     script = """

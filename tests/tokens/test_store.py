@@ -217,6 +217,7 @@ vistok.tokens.store.encode_dataset(
 """
 
 
+@pytest.mark.slow
 # Before the first batch; while the third one is read; with a batch on the disk that the header does not know of.
 @pytest.mark.parametrize(
     ("name", "calls", "num_done"), [("_map_array", 0, 0), ("to_float", 2, 8), ("replace_file", 3, 8)]

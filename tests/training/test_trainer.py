@@ -734,6 +734,7 @@ def test_a_busy_neighbour_is_told_of_and_trying_it_out_trains_nothing(
     assert "2 threads train 8 images a second now, one thread 16" in said and "OMP_NUM_THREADS=1" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_the_command_line_ends_well_where_neither_output_nor_locale_is_utf8(
     encoding: str, toy: Callable[..., TrainConfig], tmp_path: Path
