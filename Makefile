@@ -4,15 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready
-# A test file after the other on each core, four at most: every one may have a JupyterLab and a browser of its own.
-TOGETHER := -n logical --maxprocesses 4 --dist loadfile
+# A test file after the other on each core, four at most: every one may have a JupyterLab and a browser of its own. The order
+# is that of tests/conftest.py, the long files first.
+TOGETHER := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help quickstart lab test test-extended gpu-check bench lint format readme screenshots
+.PHONY: help quickstart lab test test-quick test-extended gpu-check bench lint format readme screenshots
 
 help:
 	@echo "make quickstart     train a tokenizer on embedded photographs, measure it, print its table row (a few minutes)"
 	@echo "make lab            JupyterLab, open at notebooks/00_start.ipynb"
 	@echo "make test           every test"
+	@echo "make test-quick     while you work: none in a browser, none that starts programs (a few minutes)"
 	@echo "make test-extended  the long tests too"
 	@echo "make gpu-check      one short row on the GPU: speed, memory, and whether it computes what the CPU does"
 	@echo "make bench          the benchmarks; their table goes to tests/benchmarks/RESULTS.md"
@@ -40,6 +42,9 @@ lab: $(READY)
 
 test: $(TEST_READY) lint
 	$(BIN)/python -m pytest tests $(TOGETHER)
+
+test-quick: $(TEST_READY) lint
+	$(BIN)/python -m pytest tests --ignore tests/browser -m "not slow" $(TOGETHER)
 
 test-extended: $(TEST_READY) lint
 	VISTOK_EXTENDED=1 $(BIN)/python -m pytest tests $(TOGETHER)

@@ -12,10 +12,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np
 import pytest
 import torch
+from helpers.forked_kernels import forked_kernels
 from PIL import Image
 
 from vistok.config import TrainConfig
 from vistok.system.paths import repository_root
+
+LONG = ("laws/test_notebooks", "laws/test_kills", "_in_lab", "laws/test_processes", "test_metrics", "test_launching")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no process is left alone with one at the end."""
+
+    def place(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(LONG) if name in str(item.path)), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +44,13 @@ def own_folders(tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPa
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Iterator[dict[str, str]]:
+    """The environment in which notebooks' kernels start at once."""
+    with forked_kernels() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import skimage.io
 import torch
+from helpers.weights import write_backbone, write_inception_weights
 from PIL import Image
-from test_metrics import write_backbone, write_inception_weights
 
 import vistok.evaluation
 from vistok.config import TrainConfig

@@ -7,6 +7,7 @@ import torch
 
 from vistok import gpu_check
 
+pytestmark = pytest.mark.slow
 TINY = {"hidden_dim": 8, "batch_size": 4, "steps": 3}
 
 

@@ -18,44 +18,14 @@ import skimage.metrics
 import torch
 import torchmetrics.functional.image.lpips as torchmetrics_lpips
 import torchvision
+from helpers.processes import run_two
+from helpers.weights import write_backbone, write_inception_weights
 from torch import Tensor
-from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from vistok import metrics
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7, frechet_distance
-from vistok.networks.lpips import BACKBONES, build_lpips
+from vistok.networks.lpips import build_lpips
 from vistok.system.weights import Unavailable
-
-
-def write_inception_weights(path: Path) -> Path:
-    """Write seeded, He-initialised Inception weights; torch's default initialisation makes every FID about 1e-14."""
-    extractor = inception.FeatureExtractorInceptionV3
-    with (
-        mock.patch.object(inception, "load_state_dict_from_url", return_value={}),
-        mock.patch.object(extractor, "load_state_dict"),
-        torch.random.fork_rng(devices=[]),
-    ):
-        torch.manual_seed(0)
-        network = extractor("inception-v3-compat", ["2048"])
-        for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    torch.save(network.state_dict(), path)
-    return path
-
-
-def write_backbone(net: str, folder: Path) -> Path:
-    """Write a seeded backbone under torchvision's file name; of VGG16 the convolutions only: LPIPS uses no others."""
-    name = BACKBONES[net][1].rpartition("/")[2]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if net == "alex":
-            state = torchvision.models.alexnet(weights=None).state_dict()
-        else:
-            layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
-            state = {f"features.{name}": tensor for name, tensor in layers.state_dict().items()}
-    torch.save(state, folder / name)
-    return folder / name
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +222,7 @@ print(json.dumps(torch_fidelity.calculate_metrics(
 """
 
 
+@pytest.mark.slow
 def test_rfid_is_that_of_torch_fidelity_on_pngs(inception_weights: Path, tmp_path: Path) -> None:
     images, reconstructions = pictures(24, 32)
     arguments = [save_pngs(images, tmp_path / "images"), save_pngs(reconstructions, tmp_path / "reconstructions")]
@@ -304,12 +275,14 @@ def test_rfid_streams_merges_and_needs_two_images(inception_weights: Path) -> No
     assert float(truncated) != pytest.approx(float(frechet_distance(*statistics)), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:rFID over")
 def test_rfid_of_equal_images_is_not_below_zero(inception_weights: Path) -> None:
-    for seed in range(6):
+    metric = RFID(inception_weights)
+    metric.network = Projection()
+    for seed in range(3):
         for number in (2, 9, 40):
-            metric = RFID(inception_weights)
-            metric.network = Projection()
+            metric.reset()
             images, _ = pictures(number, 8, seed=seed)
             metric.update(images, images)
             assert 0 <= float(metric.compute()) < 1e-4
@@ -373,15 +346,9 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "store")] for rank in (0, 1)]
-    processes = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
-        for command in commands
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    run_two(TWO_PROCESSES, tmp_path / "store")
 
 
 def test_metrics_work_in_and_out_of_inference_mode() -> None:

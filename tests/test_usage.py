@@ -1,13 +1,11 @@
 """Codebook usage against numpy: batches, queue, levels, processes, bounds, and what was saved."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.processes import run_two
 
 from vistok.usage import CodebookUsage
 
@@ -107,15 +105,9 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_count_what_one_does(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "store")] for rank in (0, 1)]
-    processes = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
-        for command in commands
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    run_two(TWO_PROCESSES, tmp_path / "store")
 
 
 def test_it_counts_in_and_out_of_inference_mode() -> None:

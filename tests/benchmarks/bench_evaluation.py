@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
-from test_metrics import write_inception_weights
+from helpers.weights import write_inception_weights
 
 from vistok import TrainConfig, VisualTokenizer
 from vistok.evaluation import Evaluation, evaluate

@@ -5,7 +5,9 @@ the kernels reach no network, so that a test is the same on a machine with one a
 """
 
 import ast
+import base64
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -21,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
+from helpers.forked_kernels import forked_kernels
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORD_FILES = ("config.json", "log.jsonl", "metrics.json")  # of a committed run, what tables read
@@ -89,6 +94,12 @@ MEASURE_IMAGE = """async image => {
     return {natural: [image.naturalWidth, image.naturalHeight], shown: [shown.width, shown.height],
             colours: new Set(pixels).size,
             sum: pixels.reduce((sum, pixel) => (Math.imul(sum, 31) + pixel) | 0, 0)}; }"""
+
+
+def pixels(canvas: Any) -> np.ndarray:
+    """Return what a canvas shows, uint8 [H, W, 3]."""
+    png = base64.b64decode(canvas.evaluate("canvas => canvas.toDataURL('image/png').split(',')[1]"))
+    return np.asarray(Image.open(io.BytesIO(png)))[..., :3]
 
 
 class Lab:
@@ -232,24 +243,24 @@ def running_lab(base: Path) -> Iterator[Lab]:
     options = f"""--no-browser --allow-root --ip=127.0.0.1 --ServerApp.port={port} --ServerApp.port_retries=0
         --IdentityProvider.token={token} --LabApp.expose_app_in_browser=True --LabApp.news_url=
         --LabApp.extension_manager=readonly --ServerApp.terminals_enabled=False""".split()
-    with (base / "lab.log").open("wb") as log:
+    with (base / "lab.log").open("wb") as log, forked_kernels() as kernels:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={base / 'root'}"],
-            env=_environment(base),
+            env=_environment(base) | kernels,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a process group that can be ended as a whole
         )
-    running = Lab(f"http://127.0.0.1:{port}", token, base)
-    try:
-        _wait_until_up(running, server)
-        yield running
-    finally:
-        server.terminate()  # it ends its kernels
+        running = Lab(f"http://127.0.0.1:{port}", token, base)
         try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
+            _wait_until_up(running, server)
+            yield running
+        finally:
+            server.terminate()  # it ends its kernels
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

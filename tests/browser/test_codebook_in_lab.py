@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser.lab import REPOSITORY, keep_screenshot
+from browser.lab import REPOSITORY, keep_screenshot, pixels
 
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens.encoded import EncodedImages
@@ -44,15 +44,6 @@ def view(notebook: Any, name: str) -> Any:
     found.scroll_into_view_if_needed()
     expect(found).to_be_visible()
     return found
-
-
-def pixels(canvas: Any) -> np.ndarray:
-    """Return what a canvas shows, uint8 [H, W, 3]."""
-    width, height, values = canvas.evaluate(
-        """canvas => { const image = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-            return [image.width, image.height, Array.from(image.data)]; }"""
-    )
-    return np.array(values, dtype=np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def test_a_codebook_is_explored_and_a_picture_changed(

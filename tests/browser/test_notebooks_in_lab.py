@@ -9,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from browser.bars import run_with_bar
 from browser.lab import MAKING_SCREENSHOTS, keep_screenshot
 
 from vistok.config import TrainConfig
@@ -76,14 +77,14 @@ def output_text(notebook: Any, cell: int) -> str:
 
 
 def test_02_train_runs_to_the_end_and_shows_it(lab: Any, open_notebook: OpenNotebook) -> None:
-    notebook = open_notebook("02_train", **SMOKE)
-    notebook.run_all(seconds=SECONDS)
-
-    run = run_directory(lab.runs, dataset="photos")
-    assert log_steps(run)[-1] == 40
+    notebook = open_notebook("02_train", **SMOKE, steps=120)
+    run = run_directory(lab.runs, dataset="photos", steps=120)
+    line = run_with_bar(notebook, run.name)[-1]
+    assert re.fullmatch(rf"{run.name}: 120 of 120 steps in \d+ s · loss .* usage .*%", line)
+    assert log_steps(run)[-1] == 120
     check_figures(notebook, number=3)  # reconstructions in the dashboard and below it, codebook usage
     assert notebook.page.locator(".training-dashboard").get_attribute("data-phase") == "finished"
-    assert re.search(rf"{run.name}: 40 of 40 steps in \d+ s", notebook.text())
+    assert re.search(rf"{run.name}: 120 of 120 steps in \d+ s", notebook.text())
     last_cell = len(notebook.cells()) - 1
     files = output_text(notebook, last_cell).split()
     assert {"config.json", "log.jsonl", "curves.png", "reconstructions.jpg", "tokenizer/model.safetensors"} <= set(
@@ -107,8 +108,8 @@ def test_the_dashboard_of_a_run_on_photos(lab: Any, open_notebook: OpenNotebook)
 
 
 def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook: OpenNotebook) -> None:
-    notebook = open_notebook("05_table")
-    notebook.run_all(seconds=SECONDS)
+    notebook = open_notebook("05_table", overrides={"steps": 120})
+    run_with_bar(notebook, "vq-d4-smoke-photos-s0")
 
     rows = [row["name"] for row in read_table("celeba64")["rows"]]
     assert len(rows) == 11
@@ -144,11 +145,11 @@ def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook:
 
 
 def test_06_pretrained_measures_the_committed_tokenizer_and_shows_it(lab: Any, open_notebook: OpenNotebook) -> None:
-    notebook = open_notebook("06_pretrained", max_images=32)
-    notebook.run_all(seconds=SECONDS)
+    notebook = open_notebook("06_pretrained", max_images=128)
+    run_with_bar(notebook, "evaluating on photos")
     text = " ".join(notebook.page.locator(".jp-Notebook").inner_text().split())
     assert "checkpoints/llamagen-ds16/vq_ds16_c2i.pt" in text  # what can be had, and where it goes
-    assert "here: photos, 32 images" in text
+    assert "here: photos, 128 images" in text
     check_figures(notebook, number=1)
     assert not notebook.errors, notebook.errors
 
@@ -156,8 +157,8 @@ def test_06_pretrained_measures_the_committed_tokenizer_and_shows_it(lab: Any, o
 def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     lab: Any, open_notebook: OpenNotebook
 ) -> None:
-    notebook = open_notebook("07_quantizers", num_tokens=512, num_turns=1, num_steps=10)
-    notebook.run_all(seconds=SECONDS)
+    notebook = open_notebook("07_quantizers", num_tokens=2048, num_turns=1, num_steps=10)
+    run_with_bar(notebook, "measuring the quantizers")
     rows = [row["name"] for row in read_table("quantizers64")["rows"]]
     contract, records, remedies, costs = notebook.tables()
     assert [row[0] for row in contract[1:]] == [row[0] for row in records[1:]] == [row[0] for row in costs[1:]] == rows

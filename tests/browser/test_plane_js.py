@@ -1,6 +1,6 @@
 """The plane's script in a browser, beside a model without a kernel: regions, drags, steps, keys.
 
-(`tests/test_plane.py` has the laws of the Python side.)
+(`tests/lessons/test_plane.py` has the laws of the Python side.)
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Progress in a real JupyterLab: seen while a cell runs, and afterwards neither in red boxes nor in what is saved."""
+"""Progress in a real JupyterLab: seen while a cell runs, and afterwards neither in red boxes nor in what is saved.
+
+(`test_notebooks_in_lab.py` looks at that of the notebooks it runs.)
+"""
 
 import re
 from collections.abc import Callable
@@ -6,11 +9,11 @@ from typing import Any
 
 import nbformat
 import pytest
+from browser.bars import STEPS, lines_left, run_with_bar, start, watch
 
 from vistok.system import progress
 
 OpenNotebook = Callable[..., Any]
-SECONDS = 300
 WAITING = """import time
 from pathlib import Path
 from vistok.system.files import say
@@ -28,54 +31,12 @@ IN_THREADS = """from concurrent.futures import ThreadPoolExecutor
 with progress_bar(total=40, desc="in threads", unit=" turns") as bar, ThreadPoolExecutor(2) as pool:
     for _ in range(40):
         pool.submit(lambda: (time.sleep(0.1), bar.update()))"""
-STEPS = re.compile(r"(\d[\d,]*) of \d")
-# A bar is drawn anew with each state: what is added is noted, even if it is gone before one can look.
-KEEP_BARS = """() => {
-    window.barsSeen = [];
-    new MutationObserver((changes) => {
-        for (const added of changes.flatMap((change) => [...change.addedNodes])) {
-            if (added.nodeType !== Node.ELEMENT_NODE) continue;
-            for (const bar of added.querySelectorAll("[role=progressbar]")) {
-                window.barsSeen.push([bar.getAttribute("aria-label"), bar.getAttribute("aria-valuetext")]);
-            }
-        }
-    }).observe(document.body, { childList: true, subtree: true });
-}"""
 
 
 def new_notebook(lab: Any, name: str, *sources: str) -> None:
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.root / f"{name}.ipynb")
-
-
-def watch(notebook: Any, seconds: float = SECONDS) -> dict[str, set[int]]:
-    """Wait for what `start` started; return the names of the bars that there were, each with the numbers that it showed."""
-    assert notebook.finish(seconds) is True, notebook.failures()
-    seen: dict[str, set[int]] = {}
-    for name, text in notebook.page.evaluate("window.barsSeen"):
-        if (number := STEPS.match(text or "")) is not None:
-            seen.setdefault(name, set()).add(int(number[1].replace(",", "")))
-    return seen
-
-
-def start(notebook: Any) -> None:
-    """Start all cells; from now on the page keeps every state of every bar, however short it was to be seen."""
-    notebook.page.evaluate(KEEP_BARS)
-    notebook.start("notebook:run-all-cells")
-
-
-def lines_left(notebook: Any) -> list[str]:
-    """Check that no output is saved on standard error, empty or as a bar; return the lines that bars have become."""
-    lines = []
-    for output in (output for cell in notebook.cells() for output in cell.get("outputs", [])):
-        assert output.get("name") != "stderr", output
-        if output["output_type"] == "display_data":
-            assert output["data"] and "progressbar" not in str(output["data"].get("text/html", "")), output
-            if output["metadata"].get("vistok") == "progress":
-                assert list(output["data"]) == ["text/plain"], output
-                lines.append("".join(output["data"]["text/plain"]))
-    return lines
 
 
 def test_a_bar_moves_while_its_cell_runs_and_becomes_one_line(lab: Any, open_notebook: OpenNotebook) -> None:
@@ -123,36 +84,14 @@ def test_a_bar_whose_kernel_died_is_no_error_when_the_notebook_is_opened_again(
     assert "rror" not in reopened.text() and not reopened.errors, reopened.errors
 
 
-def test_02_shows_its_training_and_leaves_no_red_box(lab: Any, open_notebook: OpenNotebook) -> None:
-    notebook = open_notebook("02_train", scale="smoke", dataset="photos", seed=11, steps=120)
-    start(notebook)
-    (training,) = [steps for name, steps in watch(notebook).items() if name.startswith("vq-smoke")]
-    assert len(training) > 2
-    assert re.fullmatch(
-        r"vq-smoke-photos-s11-\w+: 120 of 120 steps in \d+ s · loss .* usage .*%", lines_left(notebook)[-1]
-    )
-
-
 @pytest.mark.parametrize(
     ("name", "parameters", "bar"),
     [
         ("03_codebook", {"max_images": None, "image_size": 128}, "encoding"),
         ("04_evaluate", {}, "evaluating on photos"),
-        ("05_table", {"overrides": {"steps": 120}}, "vq-d4-smoke-photos-s0"),
-        ("06_pretrained", {}, "evaluating on photos"),
-        ("07_quantizers", {"num_steps": 40, "num_turns": 2}, "measuring the quantizers"),
     ],
 )
-def test_others_show_what_they_wait_for_and_leave_no_red_box(
+def test_notebooks_show_what_they_wait_for_and_leave_no_red_box(
     lab: Any, open_notebook: OpenNotebook, name: str, parameters: dict[str, Any], bar: str
 ) -> None:
-    notebook = open_notebook(name, **parameters)
-    start(notebook)
-    seen, lines = watch(notebook), lines_left(notebook)
-    # The line that a bar becomes is its last state: of a short one the page may show only one number before.
-    for line in lines:
-        shown, _, ending = line.partition(": ")
-        if (number := STEPS.match(ending)) is not None and shown in seen:
-            seen[shown].add(int(number[1].replace(",", "")))
-    assert any(shown.startswith(bar) and len(numbers) > 1 for shown, numbers in seen.items()), seen
-    assert all(":" in line for line in lines)
+    run_with_bar(open_notebook(name, **parameters), bar)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser.lab import write_notebook
+from browser.lab import pixels, write_notebook
 
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens.codebook import decode_alone
@@ -25,9 +25,6 @@ CELLS = [
     "encoded.choice.chosen",
 ]
 HEIGHT = 680  # pixels, what a window of 1280x800 leaves to a notebook
-# The canvas as it is seen, uint8 [H, W, 4].
-PIXELS = """canvas => { const image = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-    return [image.width, image.height, Array.from(image.data)]; }"""
 OpenNotebook = Callable[..., Any]
 
 
@@ -58,12 +55,6 @@ def view(notebook: Any, name: str) -> Any:
         notebook.page.wait_for_timeout(300)
         former = now
     return found
-
-
-def pixels(canvas: Any) -> np.ndarray:
-    """Return what a canvas shows, uint8 [H, W, 3]."""
-    width, height, values = canvas.evaluate(PIXELS)
-    return np.array(values, dtype=np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def cell_of(canvas: Any, code: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from browser.lab import READY, Lab, write_notebook
+from browser.lab import READY, Lab, pixels, write_notebook
 from PIL import Image
 
 from vistok.data.transforms import CenterSquare
@@ -33,8 +33,6 @@ DROP = """(box, [name, type, content]) => { const transfer = new DataTransfer();
         box.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true })); }"""
 COPY = """async (content) => { const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
     await navigator.clipboard.write([new ClipboardItem({ 'image/png': new Blob([bytes], { type: 'image/png' }) })]); }"""
-PIXELS = """canvas => { const { width, height, data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-    return [width, height, Array.from(data)]; }"""
 
 
 def expect(target: Any) -> Any:
@@ -63,11 +61,6 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> str:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def pixels(canvas: Any) -> np.ndarray:
-    width, height, values = canvas.evaluate(PIXELS)
-    return np.array(values, dtype=np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def sampled(canvas: Any, size: int = 64) -> np.ndarray:

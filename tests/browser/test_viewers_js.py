@@ -1,6 +1,6 @@
 """The scripts of the viewers in a browser, beside a model without a kernel: what is drawn, pointed at and typed.
 
-(`tests/test_viewers.py` has the laws of the Python side.)
+(`tests/widgets/test_viewers.py` has the laws of the Python side.)
 """
 
 import re

@@ -1,0 +1,145 @@
+"""What the READMEs say is so: tables come from the records, examples run, links lead somewhere, nothing is said twice."""
+
+import json
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+from statistics import mean
+from unittest import mock
+
+import pytest
+
+from vistok.quantizers import QUANTIZERS
+from vistok.system.paths import repository_root
+from vistok.tables import measured, plan, with_tables
+from vistok.tables.__main__ import READMES
+
+TEXTS = {name: (repository_root() / name).read_text(encoding="utf-8") for name in READMES}
+EXAMPLES = [
+    (name, code) for name, text in TEXTS.items() for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+]
+RESULTS = " ".join(TEXTS["runs/README.md"].split())
+WITH_TABLES = ["README.md", "runs/README.md"]
+MOST_BYTES = 13_000  # of the first page
+
+
+@pytest.fixture(autouse=True)
+def committed_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", str(repository_root() / "runs"))
+
+
+def markdown_cells() -> dict[str, str]:
+    """Return the text of each notebook, by its path in the repository."""
+    texts = {}
+    for notebook in sorted((repository_root() / "notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        texts[f"notebooks/{notebook.name}"] = "\n\n".join(sources)
+    return texts
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_its_tables_are_those_of_the_records(name: str) -> None:
+    assert with_tables(TEXTS[name]) == TEXTS[name], "run `make readme`"
+
+
+@pytest.mark.parametrize("name", WITH_TABLES)
+def test_a_table_changes_with_a_record(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path))  # no records at all
+    assert with_tables(TEXTS[name]) != TEXTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "example"), EXAMPLES, ids=[f"{name}-{len(code)}-characters" for name, code in EXAMPLES]
+)
+def test_its_examples_run(name: str, example: str, tmp_path: Path) -> None:
+    with mock.patch.dict(QUANTIZERS):  # one of them adds a quantizer
+        exec(compile(example.replace("runs/my-", f"{tmp_path}/my-"), name, "exec"), {})
+
+
+def test_its_examples_run_one_after_the_other() -> None:
+    """Two that train do not share a run directory."""
+    opened = re.findall(r'Run\.open\("(runs/my-[^"]*)"', "".join(code for _, code in EXAMPLES))
+    assert len(opened) == len(set(opened)) == 2
+
+
+def test_the_first_page_is_one() -> None:
+    assert len(TEXTS["README.md"].encode()) <= MOST_BYTES
+
+
+def test_nothing_is_said_twice() -> None:
+    """No sentence of some length stands in two places; a command may."""
+    said = Counter()
+    for text in TEXTS.values():
+        prose = re.sub(r"```.*?```|<!-- (\w+) .*?<!-- /\1 -->", "", text, flags=re.DOTALL)
+        paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\n|\n- |\n\|", prose))
+        said.update(s for paragraph in paragraphs for s in re.split(r"(?<=[.:;]) ", paragraph) if len(s) > 40)
+    assert len(said) > 200
+    assert [sentence for sentence, times in said.items() if times > 1] == []
+
+
+def test_what_it_says_of_the_small_vqgan_is_recorded() -> None:
+    folder = repository_root() / "runs/vq-laptop-imagenet-sample-s0-e637c27b"
+    metrics, config = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "config"))
+    settings = config["config"]
+    assert (
+        f"{metrics['psnr']:.1f} dB and uses {metrics['usage']:.1%} of its {settings['codebook_size']:,} codes"
+        in RESULTS
+    )
+    assert f"{settings['steps']:,} steps of {settings['batch_size']} images" in RESULTS
+    assert f"from step {settings['adversarial_start']:,} on" in RESULTS
+    assert settings["lpips_weight"] == 0 and f"On {metrics['num_images']} photographs" in RESULTS
+
+
+def test_what_it_says_of_the_records_is_so() -> None:
+    records = list((repository_root() / "runs").glob("*-laptop-*/metrics.json"))
+    assert int(re.search(r"(\d+) training runs at 64x64", TEXTS["README.md"])[1]) <= len(
+        records
+    )  # whoever reads it may have added some
+    planned = plan("celeba64", ["vq-d4"], "laptop", [0, 1, 2], dataset="imagenet-sample")
+    usage, psnr = (measured(planned, key)["vq-d4"] for key in ("usage_queue", "psnr"))
+    seeds = sorted(zip(psnr, usage, strict=True))
+    (best, its_usage), (other, most) = seeds[-1], max(seeds, key=lambda seed: seed[1])
+    said = f"the one with {most:.0%} reaches {other:.1f} dB, the one with {its_usage:.0%} {best:.1f} dB"
+    assert said in RESULTS
+
+
+def test_what_it_says_of_lfq_and_ibq_is_recorded() -> None:
+    rows = ["fsq-888", "lfq-9", "ibq-d16"]
+    psnr = measured(plan("quantizers64", rows, "laptop", [0, 1, 2], dataset="imagenet-sample"), "psnr")
+    lfq, ibq = (mean(psnr["fsq-888"]) - mean(psnr[row]) for row in rows[1:])
+    assert f"{lfq:.1f} dB (LFQ) and {ibq:.1f} dB (IBQ) behind `fsq-888`" in RESULTS
+
+
+@pytest.mark.parametrize("name", [*READMES, *markdown_cells()])
+def test_its_links_lead_somewhere(name: str) -> None:
+    """Relative links of READMEs, and of notebooks to READMEs: the file is there, and has the heading."""
+    text = TEXTS[name] if name in TEXTS else markdown_cells()[name]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not re.match(r"https?://", link)]
+    assert len(links) > 5 or name not in TEXTS
+    for link in links:
+        path, _, anchor = link.partition("#")
+        file = (repository_root() / name).parent / path if path else repository_root() / name
+        assert file.exists(), link
+        assert not anchor or file.suffix == ".ipynb" or anchor in anchors(file.read_text(encoding="utf-8")), link
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a Markdown text."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands() -> list[str]:
+    """The papermill commands of READMEs and notebooks, one string each."""
+    texts = [*TEXTS.values(), *markdown_cells().values()]
+    return [line for text in texts for line in re.findall(r"papermill (notebooks/[^`\n]*)", text)]
+
+
+def test_papermill_is_told_where_to_write() -> None:
+    assert len(commands()) >= 8
+    for command in commands():  # in a terminal it refuses to run without; through a pipe it prints the notebook
+        _, output, *options = shlex.split(command)
+        assert output.endswith(".ipynb"), command
+        assert all(option in ("-p", "-y", "-r") for option in options[:1]), command

@@ -1,0 +1,663 @@
+"""Results tables: planned whole, run one by one, shown beside what was published."""
+
+import errno
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill.cli
+import pytest
+from click.testing import CliRunner
+
+from vistok import tables
+from vistok.config import TrainConfig
+from vistok.data import open_dataset
+from vistok.notebooks.cells import notebook_path, parameter_types, parameters_source
+from vistok.pretrained import reference_checkpoints
+from vistok.runs import Run
+from vistok.system.paths import repository_root, runs_root
+from vistok.tables import (
+    PlannedRun,
+    conclusions_markdown,
+    load_table,
+    markdown,
+    measured,
+    plan,
+    remedies_markdown,
+    run_all,
+    running,
+    with_tables,
+)
+from vistok.tables import __main__ as command
+
+VQ_ROWS = ["vq-d4", "vq-d8", "vq-d16", "vq-d32", "vq-d64", "vq-d64-k1024", "vq-d64-k2048", "vq-d4-l2", "vq-d64-l2"]
+ROWS = [*VQ_ROWS, "ema-d4", "ema-d64"]
+RECORD = dict.fromkeys(tables.METRIC_FORMS, None) | {"unavailable": {"rfid": "no weights here"}}
+
+
+def complete(run: PlannedRun, **values: float | None) -> None:
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    (run.run_dir / "metrics.json").write_text(json.dumps(RECORD | values))
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Record the notebooks that would be executed; measuring one leaves metrics."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def execute(notebook: Path, output: Path, parameters: dict[str, Any], **_: Any) -> None:
+        calls.append((notebook.stem, parameters))
+        if parameters.get("seed") == 13:
+            raise RuntimeError("\x1b[31mTraceback\x1b[0m\n\nValueError: an unlucky seed\n\n")
+        if notebook.stem == "04_evaluate":
+            file = Path(parameters["run_dir"]) / "metrics.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(RECORD))
+
+    monkeypatch.setattr(running, "execute", execute)
+    return calls
+
+
+def test_the_table_has_its_rows_with_all_published_numbers() -> None:
+    table = load_table("celeba64")
+    assert list(table.rows) == ROWS
+    for row in table.rows.values():
+        assert row.published.keys() == {"usage", "usage_queue", "psnr", "ssim", "rfid"}
+    assert {name for c in table.conclusions for name in (c.better, c.worse)} <= set(ROWS)
+
+
+def test_usage_stands_under_the_convention_that_it_was_counted_by() -> None:
+    used = {
+        table: {
+            name: {key: value for key, value in (row.paper | row.published).items() if key.startswith("usage")}
+            for name, row in load_table(table).rows.items()
+        }
+        for table in ("celeba64", "quantizers64", "imagenet256")
+    }
+    assert used["imagenet256"] == {
+        "taming": {"usage_queue": 0.999},
+        "taming-corrected": {"usage": 0.375},
+        "llamagen": {"usage_queue": 0.941, "usage": 1.0},  # counted again later, over all images
+        "llamagen-corrected": {"usage_queue": 0.97, "usage": 1.0},  # the former is the paper's
+        "vit-small": {},
+        "vit-base": {},
+    }
+    for table, rows in used.items():
+        for numbers in rows.values():  # the queue holds some of the tokens: never more codes than all of them
+            assert 0 < numbers.get("usage_queue", 1e-9) <= numbers.get("usage", 1) <= 1
+            assert not numbers or numbers.keys() & set(load_table(table).columns)
+    later = {name: numbers for name, numbers in used["quantizers64"].items() if name not in ROWS and numbers}
+    assert later == dict.fromkeys(["vq-d64-entropy", "simvq-d64", "fsq-888", "fsq-8555", "lfq-9"], {"usage": 1.0})
+    assert len({heading for heading, _ in tables.COLUMNS.values()}) == len(tables.COLUMNS)
+    reported = [entry for known in reference_checkpoints().values() for entry in known["reported"]]
+    assert [entry["usage_queue"] for entry in reported if "usage_queue" in entry] == [0.97]  # LlamaGen's paper
+
+
+@pytest.mark.parametrize("scale", load_table("celeba64").scales)
+def test_every_row_is_a_configuration_at_every_scale(scale: str) -> None:
+    planned = plan("celeba64", scale=scale)
+    assert [run.config.row for run in planned] == [f"celeba64/{name}" for name in ROWS]
+    assert len({run.run_dir for run in planned}) == len(ROWS)
+
+
+def test_a_plan_is_rows_times_seeds_with_the_overrides_in_each() -> None:
+    planned = plan("celeba64", ["vq-d4", "ema-d4"], "smoke", [3, 4], steps=5, dataset="folder")
+    assert [(run.row.name, run.config.seed) for run in planned] == [
+        ("vq-d4", 3),
+        ("vq-d4", 4),
+        ("ema-d4", 3),
+        ("ema-d4", 4),
+    ]
+    for run in planned:
+        assert (run.config.steps, run.config.dataset) == (5, "folder")
+        given = {k: v for k, v in run.train_parameters.items() if k not in ("row", "scale", "figure_dataset")}
+        assert TrainConfig.from_row(run.train_parameters["row"], run.train_parameters["scale"], **given) == run.config
+        assert run.run_dir == run.config.run_dir
+        assert run.run_dir.parent == runs_root()
+
+
+def test_no_seeds_is_the_scales_own_and_an_empty_list_is_none() -> None:
+    assert [run.config.seed for run in plan("celeba64", ["vq-d4"], "paper")] == [8888]
+    assert plan("celeba64", ["vq-d4"], "paper", []) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"table": "celeba46"}, "There is no table 'celeba46'; did you mean 'celeba64'?"),
+        ({"rows": ["vq-d4", "vq-d5"]}, "Table 'celeba64' has no row 'vq-d5'; did you mean 'vq-d"),
+        ({"scale": "labtop"}, "There is no scale 'labtop'; did you mean 'laptop'?"),
+        ({"dataset": "celebra"}, "There is no dataset 'celebra'; did you mean 'celeba'?"),
+        ({"stepps": 4}, "There is no setting 'stepps'; did you mean 'steps'?"),
+        ({"steps": 0}, "steps is 0, but must be at least 1."),
+        ({"steps": "many"}, "steps is 'many' (str), but must be of type int."),
+        ({"image_size": 30}, "image_size 30 is not divisible by the downsample factor 4"),
+        ({"network": "simple_cn"}, "There is no network 'simple_cn'; did you mean 'simple_cnn'?"),
+        ({"evaluation": {"rfid_weight": "x"}}, "04_evaluate has no parameter 'rfid_weight'; did you mean"),
+        ({"evaluation": {"rfid": "maybe"}}, "rfid is 'maybe' (str), but must be of type bool."),
+        ({"evaluation": {"batch_size": 2.5}}, "batch_size is 2.5 (float), but must be of type int."),
+        ({"rows": 4}, "rows is 4 (int), but must be of type str."),
+        ({"seeds": ["a"]}, "seeds[0] is 'a' (str), but must be of type int."),
+        ({"seeds": [0, 1], "seed": 7}, "seed is 7, but seeds is [0, 1]: leave one of them out."),
+        (
+            {"rows": "ema-d4", "quantizer_options": {"decay": "0.9"}},
+            "quantizer 'ema': decay is '0.9' (str), but",
+        ),
+        ({"evaluation": {"split": "train"}}, "evaluation holds 'split'"),
+        ({"evaluation": {"run_dir": "x"}}, "evaluation holds 'run_dir'"),
+    ],
+)
+def test_a_plan_is_refused_before_anything_starts(
+    arguments: dict[str, Any], sentence: str, executed: list[Any]
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=re.escape(sentence)) as error:
+        run_all(plan(**({"table": "celeba64"} | arguments)))
+    assert "\n" not in str(error.value)
+    assert executed == []
+    assert not runs_root().exists()
+
+
+def test_one_row_and_one_seed_are_lists_of_one_and_texts_are_read() -> None:
+    (run,) = plan("celeba64", "vq-d4", seeds=3, steps="7", flip="false", evaluation={"rfid": "no", "max_images": "10"})
+    assert (run.row.name, run.config.seed, run.config.steps, run.config.flip) == ("vq-d4", 3, 7, False)
+    assert run.train_parameters["flip"] is False
+    assert run.evaluate_parameters == {"rfid": False, "max_images": 10}
+    assert plan("celeba64", []) == []
+
+
+def test_complete_runs_are_skipped_and_a_failed_one_stops_no_other(
+    executed: list[tuple[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = plan("celeba64", ["vq-d4"], "smoke", [1, 13, 2], evaluation={"rfid": False})
+    complete(planned[0], psnr=20.0)
+    before = (planned[0].run_dir / "metrics.json").read_bytes()
+    outcomes = run_all(planned)
+    assert [outcome.status for outcome in outcomes] == ["complete", "failed", "done"]
+    assert outcomes[1].reason == "02_train: ValueError: an unlucky seed"
+    assert [name for name, _ in executed] == ["02_train", "02_train", "04_evaluate"]
+    assert executed[2][1] == {"rfid": False, "run_dir": str(planned[2].run_dir)}
+    assert (planned[0].run_dir / "metrics.json").read_bytes() == before
+    assert f"{planned[1].config.run_name}: failed: 02_train: ValueError: an unlucky seed" in "".join(
+        capsys.readouterr()
+    )
+    assert [outcome.status for outcome in run_all(planned)] == ["complete", "failed", "complete"]
+
+
+@pytest.mark.slow
+def test_a_row_runs_through_the_notebooks(
+    images_root: Path, kernels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", kernels["JUPYTER_PATH"])
+    tiny = {"hidden_dim": 8, "num_res_blocks": 1, "image_size": 16, "batch_size": 4, "steps": 4, "report_every": 2}
+    planned = plan(
+        "celeba64",
+        ["ema-d4"],
+        "smoke",
+        [5],
+        evaluation={"rfid": False, "lpips": "off", "max_images": None},
+        dataset="folder",
+        data_root=str(images_root),
+        precision="float32",
+        quantizer_options={"decay": 0.9},
+        **tiny,
+    )
+    (outcome,) = run_all(planned)
+    assert (outcome.status, outcome.reason) == ("done", "")
+    (run,) = planned
+    assert Run.open(run.run_dir).config == run.config
+    Run.open(run.run_dir).check_finished()
+    assert run.metrics["dataset"]["name"] == "folder"
+    assert run.metrics["num_images"] == 2
+    assert run.metrics["psnr"] > 5
+    names = {path.name for path in run.run_dir.iterdir()}
+    assert {"02_train.ipynb", "04_evaluate.ipynb", "config.json", "log.jsonl", "metrics.json", "curves.png"} <= names
+    for name in ("02_train", "04_evaluate"):
+        text = (run.run_dir / f"{name}.ipynb").read_text()
+        assert f"{repository_root()}/" not in text
+        notebook = nbformat.reads(text, as_version=4)
+        assert "papermill" not in notebook.metadata
+        assert sum("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+    assert run.row.name in markdown(planned)
+    before = {path: path.stat().st_mtime_ns for path in run.run_dir.rglob("*")}
+    assert [again.status for again in run_all(planned)] == ["complete"]
+    assert {path: path.stat().st_mtime_ns for path in run.run_dir.rglob("*")} == before
+
+
+def test_commands_are_shell_that_papermill_reads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(
+        "celeba64",
+        ["ema-d4"],
+        "smoke",
+        [7],
+        evaluation={"rfid_weights": "my weights/$HOME's.pth", "rfid": True, "max_images": None},
+        dataset="folder",
+        data_root="2024",
+        quantizer_options={"decay": 1e-05},
+        lr=1e-05,
+        flip=False,
+    )
+    (command,) = (run.command for run in planned)
+    assert "\n" not in command
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    jobs = [[]]
+    for word in shlex.split(command):
+        if word == "&&":
+            jobs.append([])
+        else:
+            jobs[-1].append(word)
+    make, *notebooks = jobs
+    assert make == ["mkdir", "-p", str(planned[0].run_dir)]
+    wanted = (planned[0].train_parameters, planned[0].evaluate_parameters | {"run_dir": str(planned[0].run_dir)})
+    for job, stem, parameters in zip(notebooks, ("02_train", "04_evaluate"), wanted, strict=True):
+        assert job[:3] == ["papermill", f"notebooks/{stem}.ipynb", f"{planned[0].run_dir}/{stem}.ipynb"]
+        assert (repository_root() / job[1]).is_file()
+        read: dict[str, Any] = {}
+        monkeypatch.setattr(papermill.cli, "execute_notebook", lambda read=read, **given: read.update(given))
+        result = CliRunner().invoke(papermill.cli.papermill, job[1:])
+        assert result.exit_code == 0, result.output
+        assert read["parameters"] == parameters
+        assert {k: type(v) for k, v in read["parameters"].items()} == {k: type(v) for k, v in parameters.items()}
+        assert parameters.keys() <= parameter_types(parameters_source(notebook_path(stem))).keys()
+
+
+def test_commands_name_the_repositorys_runs_by_relative_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VISTOK_RUNS")
+    (run,) = plan("celeba64", ["vq-d4"], "smoke", [0])
+    assert str(repository_root()) not in run.command
+    assert run.command.startswith(f"mkdir -p runs/{run.config.run_name} && papermill notebooks/02_train.ipynb ")
+
+
+def test_the_command_line_prints_commands_and_runs_nothing(
+    executed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["celeba64", "--rows", "vq-d4", "ema-d4", "--seeds", "0", "1", "--set", "steps=7", "--print-commands"]
+    assert command.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all("-p steps 7" in line for line in lines)
+    assert executed == []
+
+
+def test_options_given_again_add_to_the_first_and_a_run_is_planned_once(capsys: pytest.CaptureFixture[str]) -> None:
+    again = ["--rows", "vq-d4", "--rows", "ema-d4", "vq-d4", "--seeds", "0", "--seeds", "1", "0"]
+    assert command.main(["celeba64", *again, "--set", "steps=7", "--set", "flip=no", "--print-commands"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(set(lines)) == 4
+    assert all("-p steps 7 -p flip False" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["dataset", "row", "table", "evaluation"])
+def test_an_override_that_has_a_place_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is no override: "):
+        tables.check_overrides(["steps", name])
+    assert "tables.check_overrides(overrides)" in notebook_path("05_table").read_text(encoding="utf-8")
+
+
+def test_rows_trained_on_the_same_images_are_found_wherever_they_lie(images_root: Path, tmp_path: Path) -> None:
+    def planned(root: object) -> PlannedRun:
+        return plan("celeba64", ["vq-d4"], "smoke", dataset="folder", data_root=str(root), image_size=16)[0]
+
+    first = planned(images_root)
+    images = open_dataset("folder", "train", 16, data_root=images_root)
+    Run.open(None, first.config).write_config("cpu", data=images.record())
+    shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
+    for root in (f"{images_root}/", tmp_path / "copy"):
+        assert planned(root).run_dir == first.run_dir and str(first.run_dir) in planned(root).command
+    (tmp_path / "copy" / "00.png").unlink()
+    assert planned(tmp_path / "copy").run_dir != first.run_dir
+
+
+def test_the_command_line_runs_and_tells_of_failures(executed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
+    output = capsys.readouterr().out
+    assert "rfid was not measured: no weights here" in output
+    assert "| vq-d4 |" in output
+    assert command.main(["celeba64", "--rows", "vq-d4", "--seeds", "13", "0"]) == 1
+    assert "failed: 02_train: ValueError: an unlucky seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--rows", "vq-d5"],
+        ["--scale", "big"],
+        ["--set", "stepps=1"],
+        ["--set", "steps"],
+        ["--set", "flip=maybe"],
+        ["--set", "scale=quick"],
+        ["--set", "row=vq-d4"],
+        ["--set", "dataset=celeba"],  # beside --dataset
+        ["--seeds", "1", "--set", "seed=5"],
+        ["--dataset", "folder", "--data-root", ""],  # an unset variable of the shell
+        ["--rfid-weights", ""],
+        ["--rfid-weights", "no/such/file"],  # before hours of training, not after them
+    ],
+)
+def test_the_command_line_refuses_with_one_sentence(
+    wrong: list[str], executed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main(["celeba64", *wrong])
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert executed == []
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_what_the_output_cannot_encode_ends_no_program(
+    encoding: str, executed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, encoding=encoding, write_through=True))
+    monkeypatch.setenv("VISTOK_RUNS", str(runs_root() / "Läufe 数"))
+    assert command.main(["celeba64", "--rows", "vq-d4", "--seeds", "0"]) == 0
+    text = output.getvalue().decode(encoding)
+    assert r"PSNR \u2191" in text
+    assert ": done in " in text
+    assert r" \u6570" in text
+    assert ("Läufe" if encoding == "cp1252" else r"L\xe4ufe") in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["celeba64", "--rows", "vq-d4"],
+            "which an installed package does not bring. Run this in a clone of it; or train",
+        ),
+        (["celeba64", "--rows", "vq-d4", "--print-commands"], "which an installed package does not bring."),
+        (["celeba64", "--rfid-weights", "x"], "04_evaluate.ipynb: rows run through the notebooks of the repository"),
+        (["celeba64", "--readme"], "--readme makes the tables in the repository's READMEs anew: run it in a clone."),
+    ],
+)
+def test_an_installed_package_says_what_the_repository_has_and_makes_nothing(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("VISTOK_RUNS")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "README.md").write_text("somebody's own", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("vistok.system.paths.PACKAGE", tmp_path / "site-packages" / "vistok")
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert [path.name for path in Path.cwd().iterdir()] == ["README.md"]
+    assert Path("README.md").read_text(encoding="utf-8") == "somebody's own"
+    with pytest.raises(FileNotFoundError, match="does not bring"):
+        run_all(plan("celeba64", "vq-d4"))
+    assert not runs_root().exists()
+
+
+def test_the_table_shows_measured_beside_published_with_mean_and_range() -> None:
+    planned = plan("celeba64", ["vq-d4", "vq-d64-l2", "ema-d4"], "smoke", [0, 1, 2])
+    for run, psnr in zip(planned[:3], (20.0, 21.0, 23.5), strict=True):
+        complete(run, psnr=psnr, usage_queue=0.5, ssim=0.8)
+    complete(planned[3], psnr=19.25, usage_queue=0.25, ssim=None)
+    assert measured(planned, "psnr") == {"vq-d4": [20.0, 21.0, 23.5], "vq-d64-l2": [19.25], "ema-d4": []}
+    header, _, vq_d4, vq_d64_l2, ema = markdown(planned).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (header, vq_d4, vq_d64_l2, ema)]
+    assert len({len(row) for row in cells}) == 1
+    named = dict(zip(cells[0], cells[1], strict=True))
+    assert named["row"] == "vq-d4"
+    assert (named["quantizer"], named["dim"], named["size"], named["l2"]) == ("vq", "4", "512", "no")
+    assert named["PSNR ↑"] == "21.50<br>(20.00 to 23.50)"
+    assert named["PSNR ↑<br>published"] == "32.21"
+    assert named["usage, last 65,536 ↑"] == "50.0%<br>(50.0% to 50.0%)"
+    assert named["usage, last 65,536 ↑<br>published"] == "100.0%"
+    assert named["rFID ↓<br>published"] == "16.32" and "rFID ↓" not in named  # measured for none of them
+    one_seed = dict(zip(cells[0], cells[2], strict=True))
+    assert (one_seed["PSNR ↑"], one_seed["SSIM ↑"], one_seed["l2"]) == ("19.25", "–", "yes")
+    assert dict(zip(cells[0], cells[3], strict=True))["PSNR ↑"] == "–"
+
+
+def test_perplexity_of_several_codebooks_is_that_of_each() -> None:
+    planned = plan("quantizers64", ["vq-d64", "residual-3x8"], "smoke", dataset="photos")
+    for run in planned:
+        complete(run, perplexity=6.2)
+    header, _, single, several = (line.split(" | ") for line in markdown(planned).splitlines())
+    column = header.index("perplexity ↑")
+    assert (single[column], several[column]) == ("6", "6 each")
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "verdict"),
+    [
+        ([22.0, 23.0], [20.0, 21.0], "holds"),
+        ([20.0, 21.0], [22.0, 23.0], "does not hold"),
+        ([20.0, 23.0], [21.0, 22.0], "open"),
+        ([21.0], [21.0], "open"),
+        ([21.0], [], "not measured"),
+        ([], [], "not measured"),
+    ],
+)
+def test_a_conclusion_holds_where_the_seeds_do_not_overlap(
+    better: list[float], worse: list[float], verdict: str
+) -> None:
+    planned = plan("celeba64", ["vq-d4", "vq-d64"], "smoke", [0, 1])
+    for runs, values in ((planned[:2], better), (planned[2:], worse)):
+        for run, value in zip(runs, values, strict=False):
+            complete(run, psnr=value)
+    lines = [line for line in conclusions_markdown(planned).splitlines() if "vq-d4 over vq-d64 | psnr" in line]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"| **{verdict}** |")
+
+
+@pytest.mark.filterwarnings("ignore:codebook_size differ")
+def test_conclusions_are_drawn_for_runs_that_are_no_row_any_more() -> None:
+    assert "**not measured**" in conclusions_markdown(plan("celeba64", ["vq-d4", "vq-d64"], "smoke", codebook_size=16))
+
+
+def test_an_evaluation_is_shown_beside_its_rows_published_numbers() -> None:
+    record = RECORD | {"psnr": 20.5, "usage": 0.5}
+    with_row = tables.beside_published(record, "celeba64/vq-d4")
+    assert "| psnr | 20.50 dB | 32.21 dB |" in with_row
+    assert "| usage | 50.0% |" in with_row
+    without = tables.beside_published(record, None)
+    assert "| psnr | 20.50 dB |" in without.splitlines()
+    assert "published" not in without
+
+
+@pytest.mark.parametrize("mark", ["<!-- table celeba64 -->", "<!-- table celeba64 rows=['vq-d4'] seeds=[0,1] -->"])
+def test_tables_are_made_anew_between_their_marks(mark: str) -> None:
+    for run in plan("celeba64", ["vq-d4"], "smoke"):
+        complete(run, psnr=20.25)
+    text = f"before\n\n{mark}\nstale\n<!-- /table -->\n\nafter\n"
+    made = with_tables(text)
+    assert made.startswith(f"before\n\n{mark}\n| row |")
+    assert made.endswith("\n<!-- /table -->\n\nafter\n")
+    assert "stale" not in made
+    assert "20.25" in made
+    assert with_tables(made) == made
+
+
+def test_the_tables_of_every_readme_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "repository_root", lambda: tmp_path)
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "runs"))
+    for readme in map(tmp_path.joinpath, command.READMES):
+        readme.parent.mkdir(exist_ok=True)
+        readme.write_text(
+            f"# {readme.parent.name}\n<!-- table celeba64 -->\nstale\n<!-- /table -->\n", encoding="utf-8"
+        )
+    assert command.main(["celeba64", "--readme"]) == 0
+    for readme in map(tmp_path.joinpath, command.READMES):
+        text = readme.read_text(encoding="utf-8")
+        assert text.startswith(f"# {readme.parent.name}\n<!-- table celeba64 -->\n| row |") and "stale" not in text
+
+
+def test_a_readme_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "README.md").write_text("as it was\n")
+    monkeypatch.setattr(command, "repository_root", lambda: tmp_path)
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SystemExit):
+        command.main(["celeba64", "--readme"])
+    assert "README.md cannot be written (No space left on device); it is as it was." in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was\n"]
+
+
+def test_a_readme_keeps_its_numbers_where_runs_lie_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text("as it was\n")
+    monkeypatch.setattr(command, "repository_root", lambda: tmp_path)
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "elsewhere"))
+    with pytest.raises(SystemExit):
+        command.main(["celeba64", "--readme"])
+    assert "but VISTOK_RUNS is set: unset it." in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "as it was\n"
+
+
+def test_text_without_marks_stays() -> None:
+    assert with_tables("# Title\n<!-- tables -->\n") == "# Title\n<!-- tables -->\n"
+
+
+def test_numbers_of_a_methods_paper_have_a_column_where_there_are_any() -> None:
+    planned = plan("imagenet256", ["taming", "vit-base"], "smoke", dataset="photos")
+    header, _, taming, vit = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in markdown(planned).splitlines()
+    )
+    values = dict(zip(header, taming, strict=True))
+    assert (values["rFID ↓<br>published"], values["rFID ↓<br>paper"]) == ("18.91", "7.94")
+    assert not {"rFID ↓", "PSNR ↑"} & set(header)
+    complete(planned[1], rfid=2.5)
+    vit_measured = markdown(planned).splitlines()[3].split("|")
+    assert "2.50" in vit_measured[markdown(planned).splitlines()[0].split("|").index(" rFID ↓ ")]
+    assert dict(zip(header, vit, strict=True))["rFID ↓<br>paper"] == "1.55"
+    assert "PSNR ↑<br>published" in header and "SSIM ↑<br>paper" not in header
+    assert "paper" not in markdown(plan("celeba64", ["vq-d4"], "smoke", dataset="photos")).replace("published", "")
+
+
+def test_a_row_at_paper_scale_is_its_recipe() -> None:
+    seed, corrected = (TrainConfig.from_row(f"imagenet256/{name}", "paper") for name in ("taming", "taming-corrected"))
+    assert (seed.lr, seed.batch_size, seed.steps, seed.discriminator_start) == (5e-4, 16, 500_000, 250_000)
+    assert (corrected.lr, corrected.batch_size, corrected.steps, corrected.discriminator_start) == (
+        5.4e-5,
+        12,
+        10**6,
+        0,
+    )
+    assert corrected.lr == pytest.approx(4.5e-6 * 12)
+    base = TrainConfig.from_row("imagenet256/vit-base", "paper")
+    assert (base.hidden_dim, base.network_options["depth"], base.network_options["patch_size"]) == (768, 12, 8)
+    assert (base.warmup_steps, base.lr_schedule, base.discriminator) == (50_000, "cosine", "stylegan2")
+    assert (base.optimizer, base.weight_decay, base.min_lr) == ("adamw", 1e-4, 5e-5)
+    for name in ("taming", "taming-corrected", "llamagen", "llamagen-corrected"):  # as their runs started it
+        row = TrainConfig.from_row(f"imagenet256/{name}", "paper")
+        assert row.discriminator_options == {"init": "default"} and row.commitment_weight == 0.25
+
+
+def test_a_comparison_puts_reports_under_what_was_measured() -> None:
+    record = {
+        "codebooks": [{"codebook_size": 1024}],
+        "bits_per_pixel": 10 * 256 / 256**2,
+        "dataset": {"name": "photos", "image_size": 256},
+        "num_images": 1234,
+        **{
+            "psnr": 20.5,
+            "ssim": 0.5,
+            "lpips_alex": None,
+            "lpips_vgg": None,
+            "rfid": 3.25,
+            "usage": 0.5,
+            "usage_queue": 0.25,
+        },
+    }
+    reports = {"a": [{"by": "its authors", "convention": "their own", "rfid": 2.19}], "other": [{"by": "x"}]}
+    lines = tables.comparison_markdown({"a": record, "b": record}, reports).splitlines()
+    assert lines[2] == (
+        "| a | here: photos, 1,234 images | 256 | 1024 | 0.039 | 20.50 | 0.5000 | – | – | 3.25 | 50.0% | 25.0% |"
+    )
+    assert lines[3] == "|  | its authors (their own) |  |  |  | – | – | – | – | 2.19 | – | – |"
+    assert lines[4].startswith("| b |") and len(lines) == 5
+    one_code = record | {"codebooks": [{"codebook_size": 1}], "bits_per_pixel": 0.0}
+    assert "images | – | 1 | 0.000 |" in tables.comparison_markdown({"a": one_code}, {})
+
+
+def test_remedies_are_told_by_how_much_and_whether_every_seed_agrees() -> None:
+    values = {
+        "vq-d64": ([0.10, 0.12], [22.0, 22.4]),
+        "ema-d64": ([0.20, 0.40], [22.3, 23.3]),  # better in usage, open in PSNR
+        "vq-d64-entropy": ([0.05], [21.0]),  # worse
+    }
+    planned = plan("quantizers64", scale="smoke", seeds=[0, 1])
+    for run in planned:
+        usage, psnr = values.get(run.row.name, ([], []))
+        if run.config.seed < len(usage):
+            complete(run, usage=usage[run.config.seed], psnr=psnr[run.config.seed], perplexity=9.0)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in remedies_markdown(planned).splitlines()]
+    header, _, baseline, *others = lines
+    assert header == [
+        "row",
+        "what it changes",
+        *("codebook usage ↑", "difference", "perplexity ↑"),
+        *("difference", "PSNR ↑"),
+        "difference",
+    ]
+    assert [line[0] for line in [baseline, *others]] == ["vq-d64", *load_table("quantizers64").remedies.rows]
+    assert baseline[2:4] == ["11.0%<br>(10.0% to 12.0%)", "–"]
+    found = {line[0]: line for line in others}
+    assert found["ema-d64"][2:4] == ["30.0%<br>(20.0% to 40.0%)", "+19.0%<br>**better**"]
+    assert found["ema-d64"][5:8] == ["+0<br>**open**", "22.80<br>(22.30 to 23.30)", "+0.60<br>**open**"]
+    assert found["vq-d64-entropy"][3] == "-6.0%<br>**worse**" and found["vq-d64-entropy"][7] == "-1.20<br>**worse**"
+    assert set(found["vq-d64-kmeans"][2:]) == {"–"}
+    with pytest.raises(ValueError, match="Table 'celeba64' names no remedies"):
+        remedies_markdown(plan("celeba64", ["vq-d4"]))
+
+
+def test_remedies_name_rows_of_their_table() -> None:
+    table = load_table("quantizers64")
+    assert {table.remedies.baseline, *table.remedies.rows} <= set(table.rows)
+    assert set(table.remedies.metrics) <= set(tables.COLUMNS)
+
+
+def test_several_codebooks_and_columns_without_a_number() -> None:
+    lines = markdown(plan("quantizers64", ["vq-d64", "residual-3x8", "multiscale"])).splitlines()
+    assert "perplexity ↑" in lines[0] and "perplexity ↑<br>published" not in lines[0]
+    assert [line.split(" | ")[3] for line in lines[2:]] == ["512", "3 x 8", "5 x 108"]
+
+
+def test_bits_in_use_are_the_entropy_of_all_codebooks_over_their_bits() -> None:
+    (run,) = plan("quantizers64", ["residual-3x8"], "smoke", [0])
+    assert tables.bits_in_use([run]) == {"residual-3x8": []}
+    books = [{"codebook_size": 8, "entropy_bits": bits} for bits in (3.0, 1.5, 0.0)]
+    complete(run, codebooks=books)
+    assert tables.bits_in_use([run]) == {"residual-3x8": [0.5]}
+    complete(run, codebooks=[{"codebook_size": 1, "entropy_bits": 0.0}] * 2)  # no bits, and all of them in use
+    assert tables.bits_in_use([run]) == {"residual-3x8": [1.0]}
+
+
+def test_quantizers_are_told_by_class_sizes_and_losses() -> None:
+    header, _, entropy, residual, fsq = tables.quantizers_markdown(
+        plan("quantizers64", ["vq-d64-entropy", "residual-3x8", "fsq-888"], seeds=[0, 1])
+    ).splitlines()
+    assert header == "| row | class | D | K | losses |"
+    assert entropy == "| vq-d64-entropy | `VectorQuantizer` | 64 | 512 | codebook, commitment, entropy |"
+    assert residual == "| residual-3x8 | `ResidualQuantizer` | 4 | 3 x 8 | commitment |"
+    assert fsq == "| fsq-888 | `FSQQuantizer` | 3 | 512 | none |"
+
+
+def test_records_show_pictures_that_may_be_committed_and_own_folders_their_own(images_root: Path) -> None:
+    (record,) = plan("celeba64", "vq-d4", "laptop", dataset="imagenet-sample")
+    assert record.train_parameters["figure_dataset"] == record.evaluate_parameters["figure_dataset"] == "photos"
+    assert "-r figure_dataset photos" in record.command
+    (chosen,) = plan("celeba64", "vq-d4", "laptop", dataset="celeba", evaluation={"figure_dataset": "celeba"})
+    assert chosen.evaluate_parameters["figure_dataset"] == "celeba"
+    (own,) = plan("celeba64", "vq-d4", "quick", dataset="folder", data_root=str(images_root))
+    assert "figure_dataset" not in own.train_parameters | own.evaluate_parameters
+    assert own.config.batch_size == 18 and "batch_size" not in own.train_parameters  # as 02_train finds it too
