@@ -33,6 +33,7 @@ from vistok.notebooks.measuring import evaluation_options, remarks
 from vistok.notebooks.parameters import read_parameters
 from vistok.runs import Run
 from vistok.system.paths import repository_root
+from vistok.system.values import plain_types
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
 ROOT = str(repository_root())
@@ -112,8 +113,8 @@ WRONG = {bool: "maybe", int: "many", float: "much", dict: "some", str: 2024}  # 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_parameter_of_another_type_is_refused_by_name(path: Path) -> None:
     for name in parameter_types(parameters_source(path)):
-        kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(TYPES[name]) or (TYPES[name],))]
-        of_list = list in (typing.get_origin(TYPES[name]), *kinds)
+        kinds = [typing.get_origin(kind) or kind for kind in plain_types(TYPES[name])]
+        of_list = list in kinds
         for wrong in [[{}]] if of_list else [WRONG[kind] for kind in kinds if kind in WRONG] + [["a list"]]:
             with pytest.raises(TypeError, match=rf"^{name}(\[0\])? is .* but must be of type [^\n]*\.") as error:
                 read_parameters({name: wrong}, path)

@@ -6,8 +6,8 @@ directory; it is complete when that directory has its `metrics.json`. Everything
     python -m vistok.tables celeba64 --rows vq-d4 vq-d64 --scale laptop --dataset photos --seeds 0 1 2
 """
 
+from vistok.recipes import load_table
 from vistok.tables.planning import PlannedRun, check_overrides, plan
-from vistok.tables.rows import load_table
 from vistok.tables.running import outcome_line, run_all
 from vistok.tables.showing import (
     COLUMNS,

@@ -16,10 +16,9 @@ from vistok.data import DATASETS, find_run_dir, with_batch_that_fits
 from vistok.notebooks.cells import notebook_path
 from vistok.notebooks.parameters import read_parameters
 from vistok.quantizers import Quantizer
+from vistok.recipes import Row, Table, load_table
 from vistok.system.paths import repository_root, resolve_path
-from vistok.system.values import as_given
-from vistok.system.words import nearest
-from vistok.tables.rows import Row, Table, load_table
+from vistok.system.values import as_given, check_known
 from vistok.tokenizer import VisualTokenizer
 
 # What is asked for beside the overrides of a plan.
@@ -111,8 +110,7 @@ def plan(
     if seeds is not None and "seed" in overrides:
         raise ValueError(f"seed is {overrides['seed']}, but seeds is {seeds}: leave one of them out.")
     for name in rows or ():
-        if name not in known.rows:
-            raise ValueError(f"Table {table!r} has no row {name!r}; {nearest(name, known.rows)}")
+        check_known(f"Table {table!r} has no row", name, known.rows)
     evaluation = read_parameters(evaluation, notebook_path("04_evaluate")) if evaluation else {}
     for name in ("run_dir", "dataset", "split"):
         if name in evaluation:
@@ -128,8 +126,7 @@ def plan(
             config = TrainConfig.from_row(f"{table}/{name}", scale, **settings)
             if "batch_size" not in settings:  # as 02_train does
                 config = with_batch_that_fits(config)
-            if config.dataset not in DATASETS:
-                raise ValueError(f"There is no dataset {config.dataset!r}; {nearest(config.dataset, DATASETS)}")
+            check_known("There is no dataset", config.dataset, DATASETS)
             with torch.device("meta"):  # shapes only
                 quantizer = VisualTokenizer.from_config(config).quantizer
             figures = {} if config.dataset in OWN_PICTURES else {"figure_dataset": "photos"}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from vistok.recipes import load_table
 from vistok.system.values import literal
 from vistok.tables.planning import PlannedRun, plan, table_of
-from vistok.tables.rows import load_table
 
 # What a table can show: key of metrics.json to heading, and how a value is written.
 COLUMNS = {
