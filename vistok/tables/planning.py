@@ -51,18 +51,21 @@ class PlannedRun:
         file = self.run_dir / "metrics.json"
         return json.loads(file.read_bytes()) if file.is_file() else None
 
+    def steps(self, run_dir: Path) -> dict[str, dict[str, Any]]:
+        """Return the notebooks that train and evaluate it in a directory, each with its parameters."""
+        return {
+            "02_train": self.train_parameters,
+            "04_evaluate": self.evaluate_parameters | {"run_dir": str(run_dir)},
+        }
+
     @property
     def command(self) -> str:
         """The shell command, from the repository root, that trains and evaluates it: one job of a cluster's job array."""
         run_dir = self.run_dir
         if run_dir.is_relative_to(repository_root()):
             run_dir = run_dir.relative_to(repository_root())
-        steps = (
-            ("02_train", self.train_parameters),
-            ("04_evaluate", self.evaluate_parameters | {"run_dir": str(run_dir)}),
-        )
         commands = [f"mkdir -p {shlex.quote(str(run_dir))}"]
-        for notebook, parameters in steps:
+        for notebook, parameters in self.steps(run_dir).items():
             given = " ".join(_argument(name, value) for name, value in parameters.items())
             commands.append(
                 f"papermill notebooks/{notebook}.ipynb {shlex.quote(f'{run_dir}/{notebook}.ipynb')} {given}"
