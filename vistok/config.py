@@ -21,13 +21,13 @@ from vistok.system.values import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
+    RowName,
     above_zero,
     as_given,
     at_least,
     check_known,
     checked,
     must_be,
-    row_name,
 )
 
 Decay = Annotated[float, must_be("in [0, 1)", lambda decay: 0 <= decay < 1)]
@@ -56,7 +56,7 @@ class TrainConfig:
     """
 
     # What the run is called.
-    row: Annotated[str, row_name] | None = None  # "table/row" that fixed the settings, or None
+    row: RowName | None = None  # "table/row" that fixed the settings, or None
     scale: FolderName = "custom"  # name of the scale that fixed the length
 
     # Data.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import tomllib
+import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from vistok.system.paths import PACKAGE
 from vistok.system.values import check_known, checked, type_name
 
 TABLES = PACKAGE / "tables"
+T = typing.TypeVar("T")
 USUAL_COLUMNS = ["usage_queue", "psnr", "ssim", "rfid"]
 Settings = dict[str, Any]
 
@@ -43,7 +45,7 @@ class Conclusion:
     text: str
     better: str
     worse: str
-    metrics: tuple[str, ...]
+    metrics: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Remedies:
 
     baseline: str
     rows: dict[str, str]
-    metrics: tuple[str, ...]
+    metrics: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +165,10 @@ def _load(name: str, files: tuple[tuple[str, bytes], ...], readers: tuple[str, .
         rows[row.name] = row
     title, source, note = (_part(table, text, str, what) for text in ("title", "source", "note"))
     columns = tuple(_part(table, "columns", list[str], what, USUAL_COLUMNS))
-    conclusions = tuple(_conclusion(entry, what) for entry in _part(table, "conclusions", list[dict], what, []))
-    remedies = _remedies(_part(table, "remedies", dict, what), what) if "remedies" in table else None
+    concluded = _part(table, "conclusions", list[dict], what, [])
+    conclusions = tuple(_typed(Conclusion, entry, f"a conclusion of {what}") for entry in concluded)
+    remedies = _part(table, "remedies", dict, what, None)
+    remedies = None if remedies is None else _typed(Remedies, remedies, f"the remedies of {what}")
     return Table(name, title, source, note, recipe, scales, rows, columns, conclusions, remedies)
 
 
@@ -195,16 +199,9 @@ def _row(
     return Row(name, f"{table}/{name}", settings, at_scale, published, paper)
 
 
-def _conclusion(entry: dict[str, Any], what: str) -> Conclusion:
-    what = f"a conclusion of {what}"
-    text, better, worse = (_part(entry, key, str, what) for key in ("text", "better", "worse"))
-    return Conclusion(text, better, worse, tuple(_part(entry, "metrics", list[str], what)))
-
-
-def _remedies(entry: dict[str, Any], what: str) -> Remedies:
-    what = f"the remedies of {what}"
-    baseline, rows = _part(entry, "baseline", str, what), _part(entry, "rows", dict, what)
-    return Remedies(baseline, rows, tuple(_part(entry, "metrics", list[str], what)))
+def _typed(kind: type[T], entry: dict[str, Any], what: str) -> T:
+    """Return an entry as a dataclass, each field of its type."""
+    return kind(**{field.name: _part(entry, field.name, field.type, what) for field in dataclasses.fields(kind)})
 
 
 def _each(table: dict[str, Any], keys: Iterable[str], what: str) -> dict[str, dict[str, Any]]:

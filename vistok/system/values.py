@@ -5,6 +5,7 @@ Choices are a `Literal`; bounds are metadata, functions that take a name and a v
 """
 
 import ast
+import functools
 import inspect
 import json
 import math
@@ -192,17 +193,9 @@ def not_blank(name: str, value: str) -> None:
         )
 
 
-def folder_name(name: str, value: str) -> None:
-    """Raise ValueError where a value that is part of a folder's name would make it more than one name."""
-    _check_folder_name(name, value, [value], "")
-
-
-def row_name(name: str, value: str) -> None:
-    """Raise ValueError where a value is not "table/row", or one of the two could be no part of a folder's name."""
-    _check_folder_name(name, value, value.split("/"), ', and one "/" as in "table/row"')
-
-
-def _check_folder_name(name: str, value: str, parts: list[str], slash: str) -> None:
+def folder_name(name: str, value: str, slash: str = "") -> None:
+    """Raise ValueError where a value, or a part of it beside a slash that it may have, could be no part of a folder's name."""
+    parts = value.split("/") if slash else [value]
     if len(parts) <= 2 and all(_FOLDER_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
         return
     near = re.sub(r"[^A-Za-z0-9_.+-]+", "-", parts[-1][:MAX_NAME]).strip("-.") or name
@@ -216,6 +209,7 @@ PositiveInt = Annotated[int, at_least(1)]
 NonNegativeInt = Annotated[int, at_least(0)]
 NonNegativeFloat = Annotated[float, at_least(0)]
 FolderName = Annotated[str, folder_name]
+RowName = Annotated[str, functools.partial(folder_name, slash=', and one "/" as in "table/row"')]
 FilePath = Annotated[str, not_blank]
 
 
