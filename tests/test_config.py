@@ -17,7 +17,7 @@ from vistok.data import DATASETS
 from vistok.data.cache import cache_folder
 from vistok.networks import NETWORKS, discriminators
 from vistok.quantizers import QUANTIZERS
-from vistok.recipes import read_table
+from vistok.recipes import load_table
 from vistok.system.paths import repository_root, resolve_path, runs_root
 from vistok.system.values import as_given, checked, literal
 from vistok.system.words import misspelt, nearest, slips_between
@@ -486,7 +486,7 @@ def test_an_option_of_another_type_is_refused_in_one_sentence(
     assert one_sentence(str(error.value))
 
 
-SCALES = read_table("celeba64")["scales"]
+SCALES = load_table("celeba64").scales
 SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
 
 

@@ -1,7 +1,8 @@
 """vistok: discrete visual tokenizers in notebooks. Train, look inside the codebook, measure, compare."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vistok.system.lazy import lazily
 
 if TYPE_CHECKING:
     from vistok import quantizers
@@ -16,23 +17,15 @@ __all__ = ["Run", "TrainConfig", "Trainer", "VisualTokenizer", "evaluate", "load
 __version__ = "0.1.0"
 
 # Imported when they are asked for: `python -m vistok.training` would else find itself imported before it begins.
-_PLACES = {
-    "Run": "vistok.runs",
-    "TrainConfig": "vistok.config",
-    "Trainer": "vistok.training.trainer",
-    "VisualTokenizer": "vistok.tokenizer",
-    "evaluate": "vistok.evaluation",
-    "load_pretrained": "vistok.pretrained",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "quantizers":
-        return importlib.import_module("vistok.quantizers")
-    if name not in _PLACES:
-        raise AttributeError(f"module 'vistok' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "vistok.config": ["TrainConfig"],
+        "vistok.evaluation": ["evaluate"],
+        "vistok.pretrained": ["load_pretrained"],
+        "vistok.quantizers": [],
+        "vistok.runs": ["Run"],
+        "vistok.tokenizer": ["VisualTokenizer"],
+        "vistok.training.trainer": ["Trainer"],
+    },
+)

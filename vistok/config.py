@@ -1,4 +1,4 @@
-"""The configuration of one training run: one frozen, typed, flat dataclass, and the tables it can be read from.
+"""The configuration of one training run: one frozen, typed, flat dataclass.
 
 A run is fixed by its `TrainConfig`. A *row* of a results table (`tables/*.toml`) says what a run is about, a *scale* says
 how long it trains, and every field can be overridden one by one.
@@ -7,35 +7,40 @@ how long it trains, and every field can be overridden one by one.
 import dataclasses
 import hashlib
 import json
-import os
-import re
 import typing
 import warnings
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from vistok.recipes import read_table
+from vistok.recipes import row_settings
 from vistok.system.files import shown, strict_json
-from vistok.system.paths import resolve_path, runs_root
-from vistok.system.values import as_given, checked
-from vistok.system.words import nearest
-
-TRAIN_PARTS = ("all", "decoder")
-MAX_NAME = 64  # characters of a setting that is part of a run's folder name, which may have 255
-# Settings of how a run is executed, not of what it computes: they may change when a run is resumed, and two configs that
-# differ only in them are the same run. Of the place of the data it is the data that decides: `vistok.data.identity`.
-EXECUTION_FIELDS = frozenset(
-    {
-        "data_root",
-        "num_workers",
-        "report_every",
-        "checkpoint_every",
-        "log_with",
-        "checkpoint_activations",
-        "lpips_weights",
-        "deterministic",
-    }
+from vistok.system.paths import real_place, runs_root
+from vistok.system.values import (
+    FilePath,
+    FolderName,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    RowName,
+    above_zero,
+    as_given,
+    at_least,
+    check_known,
+    checked,
+    must_be,
 )
+
+Decay = Annotated[float, must_be("in [0, 1)", lambda decay: 0 <= decay < 1)]
+Share = Annotated[float, must_be("between 0 and 1; 0.1 is usual", lambda share: 0 < share < 1)]
+Seed = Annotated[int, at_least(0), must_be("below 2**32", lambda seed: seed < 2**32)]
+TrainParts = Literal["all", "decoder"]
+TRAIN_PARTS = typing.get_args(TrainParts)
+
+
+def _field(default: Any, **about: bool) -> Any:
+    """Return a field; `execution`: see EXECUTION_FIELDS; `adversarial`: without a discriminator it has no effect."""
+    kind = {"default_factory": dict} if default == {} else {"default": default}
+    return dataclasses.field(**kind, metadata=about)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,118 +56,95 @@ class TrainConfig:
     """
 
     # What the run is called.
-    row: str | None = None  # "table/row" that fixed the settings, or None
-    scale: str = "custom"  # name of the scale that fixed the length
+    row: RowName | None = None  # "table/row" that fixed the settings, or None
+    scale: FolderName = "custom"  # name of the scale that fixed the length
 
     # Data.
-    dataset: str = "photos"  # photos, celeba, imagenet, imagenet-sample, folder
-    data_root: str | None = None  # folder of the dataset; None: data/<dataset> of the repository
-    image_size: int = 64  # pixels, height and width
-    crop: str | None = None  # "cached" or "adm"; None: the usual of the dataset
-    test_fraction: float | None = None  # of a folder without split subfolders; None: 0.1
+    dataset: FolderName = "photos"  # photos, celeba, imagenet, imagenet-sample, folder
+    data_root: FilePath | None = _field(
+        None, execution=True
+    )  # folder of the dataset; None: data/<dataset> of the repository
+    image_size: PositiveInt = 64  # pixels, height and width
+    crop: Literal["cached", "adm"] | None = None  # None: the usual of the dataset
+    test_fraction: Share | None = None  # test split of a folder without subfolders for splits; None: 0.1
     flip: bool = True  # horizontal flips of training images with probability 1/2
-    on_bad_image: str = "raise"  # "raise", or "skip" files that cannot be decoded
+    on_bad_image: Literal["raise", "skip"] = "raise"  # or leave out what cannot be decoded
 
     # Model.
     network: str = "simple_cnn"  # "simple_cnn", "vqgan" or "vit"
-    hidden_dim: int = 256  # width: channels of simple_cnn's lowest resolution and of vqgan's highest, of vit's tokens
-    num_res_blocks: int = 2  # residual blocks, of vqgan in every resolution
-    network_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # as {"ch_mult": [1, 2, 2]} of vqgan
-    quantizer: str = "vq"  # "vq" (codebook loss), "ema" (moving averages), "simvq", "fsq", "lfq", "bsq", "ibq", ...
-    codebook_size: int = 512  # K
-    codebook_dim: int = 4  # D
+    hidden_dim: PositiveInt = 256  # width: channels of simple_cnn's lowest resolution, vqgan's highest, vit's tokens
+    num_res_blocks: PositiveInt = 2  # residual blocks, of vqgan in every resolution
+    network_options: dict[str, Any] = _field({})  # as {"ch_mult": [1, 2, 2]} of vqgan
+    quantizer: FolderName = "vq"  # "vq" (codebook loss), "ema" (moving averages), "simvq", "fsq", "lfq", "bsq", ...
+    codebook_size: PositiveInt = 512  # K
+    codebook_dim: PositiveInt = 4  # D
     l2_norm: bool = False  # codes and encoder outputs on the unit sphere
-    quantizer_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # as {"init": "kmeans"} of vq
+    quantizer_options: dict[str, Any] = _field({})  # as {"init": "kmeans"} of vq
 
     # Where training starts from, and what it changes.
-    init_from: str | None = (
-        None  # a run, a saved tokenizer or an official checkpoint, to fine-tune; None: random weights
-    )
-    train_parts: str = "all"  # "all", or "decoder": encoder and codebook stay, so that tokens keep their meaning
+    init_from: FilePath | None = None  # a run, tokenizer or official checkpoint to fine-tune; None: random weights
+    train_parts: TrainParts = "all"  # decoder: the rest stays, so that tokens keep their meaning
 
     # Loss of the tokenizer: a weighted sum of reconstruction, perceptual and adversarial terms and the quantizer's own.
-    reconstruction_error: str = "l2"  # "l2" or "l1", on images in [-1, 1]
-    reconstruction_weight: float = 1.0  # weight of that error
-    logit_laplace_weight: float = 0.0  # weight of the logit-Laplace likelihood
-    lpips_weight: float = 0.0  # weight of the perceptual distance; its network is a download of 530 MB
-    codebook_weight: float = 1.0  # weight of |sg[z] - e|^2
-    commitment_weight: float = 0.25  # weight of |z - sg[e]|^2
-    entropy_weight: float = 0.1  # weight of the entropy term, where a quantizer has one
-    kl_weight: float = 5e-4  # weight of the divergence from uniform use, which gumbel has
+    reconstruction_error: Literal["l2", "l1"] = "l2"  # on images in [-1, 1]
+    reconstruction_weight: NonNegativeFloat = 1.0  # weight of that error
+    logit_laplace_weight: NonNegativeFloat = 0.0  # weight of the logit-Laplace likelihood
+    lpips_weight: NonNegativeFloat = 0.0  # weight of the perceptual distance; its network is a download of 530 MB
+    codebook_weight: NonNegativeFloat = 1.0  # weight of |sg[z] - e|^2
+    commitment_weight: NonNegativeFloat = 0.25  # weight of |z - sg[e]|^2
+    entropy_weight: NonNegativeFloat = 0.1  # weight of the entropy term, where a quantizer has one
+    kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use, which gumbel has
 
     # The discriminator and what comes of it; None and 0: not adversarial.
     discriminator: str | None = None  # "patchgan" or "stylegan2"
-    discriminator_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # as {"num_layers": 2} of patchgan
-    discriminator_lr: float | None = None  # None: lr
-    discriminator_start: int = 0  # steps before the discriminator learns
-    adversarial_loss: str = "hinge"  # "hinge", "vanilla" or "non-saturating"
-    adversarial_weight: float = 0.0  # weight of what the tokenizer hears of it
-    adversarial_adaptive: bool = False  # times the ratio of gradients at the decoder's last layer
-    adversarial_start: int = 0  # steps before the tokenizer hears of the discriminator
-    lecam_weight: float = 0.0  # weight of the LeCam regulariser
-    lecam_logits: str = "each"  # penalised: "each", or the "mean" of the batch (1d-tokenizer)
-    r1_weight: float = 0.0  # gamma of the R1 gradient penalty
-    r1_every: int = 16  # steps from one penalty to the next
+    discriminator_options: dict[str, Any] = _field({}, adversarial=True)  # as {"num_layers": 2} of patchgan
+    discriminator_lr: Annotated[float, above_zero(usual=0.0001)] | None = _field(None, adversarial=True)  # None: lr
+    discriminator_start: NonNegativeInt = _field(0, adversarial=True)  # steps before the discriminator learns
+    adversarial_loss: Literal["hinge", "vanilla", "non-saturating"] = "hinge"  # what the two sides minimise
+    adversarial_weight: NonNegativeFloat = _field(0.0, adversarial=True)  # weight of what the tokenizer hears of it
+    adversarial_adaptive: bool = _field(
+        False, adversarial=True
+    )  # times the ratio of gradients at the decoder's last layer
+    adversarial_start: NonNegativeInt = _field(
+        0, adversarial=True
+    )  # steps before the tokenizer hears of the discriminator
+    lecam_weight: NonNegativeFloat = _field(0.0, adversarial=True)  # weight of the LeCam regulariser
+    lecam_logits: Literal["each", "mean"] = _field(
+        "each", adversarial=True
+    )  # penalised; 1d-tokenizer: the mean of the batch
+    r1_weight: NonNegativeFloat = _field(0.0, adversarial=True)  # gamma of the R1 gradient penalty
+    r1_every: PositiveInt = 16  # steps from one penalty to the next
 
     # Optimisation.
-    batch_size: int = 256  # images a step, over all processes
-    accumulate: int = 1  # parts of a batch, one after the other: less memory
-    steps: int = 500_000  # steps of the optimiser
-    optimizer: str = "adam"  # "adam" or "adamw"
-    lr: float = 4e-4  # learning rate
-    beta1: float = 0.9  # decay of the mean of gradients, in [0, 1)
-    beta2: float = 0.999  # decay of the mean of their squares, in [0, 1)
-    weight_decay: float = 0.0  # of adamw
-    lr_schedule: str = "constant"  # "constant" or "cosine" (to min_lr at the last step)
-    min_lr: float = 0.0  # where the cosine ends; the discriminator's falls in the same proportion
-    warmup_steps: int = 0  # steps of linear rise to lr
-    gradient_clip: float | None = None  # largest norm of all gradients together
-    ema_decay: float | None = None  # of the moving average of the weights, which is then saved and measured
-    seed: int = 8888  # fixes weights, data order and augmentation
-    precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it
+    batch_size: PositiveInt = 256  # images a step, over all processes
+    accumulate: PositiveInt = 1  # parts of a batch, one after the other: less memory
+    steps: PositiveInt = 500_000  # steps of the optimiser
+    optimizer: Literal["adam", "adamw"] = "adam"  # steps tokenizer and discriminator
+    lr: Annotated[float, above_zero(usual=0.0004)] = 4e-4  # learning rate
+    beta1: Decay = 0.9  # decay of the mean of gradients, in [0, 1)
+    beta2: Decay = 0.999  # decay of the mean of their squares, in [0, 1)
+    weight_decay: NonNegativeFloat = 0.0  # decoupled, as only adamw has it
+    lr_schedule: Literal["constant", "cosine"] = "constant"  # the cosine reaches min_lr at the last step
+    min_lr: NonNegativeFloat = 0.0  # where the cosine ends; the discriminator's falls in the same proportion
+    warmup_steps: NonNegativeInt = 0  # steps of linear rise to lr
+    gradient_clip: Annotated[float, above_zero(usual=1.0)] | None = None  # largest norm of all gradients together
+    ema_decay: Decay | None = None  # moving average of the weights, which is then saved and measured; None: none
+    seed: Seed = 8888  # fixes weights, data order and augmentation
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bfloat16 where the hardware computes in it
     compile: bool = False  # torch.compile the tokenizer
 
     # Execution (see EXECUTION_FIELDS).
-    checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, one more forward pass
-    lpips_weights: str | None = None  # VGG16's weights file; None: PyTorch's download folder, or a download
-    deterministic: bool = False  # on a GPU too: the same numbers at every time, slower
-    num_workers: int = 0  # loading processes; 0: load in the training process
-    report_every: int = 10  # steps between two reports and two lines of the log
-    checkpoint_every: int = 500  # steps
-    log_with: str | None = None  # "tensorboard" or "wandb"
+    checkpoint_activations: bool = _field(False, execution=True)  # recompute in the backward pass: less memory
+    lpips_weights: FilePath | None = _field(None, execution=True)  # VGG16's file; None: PyTorch's folder, or a download
+    deterministic: bool = _field(False, execution=True)  # on a GPU too: the same numbers at every time, slower
+    num_workers: NonNegativeInt = _field(0, execution=True)  # loading processes; 0: load in the training process
+    report_every: PositiveInt = _field(10, execution=True)  # steps between two reports and two lines of the log
+    checkpoint_every: PositiveInt = _field(500, execution=True)  # steps
+    log_with: Literal["tensorboard", "wandb"] | None = _field(None, execution=True)  # a tracker, beside log.jsonl
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, checked(field.name, _TYPES[field.name], getattr(self, field.name)))
-        for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in _AT_LEAST_ZERO:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0.")
-        for name, usual in _ABOVE_ZERO.items():
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0; {usual} is usual.")
-        for name in ("beta1", "beta2", "ema_decay"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
-        if self.test_fraction is not None and not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction is {self.test_fraction}, but must be between 0 and 1; 0.1 is usual.")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed is {self.seed}, but must be below 2**32.")
-        for name in _PATHS:
-            if getattr(self, name) is not None and not getattr(self, name).strip():
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, an empty path; is a shell variable unset? Give the path, or leave "
-                    "it None."
-                )
-        for name in _IN_FOLDER_NAMES:
-            _check_folder_name(name, getattr(self, name))
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} is {shown(getattr(self, name))}; {nearest(getattr(self, name), [c for c in choices if c])}"
-                )
+        for name, annotation in _TYPES.items():
+            object.__setattr__(self, name, checked(name, annotation, getattr(self, name)))
         for options in ("quantizer_options", "network_options"):
             for name in getattr(self, options):
                 if name in _TYPES:
@@ -184,12 +166,10 @@ class TrainConfig:
         if self.min_lr >= self.lr:
             raise ValueError(f"min_lr is {self.min_lr}, but must be below lr {self.lr}, from which the cosine falls.")
         if self.discriminator is None:
-            default = {field.name: field.default for field in dataclasses.fields(self)}
-            made = [n for n in _ADVERSARIAL if getattr(self, n) and getattr(self, n) != default[n]]
-            if made:
-                raise ValueError(
-                    f"{made[0]} is {getattr(self, made[0])!r}, but there is no discriminator; 'patchgan' is usual."
-                )
+            for field in dataclasses.fields(self):
+                value = getattr(self, field.name)
+                if "adversarial" in field.metadata and value and value != field.default:
+                    raise ValueError(f"{field.name} is {value!r}, but there is no discriminator; 'patchgan' is usual.")
             return
         if self.adversarial_weight == 0:
             raise ValueError(
@@ -225,29 +205,12 @@ class TrainConfig:
         Raises:
             ValueError: the table, row, scale or a field is unknown; the sentence names the nearest known one.
         """
-        table_name, _, row_name = checked("row", str, row).partition("/")
-        table = read_table(table_name)
-        if scale not in table["scales"]:
-            raise ValueError(f"There is no scale {scale!r}; {nearest(scale, table['scales'])}")
-        fixed: dict[str, Any] = {}
-        of_scale = table["scales"][scale]
-        if row_name:
-            rows = {r["name"]: r for r in table["rows"]}
-            if row_name not in rows:
-                raise ValueError(f"Table {table_name!r} has no row {row_name!r}; {nearest(row_name, rows)}")
-            found = rows[row_name]
-            if "same_as" in found:  # one run, whichever table asks for it
-                return cls.from_row(found["same_as"], scale, **overrides)
-            fixed = found["settings"]
-            if "family" in found:
-                of_scale = of_scale | table["families"][found["family"]][scale]
-            if scale == "paper":
-                of_scale = of_scale | found.get("recipe", {})
+        settings, fixed = row_settings(checked("row", str, row), scale)
         changed = sorted(k for k, v in overrides.items() if k in fixed and fixed[k] != v)
         if changed:
             warnings.warn(f"{', '.join(changed)} differ from row {row!r}: this run is not that row.", stacklevel=2)
-        settings = table["recipe"] | of_scale | fixed | {"row": None if changed or not fixed else row}
-        return cls.from_dict(settings | {"scale": scale} | overrides)
+            settings["row"] = None
+        return cls.from_dict(settings | overrides)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
@@ -260,8 +223,7 @@ class TrainConfig:
         if not isinstance(settings, dict):
             raise TypeError(f"A configuration is a dict of settings, not {shown(settings)}.")
         for key in settings:
-            if key not in _TYPES:
-                raise ValueError(f"There is no setting {shown(key)}; {nearest(key, _TYPES)}")
+            check_known("There is no setting", key, _TYPES)
         return cls(**settings)
 
     @classmethod
@@ -294,22 +256,11 @@ class TrainConfig:
 
         The place of the data counts, however it is spelled, so that a new run on other data has a name of its own.
         """
-        default = TrainConfig()
-        changed = {k: mine for k, (mine, _) in self.differences(default).items()}
-        if (place := self._data_place) is not None:
+        changed = {k: mine for k, (mine, _) in self.differences(TrainConfig()).items()}
+        place = None if self.data_root is None else real_place(self.data_root)
+        if place not in (None, real_place(f"data/{self.dataset}")):
             changed["data_root"] = place
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
-
-    @property
-    def _data_place(self) -> str | None:
-        """The folder of the data, absolute and without links; None: the usual one of the dataset."""
-        if self.data_root is None:
-            return None
-        try:
-            place = os.path.realpath(resolve_path(self.data_root))
-        except (ValueError, RuntimeError, OSError):  # no path of this machine; whoever opens it says so
-            return self.data_root
-        return None if place == os.path.realpath(resolve_path(f"data/{self.dataset}")) else place
 
     @property
     def run_name(self) -> str:
@@ -323,53 +274,12 @@ class TrainConfig:
         return runs_root() / self.run_name
 
 
-_TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig)
-
-
-_AT_LEAST_ONE = (
-    *("image_size", "hidden_dim", "num_res_blocks", "codebook_size", "codebook_dim"),
-    *("batch_size", "accumulate", "steps", "r1_every", "report_every", "checkpoint_every"),
-)
-_AT_LEAST_ZERO = (
-    *("seed", "num_workers", "warmup_steps", "discriminator_start", "adversarial_start", "weight_decay"),
-    *("reconstruction_weight", "logit_laplace_weight", "lpips_weight", "codebook_weight", "commitment_weight"),
-    *("entropy_weight", "kl_weight", "adversarial_weight", "lecam_weight", "r1_weight", "min_lr"),
-)
-_PATHS = ("data_root", "init_from", "lpips_weights")
-_IN_FOLDER_NAMES = ("row", "scale", "dataset", "quantizer")  # see TrainConfig.run_name
-_FOLDER_NAME = re.compile(rf"[A-Za-z0-9_.+-]{{1,{MAX_NAME}}}")
-_ABOVE_ZERO = {"lr": 0.0004, "discriminator_lr": 0.0001, "gradient_clip": 1.0}  # name to what is usual
-_ADVERSARIAL = (
-    *("discriminator_options", "discriminator_lr", "discriminator_start", "adversarial_weight"),
-    *("adversarial_adaptive", "adversarial_start", "lecam_weight", "lecam_logits", "r1_weight"),
-)
-_CHOICES = {
-    "train_parts": TRAIN_PARTS,
-    "reconstruction_error": ("l2", "l1"),
-    "adversarial_loss": ("hinge", "vanilla", "non-saturating"),
-    "optimizer": ("adam", "adamw"),
-    "lr_schedule": ("constant", "cosine"),
-    "lecam_logits": ("each", "mean"),
-    "precision": ("auto", "float32", "bfloat16"),
-    "on_bad_image": ("raise", "skip"),
-    "crop": (None, "cached", "adm"),
-    "log_with": (None, "tensorboard", "wandb"),
-}
+_TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True)
+# How a run is executed may change when it is resumed, and two configurations that differ only in that are the same run. Of the
+# place of the data it is the data that decides: `vistok.data.identity`.
+EXECUTION_FIELDS = frozenset(field.name for field in dataclasses.fields(TrainConfig) if "execution" in field.metadata)
 
 
 def settings_as_given(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings of `TrainConfig` `as_given`; names that it does not have are left for it to refuse."""
     return {name: as_given(name, _TYPES.get(name, Any), value) for name, value in settings.items()}
-
-
-def _check_folder_name(name: str, value: str | None) -> None:
-    """Raise ValueError where a setting would make the folder name of a run more than one name; a row is "table/row"."""
-    parts = [] if value is None else value.split("/") if name == "row" else [value]
-    if len(parts) <= 2 and all(_FOLDER_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
-        return
-    near = re.sub(r"[^A-Za-z0-9_.+-]+", "-", parts[-1][:MAX_NAME]).strip("-.") or name
-    slash = ', and one "/" as in "table/row"' if name == "row" else ""
-    raise ValueError(
-        f"{name} is {shown(value)}, but names a folder: it must be letters, digits and any of _ . - +{slash}, at most "
-        f"{MAX_NAME} of them and not only dots; {near!r} can be."
-    )

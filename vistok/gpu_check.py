@@ -1,21 +1,19 @@
 """One short row on the GPU beside the same on the CPU: that the GPU path works, how fast it is, and that it computes the same.
 
-make gpu-check
+The command `make gpu-check` runs it.
 """
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vistok.config import TrainConfig
-from vistok.runs import Run
 from vistok.system.files import say
-from vistok.training.trainer import Trainer
 
 ROW, SCALE, STEPS, COMPARED = "celeba64/ema-d4", "quick", 100, 10
 LARGEST_DIFFERENCE = 1e-3  # relative, of the loss of the first steps in float32: later ones part, as rounding does
@@ -32,6 +30,8 @@ def train_in_float32(folder: Path, cpu: bool, **settings: Any) -> list[float]:
     Raises:
         RuntimeError: it fails; the message is what it printed.
     """
+    from vistok.runs import Run
+
     command = [sys.executable, "-m", "vistok.training", "--row", ROW, "--scale", SCALE, "--run-dir", str(folder)]
     for name, value in (
         {"precision": "float32", "steps": COMPARED, "report_every": 1, "dataset": "photos"} | settings
@@ -57,8 +57,15 @@ def largest_difference(losses: list[float], others: list[float]) -> float:
     return max(abs(one - other) / abs(other) for one, other in zip(losses, others, strict=True))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Check the GPU; returns 1 where there is none, or where its losses differ from the CPU's."""
+    argparse.ArgumentParser(prog="python -m vistok.gpu_check", description=__doc__).parse_args(arguments)
+    # Not above, so that `--help` does not wait for PyTorch.
+    import torch
+
+    from vistok.runs import Run
+    from vistok.training.trainer import Trainer
+
     if not torch.cuda.is_available():
         print("There is no CUDA device here, so there is nothing to check.", file=sys.stderr)
         return 1
@@ -85,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

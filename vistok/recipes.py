@@ -1,93 +1,220 @@
-"""The tables of rows and scales, `tables/*.toml`, read and checked."""
+"""Results tables, `tables/*.toml`, as checked and typed rows; and what a row sets at a scale."""
 
+import dataclasses
+import functools
 import tomllib
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from vistok.system.files import TOO_DEEP, check_nesting, shown
 from vistok.system.paths import PACKAGE
-from vistok.system.words import nearest
-
-T = typing.TypeVar("T")
+from vistok.system.values import check_known, checked, type_name
 
 TABLES = PACKAGE / "tables"
+T = typing.TypeVar("T")
+USUAL_COLUMNS = ["usage_queue", "psnr", "ssim", "rfid"]
+Settings = dict[str, Any]
 
 
-def read_table(name: str) -> dict[str, Any]:
-    """Return a results table, `tables/<name>.toml`, complete.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: in its table.
+        label: "table/row"; a row that stands in a second table too is labelled as in the first.
+        settings: what it fixes, whatever the scale.
+        at_scale: for each scale all settings: those of the table's recipe, of the scale, and its own.
+        published: the numbers that the table's source reports for it.
+        paper: those of its method's paper.
+    """
+
+    name: str
+    label: str
+    settings: Settings
+    at_scale: dict[str, Settings]
+    published: dict[str, float]
+    paper: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """What a table is said to show: in `metrics`, row `better` is above row `worse`."""
+
+    text: str
+    better: str
+    worse: str
+    metrics: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedies:
+    """Rows that each change one thing about a row that has gone wrong.
+
+    Attributes:
+        baseline: name of that row.
+        rows: name of each remedy's row to what it changes.
+        metrics: keys of `tables.COLUMNS` in which it is to be better.
+    """
+
+    baseline: str
+    rows: dict[str, str]
+    metrics: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A results table.
+
+    Attributes:
+        name: of the file.
+        title, source, note: what it shows, where the published numbers come from, and under which conditions.
+        recipe: settings that all rows and scales share.
+        scales: name to settings.
+        rows: name to row, in order.
+        columns: keys of `tables.COLUMNS`.
+        conclusions: comparisons of two rows that its authors draw from it.
+        remedies: what helps against what is wrong with one row, or None.
+    """
+
+    name: str
+    title: str
+    source: str
+    note: str
+    recipe: Settings
+    scales: dict[str, Settings]
+    rows: dict[str, Row]
+    columns: tuple[str, ...]
+    conclusions: tuple[Conclusion, ...]
+    remedies: Remedies | None
+
+
+def row_settings(label: str, scale: str) -> tuple[Settings, Settings]:
+    """Return all settings of a row at a scale, and those that the row fixes at every scale.
+
+    Args:
+        label: "table/row"; or a table's name alone: its recipe, nothing fixed by a row.
+        scale: one of the table's.
+
+    Raises:
+        ValueError: the table, row or scale is unknown; the sentence names the nearest known one.
+    """
+    name, _, row_name = label.partition("/")
+    table = load_table(name)
+    check_known("There is no scale", scale, table.scales)
+    if not row_name:
+        return table.recipe | table.scales[scale] | {"row": None, "scale": scale}, {}
+    row = _row_of(table, row_name)
+    check_known("There is no scale", scale, row.at_scale)
+    return row.at_scale[scale] | {"row": row.label if row.settings else None, "scale": scale}, row.settings
+
+
+def _row_of(table: Table, name: str) -> Row:
+    check_known(f"Table {table.name!r} has no row", name, table.rows)
+    return table.rows[name]
+
+
+def load_table(name: str) -> Table:
+    """Return a results table, `tables/<name>.toml`; files are read anew, and parsed where one has changed.
 
     A table that is `based_on` another has its recipe and scales; a row that is the `same_as` one of another table, named
-    "table/row", has all of that row.
+    "table/row", is that row.
 
     Raises:
         ValueError: there is no such table, or its file does not hold one.
     """
-    return _read_table(name, ())
+    files = {path.stem: path for path in sorted(TABLES.glob("*.toml"))}
+    check_known("There is no table", name, list(files))  # so that no name leads out of the folder
+    return _load(name, tuple((stem, path.read_bytes()) for stem, path in files.items()), ())
 
 
-def _read_table(name: str, readers: tuple[str, ...]) -> dict[str, Any]:
-    """Return a table that the tables `readers` refer to, one after the other."""
-    known = [p.stem for p in TABLES.glob("*.toml")]
-    if name not in known:  # so that no name leads out of the folder
-        raise ValueError(f"There is no table {shown(name)}; {nearest(name, known)}")
-    if name in readers:
-        raise ValueError(
-            f"The table {name!r} refers to itself, by {' -> '.join((*readers, name))}: name one row there."
-        )
+@functools.lru_cache
+def _load(name: str, files: tuple[tuple[str, bytes], ...], readers: tuple[str, ...]) -> Table:
+    """Return one of the tables in `files`, which the tables `readers` refer to, one after the other."""
     readers = (*readers, name)
+
+    def other(name: str) -> Table:
+        check_known("There is no table", name, dict(files))
+        if name in readers:
+            raise ValueError(
+                f"The table {name!r} refers to itself, by {' -> '.join((*readers, name))}: name one row there."
+            )
+        return _load(name, files, readers)
+
+    table, what = _parsed(name, dict(files)[name]), f"table {name!r}"
+    if "based_on" in table:
+        base = other(_part(table, "based_on", str, what))
+        table |= {"recipe": base.recipe, "scales": base.scales}
+    recipe, scales = _part(table, "recipe", dict, what), _part(table, "scales", dict, what)
+    scales = _each(scales, scales, f"scales of {what}")
+    families = _part(table, "families", dict, what, {})
+    for family, parts in _each(families, families, f"families of {what}").items():
+        families[family] = _each(parts, scales, f"family {shown(family)} of {what}")
+    rows: dict[str, Row] = {}
+    for number, entry in enumerate(_part(table, "rows", list[dict], what)):
+        if "same_as" in entry:
+            other_table, _, row_name = _part(entry, "same_as", str, f"row {number} of {what}").partition("/")
+            row = _row_of(other(other_table), row_name)
+        else:
+            row = _row(entry, name, recipe, scales, families)
+        if row.name in rows:
+            raise ValueError(
+                f"The row {shown(row.name)} of {what} stands there twice; every row has a name of its own."
+            )
+        rows[row.name] = row
+    title, source, note = (_part(table, text, str, what) for text in ("title", "source", "note"))
+    columns = tuple(_part(table, "columns", list[str], what, USUAL_COLUMNS))
+    concluded = _part(table, "conclusions", list[dict], what, [])
+    conclusions = tuple(_typed(Conclusion, entry, f"a conclusion of {what}") for entry in concluded)
+    remedies = _part(table, "remedies", dict, what, None)
+    remedies = None if remedies is None else _typed(Remedies, remedies, f"the remedies of {what}")
+    return Table(name, title, source, note, recipe, scales, rows, columns, conclusions, remedies)
+
+
+def _parsed(name: str, content: bytes) -> dict[str, Any]:
     try:
-        table = tomllib.loads((TABLES / f"{name}.toml").read_bytes().decode())
+        table = tomllib.loads(content.decode())
         check_nesting(table)
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML; nested deeper than the parser can call itself
         reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
         raise ValueError(f"The table {name!r} is not TOML that can be read: {reason}.") from error
-    if "based_on" in table:
-        base = _read_table(table["based_on"], readers)
-        table |= {"recipe": base["recipe"], "scales": base["scales"]}
-    rows = _part(table, "rows", list, f"table {name!r}")
-    for number, row in enumerate(rows):
-        if type(row) is not dict:
-            raise ValueError(f"Row {number} of table {name!r} is {shown(row)}, but must be a table: [[rows]].")
-        if "same_as" in row:
-            same_as = _part(row, "same_as", str, f"row {number} of table {name!r}")
-            other_table, _, other_name = same_as.partition("/")
-            others = {r["name"]: r for r in _read_table(other_table, readers)["rows"]}
-            if other_name not in others:
-                raise ValueError(f"Table {other_table!r} has no row {shown(other_name)}; {nearest(other_name, others)}")
-            row |= others[other_name]
-    _check_table(name, table)
     return table
 
 
-def _check_table(name: str, table: dict[str, Any]) -> None:
-    """Raise ValueError where a part of a table that `TrainConfig.from_row` needs is missing or of another kind."""
-    what = f"table {name!r}"
-    for text in ("title", "source", "note"):
-        _part(table, text, str, what)
-    _part(table, "recipe", dict, what)
-    scales = _part(table, "scales", dict, what)
-    families = _part(table, "families", dict, what) if "families" in table else {}
-    by_scale = {f"scales of {what}": scales}
-    for family in families:
-        by_scale[f"family {shown(family)} of {what}"] = _part(families, family, dict, f"families of {what}")
-    for part_of, part in by_scale.items():
-        for scale in scales:
-            _part(part, scale, dict, part_of)
-    names = [_part(row, "name", str, f"a row of {what}") for row in table["rows"]]
-    for number, row in enumerate(table["rows"]):
-        row_of = f"row {shown(names[number])} of {what}"
-        if names.index(names[number]) < number:
-            raise ValueError(f"The {row_of} stands there twice; every row has a name of its own.")
-        for part in ("settings", "published", *(part for part in ("recipe", "paper") if part in row)):
-            _part(row, part, dict, row_of)
-        if "family" in row and _part(row, "family", str, row_of) not in families:
-            raise ValueError(f"The {row_of} has family {shown(row['family'])}; {nearest(row['family'], families)}")
+def _row(
+    entry: Settings, table: str, recipe: Settings, scales: dict[str, Settings], families: dict[str, dict[str, Settings]]
+) -> Row:
+    name = _part(entry, "name", str, f"a row of table {table!r}")
+    what = f"row {shown(name)} of table {table!r}"
+    settings, published = _part(entry, "settings", dict, what), _part(entry, "published", dict, what)
+    at_paper, paper = _part(entry, "recipe", dict, what, {}), _part(entry, "paper", dict, what, {})
+    family = _part(entry, "family", str, what, None)
+    if family is not None:
+        check_known(f"The {what} has family", family, families)
+    at_scale = {scale: recipe | length for scale, length in scales.items()}
+    for scale, all_settings in at_scale.items():
+        all_settings |= {} if family is None else families[family][scale]
+        all_settings |= (at_paper if scale == "paper" else {}) | settings
+    return Row(name, f"{table}/{name}", settings, at_scale, published, paper)
 
 
-def _part(table: dict[str, Any], key: str, kind: type[T], what: str) -> T:
-    """Return `table[key]`, or raise ValueError where it is missing or not of this kind; `what` names the table."""
+def _typed(kind: type[T], entry: dict[str, Any], what: str) -> T:
+    """Return an entry as a dataclass, each field of its type."""
+    return kind(**{field.name: _part(entry, field.name, field.type, what) for field in dataclasses.fields(kind)})
+
+
+def _each(table: dict[str, Any], keys: Iterable[str], what: str) -> dict[str, dict[str, Any]]:
+    return {key: _part(table, key, dict, what) for key in keys}
+
+
+def _part(table: dict[str, Any], key: str, kind: Any, what: str, *default: Any) -> Any:
+    """Return `table[key]`, or the default where it is missing; raises ValueError without one, or for another type."""
+    if key not in table and default:
+        return default[0]
     if key not in table:
-        raise ValueError(f"There is no {key!r} in {what}: it must be there, a {kind.__name__}.")
-    if type(table[key]) is not kind:
-        raise ValueError(f"{key!r} of {what} is {shown(table[key])}, but must be a {kind.__name__}.")
-    return table[key]
+        raise ValueError(f"There is no {key!r} in {what}: it must be there, a {type_name(kind)}.")
+    try:
+        return checked(f"{key!r} of {what}", kind, table[key])
+    except TypeError as error:
+        raise ValueError(str(error)) from None

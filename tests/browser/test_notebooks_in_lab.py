@@ -14,7 +14,7 @@ from browser.lab import MAKING_SCREENSHOTS, keep_screenshot
 
 from vistok.config import TrainConfig
 from vistok.lessons import pictures, plane
-from vistok.recipes import read_table
+from vistok.recipes import load_table
 from vistok.tables import plan
 
 OpenNotebook = Callable[..., Any]
@@ -111,10 +111,10 @@ def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook:
     notebook = open_notebook("05_table", overrides={"steps": 120})
     run_with_bar(notebook, "vq-d4-smoke-photos-s0")
 
-    rows = [row["name"] for row in read_table("celeba64")["rows"]]
+    rows = list(load_table("celeba64").rows)
     assert len(rows) == 11
     committed, conclusions, larger, ran = notebook.tables()
-    assert [row[0] for row in larger[1:]] == [row["name"] for row in read_table("imagenet256")["rows"]]
+    assert [row[0] for row in larger[1:]] == list(load_table("imagenet256").rows)
     assert [row[0] for row in committed[1:]] == rows
     assert len(conclusions) > 1
     assert {row[-1] for row in conclusions[1:]} <= {"holds", "does not hold", "open"}
@@ -159,7 +159,7 @@ def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
 ) -> None:
     notebook = open_notebook("07_quantizers", num_tokens=2048, num_turns=1, num_steps=10)
     run_with_bar(notebook, "measuring the quantizers")
-    rows = [row["name"] for row in read_table("quantizers64")["rows"]]
+    rows = list(load_table("quantizers64").rows)
     contract, records, remedies, costs = notebook.tables()
     assert [row[0] for row in contract[1:]] == [row[0] for row in records[1:]] == [row[0] for row in costs[1:]] == rows
     assert remedies[1][0] == "vq-d64" and len(remedies) > 7

@@ -4,6 +4,8 @@ import ast
 import graphlib
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,14 @@ def test_every_command_that_is_named_is_there() -> None:
     for path in texts:
         for name in re.findall(r"python -m (vistok\.[\w.]*\w)", path.read_text(encoding="utf-8")):
             assert importlib.util.find_spec(name), f"{path} names {name}"
+
+
+@pytest.mark.parametrize("command", ["estimate", "gpu_check", "tables", "tokens", "training"])
+def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
+    program = (
+        f"import runpy, sys; sys.argv = ['it', '--help']\n"
+        f"try: runpy.run_module('vistok.{command}', run_name='__main__')\n"
+        "except SystemExit as end: sys.exit(end.code or int('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"usage: python -m vistok.{command} ")

@@ -34,7 +34,7 @@ from vistok.data.cache import PixelCache, open_pixel_cache
 from vistok.data.celeba import celeba
 from vistok.data.transforms import CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
 from vistok.pretrained import load_pretrained
-from vistok.recipes import TABLES, read_table
+from vistok.recipes import TABLES, load_table
 from vistok.runs import Run
 from vistok.system.paths import runs_root
 from vistok.system.weights import load_state
@@ -380,18 +380,18 @@ def table_texts(draw: st.DrawFn) -> bytes:
 def test_a_table_file_of_any_text_is_a_table_or_refused(tables: Path, text: bytes) -> None:
     (tables / "mutant.toml").write_bytes(text)
     with refusal(ValueError):
-        table = read_table("mutant")
-        assert all(type(table[key]) is str for key in ("title", "source", "note"))
-        for row in table["rows"]:
-            for scale in table["scales"]:
+        table = load_table("mutant")
+        assert all(type(text) is str for text in (table.title, table.source, table.note))
+        for row in table.rows:
+            for scale in table.scales:
                 with refusal(ValueError, TypeError):
-                    check_config(TrainConfig.from_row(f"mutant/{row['name']}", scale))
+                    check_config(TrainConfig.from_row(f"mutant/{row}", scale))
 
 
 def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
     for text in (SMALL_TABLE, BASED_ON):
         (tables / "mutant.toml").write_text(text)
-        assert [row["name"] for row in read_table("mutant")["rows"]] == ["first", "vq-d4"]
+        assert list(load_table("mutant").rows) == ["first", "vq-d4"]
         assert TrainConfig.from_row("mutant/vq-d4", "smoke").row == "celeba64/vq-d4"
 
 
@@ -414,7 +414,7 @@ def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
 def test_a_wrong_table_is_one_sentence(tables: Path, change: tuple[str, str], says: str) -> None:
     (tables / "mutant.toml").write_text(SMALL_TABLE.replace(*change))
     with pytest.raises(ValueError, match=re.escape(says)) as error:
-        read_table("mutant")
+        load_table("mutant")
     check_sentence(error.value)
 
 
@@ -439,7 +439,7 @@ def test_only_tables_of_the_folder_are_read(tables: Path, monkeypatch: pytest.Mo
     ]
     for name in names:
         with pytest.raises(ValueError, match="There is no table ") as error:
-            read_table(name)
+            load_table(name)
         check_sentence(error.value)
 
 

@@ -6,33 +6,41 @@ import json
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from vistok.config import TrainConfig
+from vistok.data import DATASETS
+from vistok.lessons.plane import METHODS
 from vistok.system.paths import in_repository, repository_root
+from vistok.system.values import NonNegativeInt, PositiveInt, at_least, not_empty, one_of
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("row", "scale"))
 ROW_AND_SCALE = {"row", "scale"}  # where a notebook has both, every field of `TrainConfig` is a parameter of it
 
-# What each parameter of a notebook may be; one whose default is None may be None too.
-TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
-    "checkpoints": list[str] | None,
+Dataset = Annotated[str, one_of(DATASETS)]
+Seeds = Annotated[list[int], at_least(0), not_empty]
+
+# What each parameter of a notebook may be; one whose default is None may be None too. Further bounds are for those to check
+# whose arguments they are.
+TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True) | {
+    "checkpoints": Annotated[list[str], not_empty] | None,
     "compare_runs": list[str],
     "compare_with": str | None,
+    "dataset": Dataset,
     "device": str | None,
     "evaluation": dict[str, Any],
     "figure_data_root": str | None,
-    "figure_dataset": str | None,
-    "figure_index": int,
-    "image": int,
+    "figure_dataset": Dataset | None,
+    "figure_index": NonNegativeInt,
+    "image": NonNegativeInt,
     "lpips": str,
-    "max_images": int | None,
-    "method": str,
-    "num_processes": int,
-    "num_steps": int,
-    "num_tokens": int,
-    "num_turns": int,
-    "other_image": int,
+    "max_images": PositiveInt | None,
+    "method": Annotated[str, one_of(METHODS)],
+    "num_processes": PositiveInt,
+    "num_steps": PositiveInt,
+    "num_tokens": PositiveInt,
+    "num_turns": PositiveInt,
+    "other_image": NonNegativeInt,
     "overrides": dict[str, Any],
     "overwrite": bool,
     "picture": str | None,
@@ -41,11 +49,11 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig) | {
     "rfid_weights": str | None,
     "rows": list[str] | None,
     "run_dir": str | None,
-    "seeds": list[int] | None,
-    "show_dataset": str,
+    "seeds": Seeds | None,
+    "show_dataset": Dataset,
     "show_scale": str,
-    "show_seeds": list[int],
-    "split": str,
+    "show_seeds": Seeds,
+    "split": Literal["train", "val", "test"],
     "start_over": bool,
     "table": str,
     "tokens": str | None,

@@ -14,8 +14,8 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 def clean(path: Path) -> None:
     """Make an executed notebook fit to commit, in place.
 
-    Timestamps, papermill's metadata, paths and what a progress bar has left go; of a bar that is not ours the last state
-    stays. Pictures stay, also those of widgets, which without their state would be an error in JupyterLab in their place.
+    Timestamps, papermill's metadata, paths, blank streams and what a progress bar has left go. Pictures stay, also those of
+    widgets, which without their state would be an error in JupyterLab in their place.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
@@ -28,29 +28,17 @@ def clean(path: Path) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = without_paths(cell.source)
         if "outputs" in cell:
-            kept = [output for output in cell.outputs if not MARK.items() <= output.get("metadata", {}).items()]
-            cell.outputs = _merge_streams(kept)
+            cell.outputs = [output for output in cell.outputs if not _says_nothing(output)]
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET_VIEW, None)
                 _remove_paths(output)
     nbformat.write(notebook, path)
 
 
-def _merge_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Return the outputs with all pieces of one stream in one, as a terminal would show it at the end."""
-    merged: list[nbformat.NotebookNode] = []
-    streams: dict[str, nbformat.NotebookNode] = {}
-    for output in outputs:
-        if output.output_type != "stream":
-            merged.append(output)
-        elif output.name in streams:
-            streams[output.name].text += output.text
-        else:
-            streams[output.name] = output
-            merged.append(output)
-    for stream in streams.values():
-        stream.text = without_paths(_last_states(stream.text))
-    return [output for output in merged if output.output_type != "stream" or output.text.strip()]
+def _says_nothing(output: nbformat.NotebookNode) -> bool:
+    if output.output_type == "stream":
+        return not output.text.strip()
+    return MARK.items() <= output.get("metadata", {}).items()
 
 
 def without_paths(text: str) -> str:
@@ -60,7 +48,9 @@ def without_paths(text: str) -> str:
 
 
 def _remove_paths(output: nbformat.NotebookNode) -> None:
-    """Take the machine's paths out of an error or of shown text, in place."""
+    """Take the machine's paths out of an error, a stream or shown text, in place."""
+    if output.output_type == "stream":
+        output.text = without_paths(output.text)
     if output.output_type == "error":
         output.evalue = without_paths(output.evalue)
         output.traceback = [without_paths(line) for line in output.traceback]
@@ -68,13 +58,3 @@ def _remove_paths(output: nbformat.NotebookNode) -> None:
     for kind in data:
         if kind.startswith("text/") and isinstance(data[kind], str):
             data[kind] = without_paths(data[kind])
-
-
-def _last_states(text: str) -> str:
-    """Return what a terminal would show: after a carriage return the line is written anew, and a bar stands once."""
-    lines = [line.strip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    bars = [number for number, line in enumerate(lines) if re.search(r"\d+%\|", line)]
-    if not bars:  # the notebook's own lines, blank ones included, are compared when it is run again
-        return "\n".join(lines)
-    kept = [line for number, line in enumerate(lines) if number not in bars[:-1] and line.strip()]
-    return "\n".join(kept) + "\n"

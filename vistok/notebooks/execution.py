@@ -38,6 +38,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
                 progress_bar=False,
                 stderr_file=sys.stderr if pass_on_warnings else None,
                 kernel_name="python3",
+                coalesce_streams=True,  # a cell's standard output in one piece, and each bar in its last state
                 extra_arguments=["--log-level=ERROR"],  # its own notices would end up between the bars
             )
     finally:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vistok.config import TrainConfig
-from vistok.data import DATASETS, with_batch_that_fits
-from vistok.lessons.plane import METHODS
+from vistok.data import with_batch_that_fits
 from vistok.notebooks.cells import (
     SETTINGS,
     TYPES,
@@ -31,29 +30,12 @@ from vistok.notebooks.cells import (
     parameters_source,
     syntax_nodes,
 )
-from vistok.recipes import read_table
+from vistok.recipes import load_table
 from vistok.system.devices import usable_device
-from vistok.system.files import say, shown
+from vistok.system.files import say
 from vistok.system.sentences import answer_in_sentences
-from vistok.system.values import as_given
+from vistok.system.values import as_given, check_known
 from vistok.system.words import misspelt, nearest, slips_between
-
-# What parameters may be beyond their types; other values are for those to check whose arguments they are.
-CHOICES: dict[str, Iterable[str]] = {
-    "dataset": DATASETS,
-    "figure_dataset": DATASETS,
-    "method": METHODS,
-    "on_bad_image": ("raise", "skip"),
-    "show_dataset": DATASETS,
-    "split": ("train", "val", "test"),
-}
-AT_LEAST = {
-    **dict.fromkeys(
-        ("batch_size", "image_size", "max_images", "num_processes", "num_steps", "num_tokens", "num_turns"), 1
-    ),
-    **dict.fromkeys(("figure_index", "image", "num_workers", "other_image", "seed", "seeds", "show_seeds"), 0),
-}
-NOT_EMPTY = ("checkpoints", "seeds", "show_seeds")  # lists
 
 
 def read_parameters(parameters: Mapping[str, Any], notebook: Path) -> dict[str, Any]:
@@ -86,8 +68,7 @@ def check_names(names: Iterable[str], known: Iterable[str], what: str) -> None:
     """Raise ValueError for the first name that is not known, with the nearest one that is."""
     known = list(known)
     for name in names:
-        if name not in known:
-            raise ValueError(f"{what} has no parameter {name!r}; {nearest(name, known)}")
+        check_known(f"{what} has no parameter", name, known)
 
 
 def config_from(namespace: dict[str, Any], model: dict[str, Any] | None = None) -> TrainConfig:
@@ -155,7 +136,8 @@ def check_parameters(namespace: dict[str, Any]) -> None:
     for name, annotation in types.items():
         if name in given:
             namespace[name] = _read_parameter(name, annotation, namespace[name])
-            _check_value(name, namespace[name])
+            if name == "device" and namespace[name] is not None:
+                usable_device(namespace[name])
     _check_table(namespace)
 
 
@@ -206,30 +188,12 @@ def _slip_of(name: str, known: Iterable[str]) -> str | None:
     return near if near and len(name) > 3 and slips_between(name, near) <= 1 + len(name) // 8 else None
 
 
-def _check_value(name: str, value: Any) -> None:
-    """Raise ValueError for a value that the parameter of this name can never have; None is left to its type."""
-    if value is None:
-        return
-    if name == "device":
-        usable_device(value)
-    if name in CHOICES and value not in CHOICES[name]:
-        raise ValueError(f"{name} is {shown(value)}; {nearest(value, CHOICES[name])}")
-    if name in NOT_EMPTY and value == []:
-        raise ValueError(f"{name} is [], but must hold at least one.")
-    if name in AT_LEAST:
-        for one in value if isinstance(value, list) else [value]:
-            if one < AT_LEAST[name]:
-                raise ValueError(f"{name} is {shown(value)}, but must be at least {AT_LEAST[name]}.")
-
-
 def _check_table(namespace: dict[str, Any]) -> None:
     """Raise ValueError where there is no such table, or it has no such scale or row; these parameters name parts of one."""
     name = namespace.get("table")
     if not isinstance(name, str):
         return
-    table = read_table(name)
+    scales = load_table(name).scales
     for parameter in ("scale", "show_scale"):
-        if namespace.get(parameter) is not None and namespace[parameter] not in table["scales"]:
-            raise ValueError(
-                f"{parameter} is {shown(namespace[parameter])}; {nearest(namespace[parameter], table['scales'])}"
-            )
+        if namespace.get(parameter) is not None:
+            check_known(f"{parameter} is", namespace[parameter], scales)

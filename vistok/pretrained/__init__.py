@@ -7,19 +7,15 @@ files name our tensors and what their shapes tell. A line in `registry.FORMATS` 
 checkpoints, by whom and under which convention, is data in `official.toml`: a new checkpoint of a known family needs no code.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vistok.pretrained.official import checkpoint_path, official_file, reference_checkpoints
 from vistok.pretrained.registry import FORMATS, find_format
+from vistok.system.lazy import lazily
 
 if TYPE_CHECKING:
     from vistok.pretrained.loading import load_pretrained
 
 __all__ = ["FORMATS", "checkpoint_path", "find_format", "load_pretrained", "official_file", "reference_checkpoints"]
-
-
-def __getattr__(name: str) -> Any:  # so that what is known of checkpoints can be asked without waiting for PyTorch
-    if name != "load_pretrained":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("vistok.pretrained.loading").load_pretrained
+# What is known of checkpoints can be asked without waiting for PyTorch.
+__getattr__, __dir__ = lazily(__name__, {"vistok.pretrained.loading": ["load_pretrained"]})

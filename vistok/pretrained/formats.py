@@ -74,7 +74,8 @@ class Format:
         quantizer: a key of `quantizers.QUANTIZERS`; where there are several, the likeliest.
         names: patterns of our names and what stands for them in the file, applied one after the other.
         first_tensor: a name that is in every file, and in none twice; what stands before it stands before all tensors.
-        found_in: whether a file with tensors of these names is of this format, if it is of none further down in `FORMATS`.
+        found_in: whether a file with tensors of these names is of this format, if it is of none further down in `FORMATS`;
+            None: where it has `first_tensor`.
         network_options: reads the options of the network off the shapes.
         smallest: options of the smallest such network, which files of no format are compared with.
         decoder_from_image: whether the file counts the decoder's levels from the image on; ours counts from the codes on.
@@ -88,7 +89,7 @@ class Format:
     quantizer: str
     names: tuple[tuple[str, str], ...]
     first_tensor: str
-    found_in: Callable[[Collection[str]], bool]
+    found_in: Callable[[Collection[str]], bool] | None
     network_options: Callable[[Shapes], dict[str, Any]]
     smallest: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"ch_mult": [1, 2]})
     decoder_from_image: bool = False
@@ -96,6 +97,10 @@ class Format:
     image_size: int = 256
     ignored: tuple[str, ...] = ()
     several: Several | None = None
+
+    def has(self, names: Collection[str]) -> bool:
+        """Return whether a file with tensors of these names may be of this format."""
+        return self.first_tensor in names if self.found_in is None else self.found_in(names)
 
     def file_name(self, name: str, num_levels: int) -> str:
         """Return what the file calls our tensor `name`, in a network of `num_levels` levels."""

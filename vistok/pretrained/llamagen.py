@@ -3,8 +3,6 @@
 Its buffer of the latest 65,536 tokens, by which it measures usage, is not of the tokenizer.
 """
 
-from collections.abc import Collection
-
 from vistok.pretrained.common import QUANT_CONVS, vqgan_options
 from vistok.pretrained.formats import Format
 
@@ -19,17 +17,12 @@ _NAMES = (
     (r"\.attention_(\d+)\.", r".attn.\1."),
 )
 
-
-def _found_in(names: Collection[str]) -> bool:
-    return _FIRST_TENSOR in names
-
-
 FORMAT = Format(
     "vqgan",
     "vq",
     _NAMES,
     _FIRST_TENSOR,
-    _found_in,
+    None,
     vqgan_options,
     l2_norm=True,
     ignored=(r"^quantize\.codebook_used$",),

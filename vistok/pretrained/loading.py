@@ -14,8 +14,8 @@ from vistok.pretrained.settings import said_of_quantizer, tokenizer_settings
 from vistok.pretrained.state_dicts import choose_weights, state_dicts
 from vistok.system.devices import usable_device
 from vistok.system.files import say
+from vistok.system.values import check_known
 from vistok.system.weights import first_line
-from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer, floating_dtype
 
 
@@ -56,8 +56,8 @@ def load_pretrained(
             must be said.
     """
     device, dtype = usable_device(device), floating_dtype(dtype)
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"There is no checkpoint format {format!r}; {nearest(format, FORMATS)}")
+    if format is not None:
+        check_known("There is no checkpoint format", format, FORMATS)
     path = checkpoint_path(path)
     if path.is_dir() or (path.name == "model.safetensors" and (path.parent / "config.json").is_file()):
         if any(given is not None for given in (format, weights, l2_norm, quantizer, levels)):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from vistok.system.paths import PACKAGE, resolve_path, runs_root
-from vistok.system.words import misspelt, nearest
+from vistok.system.values import check_known
+from vistok.system.words import misspelt
 
 
 def reference_checkpoints() -> dict[str, dict[str, Any]]:
@@ -47,6 +48,5 @@ def official_file(name: str) -> Path:
         ValueError: there is no official checkpoint of that name.
     """
     known = reference_checkpoints()
-    if name not in known:
-        raise ValueError(f"There is no official checkpoint {name!r}; {nearest(name, known)}")
+    check_known("There is no official checkpoint", name, known)
     return resolve_path(f"checkpoints/{name}/{known[name]['file']}")

@@ -20,7 +20,7 @@ _LOSSES_AND_AVERAGES = r"^(loss|model_ema)\."  # losses with their networks; mov
 
 def find_format(names: Collection[str]) -> str | None:
     """Return the format of a file with tensors of these names; None where it is none of `FORMATS`."""
-    return next((name for name in reversed(FORMATS) if FORMATS[name].found_in(names)), None)
+    return next((name for name in reversed(FORMATS) if FORMATS[name].has(names)), None)
 
 
 def is_beside_the_tokenizer(name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from vistok.pretrained.formats import Format, Shapes
 from vistok.quantizers import QUANTIZERS
 from vistok.system.files import shown
-from vistok.system.words import nearest
+from vistok.system.values import check_known
 
 
 def said_of_quantizer(form: Format, path: Path, **given: Any) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def said_of_quantizer(form: Format, path: Path, **given: Any) -> dict[str, Any]:
         ValueError: there is no such quantizer, or it has no levels, or files contradict each other.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if (name := given.get("quantizer", form.quantizer)) not in QUANTIZERS:
-        raise ValueError(f"There is no quantizer {name!r}; {nearest(name, QUANTIZERS)}")
+    name = given.get("quantizer", form.quantizer)
+    check_known("There is no quantizer", name, QUANTIZERS)
     if "levels" in given and given.setdefault("quantizer", "fsq") != "fsq":
         raise ValueError(f"levels are of 'fsq', but the quantizer is said to be {name!r}: give one of them.")
     return given if "quantizer" in given or not form.several else form.several.said_beside(path) | given

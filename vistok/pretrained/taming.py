@@ -1,7 +1,5 @@
 """taming-transformers (arXiv:2012.09841): a VQGAN with `vq`, images in [-1, 1]; files `last.ckpt`, written by Lightning."""
 
-from collections.abc import Collection
-
 from vistok.pretrained.common import FIRST_TENSOR, LEVELS, QUANT_CONVS, vqgan_options
 from vistok.pretrained.formats import Format
 
@@ -14,9 +12,4 @@ NAMES = (
     (r"\.attention_(\d+)\.", r".attn.\1."),
 )
 
-
-def _found_in(names: Collection[str]) -> bool:
-    return FIRST_TENSOR in names
-
-
-FORMAT = Format("vqgan", "vq", NAMES, FIRST_TENSOR, _found_in, vqgan_options, decoder_from_image=True)
+FORMAT = Format("vqgan", "vq", NAMES, FIRST_TENSOR, None, vqgan_options, decoder_from_image=True)

@@ -52,3 +52,11 @@ def resolve_path(path: str | Path) -> Path:
             f"{str(path)!r} begins with a home folder that is not known here: give the whole path."
         ) from error
     return expanded if expanded.is_absolute() else repository_root() / expanded
+
+
+def real_place(path: str) -> str:
+    """Return `path` resolved, without links: one text for one place. One that is none of this machine is returned as it is."""
+    try:
+        return os.path.realpath(resolve_path(path))
+    except (ValueError, RuntimeError, OSError):  # whoever opens it says so
+        return path

@@ -1,15 +1,21 @@
-"""Values that people give, against the annotation of what takes them."""
+"""Values that people give, against the annotation of what takes them: its type, its choices and its bounds.
+
+Choices are a `Literal`; bounds are metadata, functions that take a name and a value and raise ValueError:
+`Annotated[int, at_least(1)]`.
+"""
 
 import ast
+import functools
 import inspect
 import json
 import math
 import numbers
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
@@ -19,6 +25,10 @@ from vistok.system.words import nearest
 T = typing.TypeVar("T")
 _SEQUENCES = (list, tuple, Sequence)
 _PLAIN = (bool, int, float, str, dict, types.NoneType, *_SEQUENCES)
+_UNIONS = (types.UnionType, typing.Union)
+Bound = Callable[[str, Any], None]
+MAX_NAME = 64  # characters of a value that is part of a folder's name, which may have 255
+_FOLDER_NAME = re.compile(rf"[A-Za-z0-9_.+-]{{1,{MAX_NAME}}}")
 
 
 def checked(name: str, annotation: Any, value: Any) -> Any:
@@ -26,14 +36,27 @@ def checked(name: str, annotation: Any, value: Any) -> Any:
 
     Args:
         name: of the setting, for the error.
-        annotation: plain types, None, dicts, and sequences of one type, or a union of them; anything else is not checked.
+        annotation: plain types, literals, None, dicts, and sequences of one type, or a union of them, with or without bounds;
+            anything else is not checked.
         value: of the setting.
 
     Raises:
         TypeError: it has another type.
-        ValueError: a number is not finite or beyond 64 bits, or a dict is not fit for JSON.
+        ValueError: it is none of the choices or out of bounds, a number is not finite or beyond 64 bits, or a dict is not fit
+            for JSON.
     """
-    options = _options(annotation)
+    value = _of_type(name, annotation, value)
+    if value is not None:
+        for option in _members(annotation):
+            if typing.get_origin(option) is typing.Literal:
+                check_known(f"{name} is", value, typing.get_args(option))
+            for bound in getattr(option, "__metadata__", ()):
+                bound(name, value)
+    return value
+
+
+def _of_type(name: str, annotation: Any, value: Any) -> Any:
+    options = plain_types(annotation)
     plain = tuple(typing.get_origin(option) or option for option in options)
     if not set(plain) <= set(_PLAIN):
         return value
@@ -48,7 +71,7 @@ def checked(name: str, annotation: Any, value: Any) -> Any:
         (of_one, *_) = (*typing.get_args(of_sequence[0]), Any)
         return type(value)(checked(f"{name}[{place}]", of_one, one) for place, one in enumerate(value))
     if type(value) not in plain:
-        wanted = " or ".join(map(_type_name, options))
+        wanted = " or ".join(map(type_name, options))
         raise TypeError(f"{name} is {shown(value)} ({type(value).__name__}), but must be of type {wanted}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}, but must be a finite number.")
@@ -67,7 +90,7 @@ def as_given(name: str, annotation: Any, value: Any) -> Any:
     A text where no text is expected is read (`literal`), "none" and "null" are None where that may be, a path is a text,
     and one value where a list is expected is the list of that one.
     """
-    options = _options(annotation)
+    options = plain_types(annotation)
     if isinstance(value, os.PathLike) and str in options:
         value = os.fspath(value)
     if isinstance(value, str) and types.NoneType in options and value.lower() in ("none", "null"):
@@ -100,15 +123,94 @@ def _yaml(text: str) -> Any:
         return None
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
-    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+def plain_types(annotation: Any) -> tuple[Any, ...]:
+    """Return the types that an annotation allows, without bounds, and for choices their type."""
+    found: dict[Any, None] = {}
+    for option in _members(annotation):
+        if typing.get_origin(option) is typing.Literal:
+            found |= dict.fromkeys(map(type, typing.get_args(option)))
+        else:
+            inner = typing.get_args(option)[0] if hasattr(option, "__metadata__") else option
+            found |= dict.fromkeys(plain_types(inner) if inner is not option else (option,))
+    return tuple(found)
 
 
-def _type_name(option: Any) -> str:
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) if typing.get_origin(annotation) in _UNIONS else (annotation,)
+
+
+def type_name(option: Any) -> str:
+    """Return what an error sentence calls a plain type."""
     kind = typing.get_origin(option) or option
     if kind in _SEQUENCES:
-        return " of ".join(["list", *(_type_name(of_one) for of_one in typing.get_args(option)[:1])])
+        return " of ".join(["list", *(type_name(of_one) for of_one in typing.get_args(option)[:1])])
     return "None" if kind is types.NoneType else kind.__name__
+
+
+def must_be(bound: str, holds: Callable[[Any], bool]) -> Bound:
+    """Return a bound in words, which end the sentence of a value, or of a list with one, that does not hold."""
+
+    def check(name: str, value: Any) -> None:
+        if not all(map(holds, value if isinstance(value, list) else [value])):
+            raise ValueError(f"{name} is {shown(value)}, but must be {bound}.")
+
+    return check
+
+
+def at_least(least: int) -> Bound:
+    """Return the bound of a number, or of each in a list."""
+    return must_be(f"at least {least}", lambda value: value >= least)
+
+
+def above_zero(usual: float) -> Bound:
+    """Return the bound of a number whose usual value an error names."""
+    return must_be(f"above 0; {usual} is usual", lambda value: value > 0)
+
+
+def one_of(names: Iterable[str]) -> Bound:
+    """Return the bound of a name that is one of a registry's."""
+
+    return lambda name, value: check_known(f"{name} is", value, names)
+
+
+def check_known(lead: str, name: object, known: Iterable[str]) -> None:
+    """Raise ValueError for a name that is not known: the lead of the sentence, the name, and the nearest that is known."""
+    if name not in known:
+        raise ValueError(f"{lead} {shown(name)}; {nearest(name, known)}")
+
+
+def not_empty(name: str, value: list[Any]) -> None:
+    """Raise ValueError for an empty list."""
+    if not value:
+        raise ValueError(f"{name} is [], but must hold at least one.")
+
+
+def not_blank(name: str, value: str) -> None:
+    """Raise ValueError for the path that a shell variable which is unset leaves."""
+    if not value.strip():
+        raise ValueError(
+            f"{name} is {value!r}, an empty path; is a shell variable unset? Give the path, or leave it None."
+        )
+
+
+def folder_name(name: str, value: str, slash: str = "") -> None:
+    """Raise ValueError where a value, or a part of it beside a slash that it may have, could be no part of a folder's name."""
+    parts = value.split("/") if slash else [value]
+    if len(parts) <= 2 and all(_FOLDER_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
+        return
+    near = re.sub(r"[^A-Za-z0-9_.+-]+", "-", parts[-1][:MAX_NAME]).strip("-.") or name
+    raise ValueError(
+        f"{name} is {shown(value)}, but names a folder: it must be letters, digits and any of _ . - +{slash}, at most "
+        f"{MAX_NAME} of them and not only dots; {near!r} can be."
+    )
+
+
+PositiveInt = Annotated[int, at_least(1)]
+NonNegativeInt = Annotated[int, at_least(0)]
+NonNegativeFloat = Annotated[float, at_least(0)]
+FolderName = Annotated[str, folder_name]
+RowName = Annotated[str, functools.partial(folder_name, slash=', and one "/" as in "table/row"')]
+FilePath = Annotated[str, not_blank]
 
 
 def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any], **known_anyway: Any) -> T:
@@ -126,7 +228,6 @@ def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any
     """
     known = inspect.signature(build).parameters
     for key in options:
-        if key not in known:
-            raise ValueError(f"The {what} has no option {key!r}; {nearest(key, known)}")
+        check_known(f"The {what} has no option", key, known)
     given = {key: checked(f"{what}: {key}", known[key].annotation, value) for key, value in options.items()}
     return build(**{key: value for key, value in known_anyway.items() if key in known} | given)

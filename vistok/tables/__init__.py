@@ -6,39 +6,16 @@ directory; it is complete when that directory has its `metrics.json`. Everything
     python -m vistok.tables celeba64 --rows vq-d4 vq-d64 --scale laptop --dataset photos --seeds 0 1 2
 """
 
-from vistok.tables.planning import PlannedRun, check_overrides, plan
-from vistok.tables.rows import load_table
-from vistok.tables.running import outcome_line, run_all
-from vistok.tables.showing import (
-    COLUMNS,
-    METRIC_FORMS,
-    beside_published,
-    bits_in_use,
-    comparison_markdown,
-    conclusions_markdown,
-    markdown,
-    measured,
-    quantizers_markdown,
-    remedies_markdown,
-    with_tables,
-)
+from vistok.system.lazy import lazily
 
-__all__ = [
-    "COLUMNS",
-    "METRIC_FORMS",
-    "PlannedRun",
-    "beside_published",
-    "bits_in_use",
-    "check_overrides",
-    "comparison_markdown",
-    "conclusions_markdown",
-    "load_table",
-    "markdown",
-    "measured",
-    "outcome_line",
-    "plan",
-    "quantizers_markdown",
-    "remedies_markdown",
-    "run_all",
-    "with_tables",
-]
+_NAMES = {
+    "vistok.recipes": ["load_table"],
+    "vistok.tables.planning": ["PlannedRun", "check_overrides", "plan"],
+    "vistok.tables.running": ["outcome_line", "run_all"],
+    "vistok.tables.showing": [
+        *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "comparison_markdown", "conclusions_markdown"),
+        *("markdown", "measured", "quantizers_markdown", "remedies_markdown", "with_tables"),
+    ],
+}
+__all__ = [name for names in _NAMES.values() for name in names]
+__getattr__, __dir__ = lazily(__name__, _NAMES)

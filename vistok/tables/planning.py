@@ -16,10 +16,9 @@ from vistok.data import DATASETS, find_run_dir, with_batch_that_fits
 from vistok.notebooks.cells import notebook_path
 from vistok.notebooks.parameters import read_parameters
 from vistok.quantizers import Quantizer
+from vistok.recipes import Row, Table, load_table
 from vistok.system.paths import repository_root, resolve_path
-from vistok.system.values import as_given
-from vistok.system.words import nearest
-from vistok.tables.rows import Row, Table, load_table
+from vistok.system.values import as_given, check_known
 from vistok.tokenizer import VisualTokenizer
 
 # What is asked for beside the overrides of a plan.
@@ -52,18 +51,21 @@ class PlannedRun:
         file = self.run_dir / "metrics.json"
         return json.loads(file.read_bytes()) if file.is_file() else None
 
+    def steps(self, run_dir: Path) -> dict[str, dict[str, Any]]:
+        """Return the notebooks that train and evaluate it in a directory, each with its parameters."""
+        return {
+            "02_train": self.train_parameters,
+            "04_evaluate": self.evaluate_parameters | {"run_dir": str(run_dir)},
+        }
+
     @property
     def command(self) -> str:
         """The shell command, from the repository root, that trains and evaluates it: one job of a cluster's job array."""
         run_dir = self.run_dir
         if run_dir.is_relative_to(repository_root()):
             run_dir = run_dir.relative_to(repository_root())
-        steps = (
-            ("02_train", self.train_parameters),
-            ("04_evaluate", self.evaluate_parameters | {"run_dir": str(run_dir)}),
-        )
         commands = [f"mkdir -p {shlex.quote(str(run_dir))}"]
-        for notebook, parameters in steps:
+        for notebook, parameters in self.steps(run_dir).items():
             given = " ".join(_argument(name, value) for name, value in parameters.items())
             commands.append(
                 f"papermill notebooks/{notebook}.ipynb {shlex.quote(f'{run_dir}/{notebook}.ipynb')} {given}"
@@ -111,8 +113,7 @@ def plan(
     if seeds is not None and "seed" in overrides:
         raise ValueError(f"seed is {overrides['seed']}, but seeds is {seeds}: leave one of them out.")
     for name in rows or ():
-        if name not in known.rows:
-            raise ValueError(f"Table {table!r} has no row {name!r}; {nearest(name, known.rows)}")
+        check_known(f"Table {table!r} has no row", name, known.rows)
     evaluation = read_parameters(evaluation, notebook_path("04_evaluate")) if evaluation else {}
     for name in ("run_dir", "dataset", "split"):
         if name in evaluation:
@@ -128,8 +129,7 @@ def plan(
             config = TrainConfig.from_row(f"{table}/{name}", scale, **settings)
             if "batch_size" not in settings:  # as 02_train does
                 config = with_batch_that_fits(config)
-            if config.dataset not in DATASETS:
-                raise ValueError(f"There is no dataset {config.dataset!r}; {nearest(config.dataset, DATASETS)}")
+            check_known("There is no dataset", config.dataset, DATASETS)
             with torch.device("meta"):  # shapes only
                 quantizer = VisualTokenizer.from_config(config).quantizer
             figures = {} if config.dataset in OWN_PICTURES else {"figure_dataset": "photos"}

@@ -45,13 +45,9 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_warnings: bool = False) ->
             if run.metrics is not None:
                 outcomes.append(Outcome(run, "complete", 0.0))
                 continue
-            steps = (
-                ("02_train", run.train_parameters),
-                ("04_evaluate", run.evaluate_parameters | {"run_dir": str(run.run_dir)}),
-            )
             status, reason = "done", ""
             try:
-                for notebook, parameters in steps:
+                for notebook, parameters in run.steps(run.run_dir).items():
                     of_all = f"{number} of {len(planned)}, " if len(planned) > 1 else ""
                     kernels.begin(f"{run.config.run_name}: starting {notebook}", prefix=of_all)
                     output = run.run_dir / f"{notebook}.ipynb"

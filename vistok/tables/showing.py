@@ -6,31 +6,11 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from vistok.recipes import load_table
 from vistok.system.values import literal
 from vistok.tables.planning import PlannedRun, plan, table_of
-from vistok.tables.rows import load_table
 
-# What a table can show: key of metrics.json to heading, and how a value is written.
-COLUMNS = {
-    "usage": ("codebook usage ↑", "{:.1%}"),
-    "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
-    "psnr": ("PSNR ↑", "{:.2f}"),
-    "ssim": ("SSIM ↑", "{:.4f}"),
-    "ssim_uniform7": ("SSIM 7x7 ↑", "{:.4f}"),
-    "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
-    "rfid": ("rFID ↓", "{:.2f}"),
-    "perplexity": ("perplexity ↑", "{:.0f}"),
-}
-COMPARED = {
-    "psnr": ("PSNR ↑", "{:.2f}"),
-    "ssim": ("SSIM ↑", "{:.4f}"),
-    "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
-    "lpips_vgg": ("LPIPS VGG ↓", "{:.4f}"),
-    "rfid": ("rFID ↓", "{:.2f}"),
-    "usage": ("usage ↑", "{:.1%}"),
-    "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
-}
-METRIC_FORMS = {
+METRIC_FORMS = {  # how the value of a metric is written; key of metrics.json to form
     "psnr": "{:.2f} dB",
     "ssim": "{:.4f}",
     "ssim_uniform7": "{:.4f}",
@@ -43,6 +23,24 @@ METRIC_FORMS = {
     "entropy_bits": "{:.2f} bits a token",
     "bits_per_pixel": "{:.3f}",
     "num_images": "{:,}",
+}
+# What a table can show: key of metrics.json to heading, and how a value is written below it.
+COLUMNS = {
+    "usage": ("codebook usage ↑", "{:.1%}"),
+    "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
+    "psnr": ("PSNR ↑", "{:.2f}"),
+    "ssim": ("SSIM ↑", "{:.4f}"),
+    "ssim_uniform7": ("SSIM 7x7 ↑", "{:.4f}"),
+    "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
+    "rfid": ("rFID ↓", "{:.2f}"),
+    "perplexity": ("perplexity ↑", "{:.0f}"),
+}
+# What a comparison of tokenizers shows.
+COMPARED = {name: COLUMNS[name] for name in ("psnr", "ssim", "lpips_alex")} | {
+    "lpips_vgg": ("LPIPS VGG ↓", "{:.4f}"),
+    "rfid": COLUMNS["rfid"],
+    "usage": ("usage ↑", "{:.1%}"),
+    "usage_queue": COLUMNS["usage_queue"],
 }
 
 
@@ -101,7 +99,7 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
             numbers = [getattr(run.row, source) for source in sources]
             cells += [form.format(found[key]) if key in found else "–" for found in numbers]
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return _rows(lines)
 
 
 def quantizers_markdown(planned: Sequence[PlannedRun]) -> str:
@@ -110,6 +108,10 @@ def quantizers_markdown(planned: Sequence[PlannedRun]) -> str:
     for name, quantizer in {run.row.name: run.quantizer for run in planned}.items():
         sizes, losses = _sizes(quantizer.codebook_sizes), ", ".join(quantizer.loss_names) or "none"
         lines.append([name, f"`{type(quantizer).__name__}`", str(quantizer.codebook_dim), sizes, losses])
+    return _rows(lines)
+
+
+def _rows(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -144,7 +146,7 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
             )
             rows = f"{conclusion.better} over {conclusion.worse}"
             lines.append([conclusion.text, rows, key, spreads, f"**{_verdict(better, worse)}**"])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return _rows(lines)
 
 
 def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
@@ -177,7 +179,7 @@ def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
                 verdict = {"holds": "better", "does not hold": "worse"}.get(_verdict(these, base), "open")
                 cells.append(f"{difference}<br>**{verdict}**")
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return _rows(lines)
 
 
 def _verdict(better: Sequence[float], worse: Sequence[float]) -> str:
@@ -199,13 +201,11 @@ def beside_published(record: dict[str, Any], row: str | None) -> str:
     if row:
         table, _, name = row.partition("/")
         published = load_table(table).rows[name].published
-    lines = [["metric", "measured", *(["published"] if published else [])]]
-    lines.append(["---", "---:", *(["---:"] if published else [])])
+    lines = [["metric", "measured", "published"], ["---", "---:", "---:"]]
     for key, form in METRIC_FORMS.items():
         value = "–" if record[key] is None else form.format(record[key])
-        shown = form.format(published[key]) if key in published else ""
-        lines.append([key, value, *([shown] if published else [])])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        lines.append([key, value, form.format(published[key]) if key in published else ""])
+    return _rows(lines if published else [cells[:2] for cells in lines])
 
 
 def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, list[dict[str, Any]]]) -> str:
@@ -228,7 +228,7 @@ def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, 
         for report in reported.get(name, []):
             cells = ["", f"{report['by']} ({report['convention']})", "", "", ""]
             lines.append(cells + [_number(report, key) for key in COMPARED])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return _rows(lines)
 
 
 def _number(record: dict[str, Any], key: str) -> str:

@@ -4,10 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vistok.data import DATASETS
 from vistok.system.files import say
-from vistok.tokenizer import VisualTokenizer
-from vistok.tokens.store import encode_dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "again to go on where it was stopped.",
     )
     parser.add_argument("tokenizer", help="a run directory, or a directory written by VisualTokenizer.save")
-    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
+    parser.add_argument("--dataset", required=True, help="photos, celeba, imagenet, ...")
     parser.add_argument("--split", default="train", help="train, test or val (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write tokens.npy and tokens.json into")
     parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset (default: data/<dataset>)")
@@ -31,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-workers", type=int, default=0, help="loading processes (default: %(default)s)")
     parser.add_argument("--flips", action="store_true", help="encode the mirror image of each image too")
     given = vars(parser.parse_args(arguments))
+    # Not above, so that `--help` does not wait for PyTorch.
+    from vistok.tokenizer import VisualTokenizer
+    from vistok.tokens.store import encode_dataset
+
     try:
         tokenizer = VisualTokenizer.load(given.pop("tokenizer"))
         file = encode_dataset(tokenizer, given.pop("dataset"), given.pop("out"), **given)
