@@ -14,11 +14,7 @@ from torch import Tensor
 
 from vistok.lessons.collapse import Moment
 from vistok.plots.codebook import draw_code_map
-from vistok.plots.figures import DPI as DPI
-from vistok.plots.figures import NORMAL, SMALL, WIDTH
-from vistok.plots.figures import save as save
-from vistok.plots.figures import show as show
-from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.figures import DPI, NORMAL, SMALL, WIDTH
 from vistok.plots.styles import COLOURS, line_style
 from vistok.runs import Run
 
