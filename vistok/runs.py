@@ -75,6 +75,11 @@ def short_names(names: Sequence[str]) -> list[str]:
     ]
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names, those that stand there several times numbered from 1."""
+    return [f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What the steps since the last report came to.

@@ -14,7 +14,7 @@ from vistok.system.files import readable
 from vistok.system.paths import resolve_path
 from vistok.tokens.codebook import to_uint8
 
-MAX_PIXELS = 2_000_000  # of a picture that is kept
+MAX_PIXELS = 2_000_000  # a picture that is kept has no more
 SMALLEST_CROP = 16  # pixels of the picture that is kept
 
 

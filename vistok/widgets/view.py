@@ -1,4 +1,4 @@
-"""What every widget has: its script, a sentence in place of a traceback, a picture without a kernel, a text alternative."""
+"""The base of all widgets: its script, a sentence in place of a traceback, a picture without a kernel, a text alternative."""
 
 import base64
 import functools
@@ -20,7 +20,7 @@ from vistok.tokens.encoded import EncodedImages
 
 SCRIPTS = importlib.resources.files("vistok.widgets") / "js"
 SHARED = ("common", "connection", "frame")
-ANSWERED = (ValueError, FileNotFoundError)  # what bad input raises: its sentence is shown
+ANSWERED = (ValueError, FileNotFoundError)  # raised by bad input: the sentence is shown
 
 
 def script(*names: str) -> str:
@@ -79,6 +79,13 @@ class View(anywidget.AnyWidget):
         """Show why there is nothing to look at, from now on."""
         self.message, self._refused = refusal.sentence, True
 
+    def _opened(self, encoded: EncodedImages | Refusal) -> EncodedImages | None:
+        """Return the images to look at, or None where there are none, and show why."""
+        if isinstance(encoded, Refusal):
+            self._refuse(encoded)
+            return None
+        return encoded
+
     def _known_image(self, proposal: Any, names: Sequence[str]) -> int:
         """Return the image that is proposed, or, where there is no such one, the one that is shown; and say so."""
         if 0 <= proposal.value < len(names):
@@ -126,6 +133,12 @@ def answering(act: Callable[..., None]) -> Callable[..., None]:
                 self.message = ""
 
     return answered
+
+
+def check_level(level: int, number: int) -> None:
+    """Raise ValueError where there is no such one of `number` levels."""
+    if not 0 <= level < number:
+        raise ValueError(f"There is no level {level}: levels are 0 to {number - 1}.")
 
 
 def figure_png(figure: Figure) -> bytes:
