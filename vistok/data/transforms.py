@@ -31,18 +31,16 @@ CELEBA_SIZE = (178, 218)  # width and height of an aligned CelebA image
 CELEBA_BOX = (25, 57, 25 + 128, 57 + 128)
 CROP_MARGIN = 1.125  # side of the cached square over the image size; random crops move within it
 ADM_MIN_CROP_FRACTION = 0.8
-FORMATS = (  # of naming.SUFFIXES, whatever a file's suffix says
+FORMATS = (  # those of naming.SUFFIXES, whatever a file's suffix says
     *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "DIB", "JPEG2000", "PCX", "PSD", "QOI", "SGI", "SUN"),
     *(("AVIF",) if HAS_AVIF else ()),
 )
-LARGEST = (
-    "largest value of a pixel"  # in the `info` of a decoded image of more than 8 bits, where it comes out dark or white
-)
-MAX_PIXELS = 178_956_970  # of an image; Pillow's own limit, which is a global that may be set to none
+# Key in the `info` of a decoded image of more than 8 bits, where it comes out dark or white.
+LARGEST = "largest value of a pixel"
+MAX_PIXELS = 178_956_970  # an image has no more; Pillow's own limit, which is a global that may be set to none
 
-_DARK = (
-    2**14
-)  # an image of 16 bits without a pixel of a quarter of the range has 8, 10, 12 or 14 bits, as a camera's raw has
+# An image of 16 bits without a pixel of a quarter of the range has 8, 10, 12 or 14 bits, as a camera's raw has.
+_DARK = 2**14
 
 # Pillow turns TIFF files by their orientation tag as it loads them, by the transposition that each of these undoes.
 _UNTURN = {
@@ -271,7 +269,7 @@ class PhotoSquare(Square):
 
 @dataclasses.dataclass(frozen=True)
 class SceneSquare(Square):
-    """Of each photograph first the whole middle square, then windows of a third of its short side at least, by index.
+    """The whole middle square of each photograph first, then windows of a third of its short side at least, by index.
 
     Antialiased bicubic to `size`. Image i is of photograph i modulo `number`, so the first `number` are the middle squares.
     """
