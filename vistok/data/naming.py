@@ -18,23 +18,19 @@ HAS_AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # Pillow
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None  # an optional package that teaches them to Pillow
 TGA_SUFFIXES = frozenset({".tga", ".icb", ".vda", ".vst"})
 
-# Suffixes of photographs and pictures, as far as Pillow reads them: see `transforms.FORMATS`.
-SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
-        *(".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
-        *(".pcx", ".psd", ".qoi", ".ras", ".sgi", ".rgb", ".rgba", ".bw"),
-        *TGA_SUFFIXES,
-        *((".avif",) if HAS_AVIF else ()),
-        *(HEIF_SUFFIXES if HAS_HEIF else ()),
-    }
-)
-
 
 def _listed(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+# Suffixes of photographs and pictures, as far as Pillow reads them: see `transforms.FORMATS`.
+SUFFIXES = (
+    _listed(".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .jp2 .j2k .j2c .jpc .jpf .jpx")
+    | _listed(".ppm .pgm .pbm .pnm .pcx .psd .qoi .ras .sgi .rgb .rgba .bw")
+    | TGA_SUFFIXES
+    | frozenset({".avif"} if HAS_AVIF else ())
+    | (HEIF_SUFFIXES if HAS_HEIF else frozenset())
+)
 # Pictures all the same, but not to be read: formats that Pillow lacks, that have no known range, or that are drawn by programs.
 UNREAD = (
     _listed(".avif .avifs .jxl .jxr .svg .eps .exr .hdr .pfm .fits .dcm .xcf .dds .ico")

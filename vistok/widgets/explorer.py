@@ -9,7 +9,6 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional as F
 
 from vistok import plots
 from vistok.system.files import say
@@ -17,7 +16,7 @@ from vistok.system.weights import first_line
 from vistok.tokens.codebook import decode_alone, nearest_codes, poster
 from vistok.tokens.encoded import QUEUE_SIZE, Chosen, EncodedImages
 from vistok.widgets.codebookview import CodebookView
-from vistok.widgets.view import Refusal, answering, image_png, script, strip_png
+from vistok.widgets.view import Refusal, answering, image_png, script, smaller, strip_png
 
 SHOWN_PATCHES = 12
 SHOWN_IMAGES = 4
@@ -151,7 +150,7 @@ class CodebookExplorer(CodebookView):
             return self.tiles()
         codes = torch.arange(self.sizes[self.level])
         parts = decode_alone(self.encoded.tokenizer, codes, level=self.level)
-        return torch.cat([_smaller(part, side) for part in parts])
+        return torch.cat([smaller(part, side) for part in parts])
 
     def _on_message(self, widget: object, content: dict[str, Any], buffers: object) -> None:
         if content.get("do") == "atlas":
@@ -263,11 +262,6 @@ def show_maps(*several: EncodedImages | Refusal) -> None:
         axis.set_title(f"{encoded.title}\n{axis.get_title()}", fontsize=9)
     figure.tight_layout()
     plots.show(figure)
-
-
-def _smaller(tiles: Tensor, side: int) -> Tensor:
-    """Return patches, uint8 [n, 3, p, p], made smaller: uint8 [n, 3, side, side]."""
-    return F.interpolate(tiles.float(), (side, side), mode="area").round().to(torch.uint8)
 
 
 def _in_turns(places: np.ndarray, images: np.ndarray, number: int) -> np.ndarray:

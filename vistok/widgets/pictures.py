@@ -43,9 +43,8 @@ class Picture:
     @property
     def centre(self) -> Crop:
         """The largest square in the middle."""
-        width, height = self.image.size
-        side = min(width, height)
-        return Crop((width - side) // 2, (height - side) // 2, side)
+        left, top, right, _ = CenterSquare(1).box(0, *self.image.size)
+        return Crop(left, top, right - left)
 
     def crop_to(self, left: int, top: int, side: int) -> None:
         """Choose another square; the nearest that lies within the picture."""

@@ -9,17 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
-from torch.nn import functional as F
 
 from vistok.plots import DPI
 from vistok.system.progress import progress_bar
 from vistok.tokens.encoded import EncodedImages
-from vistok.widgets.view import Refusal, View, image_png, script, strip_png
+from vistok.widgets.view import Refusal, View, image_png, script, smaller, strip_png
 
 # The colours of error maps end at this part of a range 0 to 1: 0.5 of [-1, 1], as `plots.reconstructions` has it.
 ERROR_SCALE = 0.25
 ORDERS = ("worst first", "best first", "by number")
-THUMBNAIL = 48  # pixels
+THUMBNAIL = 48  # pixels of a side at most
 FIGURE_THUMBNAILS = 8
 IMAGES_A_STEP = 4  # images between two states of the bar while they are decoded
 PATIENCE_SECONDS = 2  # a reader waits so long without a bar
@@ -67,9 +66,10 @@ class ReconstructionViewer(View):
         self._psnr = psnr_of(encoded, rows)
         self._worst_first = self._psnr.argsort(kind="stable")
         self.names = encoded.image_names[: len(rows)]
-        self.lens = [side / 2 for side in encoded.pixels([0]).shape[2:]]
+        images = encoded.pixels(rows)
+        self.lens = [side / 2 for side in images.shape[2:]]
         self.psnr = self._psnr.astype("<f4").tobytes()
-        self.thumbnails = strip_png(_small(encoded.pixels(rows)))
+        self.thumbnails = strip_png(smaller(images, min(THUMBNAIL, *images.shape[2:])))
         self.image = int(self._worst_first[0])
         self._show()
 
@@ -151,12 +151,6 @@ class ReconstructionViewer(View):
             for centre, whole in zip(self.lens, (height, width), strict=True)
         )
         return top, left, side
-
-
-def _small(images: Tensor) -> Tensor:
-    """Return images, uint8 [n, 3, H, W], as squares of at most `THUMBNAIL` pixels."""
-    side = min(THUMBNAIL, *images.shape[2:])
-    return F.interpolate(images.float(), (side, side), mode="area").round().to(images.dtype)
 
 
 def psnr_of(encoded: EncodedImages, rows: range) -> np.ndarray:

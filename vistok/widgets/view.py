@@ -10,10 +10,12 @@ from typing import Any
 
 import anywidget
 import matplotlib.pyplot as plt
+import torch
 import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from vistok.plots.figures import page_width, png
 from vistok.tokens.encoded import EncodedImages
@@ -153,6 +155,11 @@ def image_png(image: Tensor) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
+
+
+def smaller(images: Tensor, side: int) -> Tensor:
+    """Return images, uint8 [n, 3, H, W], made smaller: uint8 [n, 3, side, side]."""
+    return F.interpolate(images.float(), (side, side), mode="area").round().to(torch.uint8)
 
 
 def strip_png(images: Tensor) -> bytes:

@@ -25,7 +25,7 @@ function render({ model, el }) {
     ...["index", "count", "similarity"].map((name) => node("option", { value: name }, `by ${name}`)));
   const cells = node("select", { "aria-label": "what a cell shows", class: "cells", onchange: fill },
     node("option", { value: "count" }, "count"), node("option", { value: "patch" }, "decoded alone"));
-  const level = node("select", { "aria-label": "level", class: "level", onchange: () => { model.set("level", +level.value); model.save_changes(); } });
+  const level = node("select", { "aria-label": "level", class: "level", onchange: () => save(model, { level: +level.value }) });
   const go = node("input", { type: "number", min: 0, step: 1, "aria-label": "go to code", class: "go", style: "width:6em",
     onkeydown: (event) => { if (event.key === "Enter" && go.value !== "") choose(go.valueAsNumber); event.stopPropagation(); } });
   const zoomIn = node("button", { "aria-label": "zoom in", class: "zoom-in", onclick: () => map.zoom(2) }, "+");
@@ -34,7 +34,7 @@ function render({ model, el }) {
   const bar = node("div", { class: "bar" }, node("strong", { class: "name" }), level, node("label", {}, "codes ", sort), node("label", {}, "cells ", cells),
     zoomIn, zoomOut, whole, node("label", {}, "code ", go));
 
-  // Below: what is of the whole codebook.
+  // Below: the whole codebook.
   const summary = node("p", { class: "caption summary", style: "max-width:75em" });
   const frequencies = node("canvas", { role: "img", "aria-label": "codes' frequencies, most frequent first", class: "frequencies" });
   const covered = node("canvas", { role: "img", "aria-label": "share of the tokens that the most frequent codes cover", class: "covered" });
@@ -51,17 +51,15 @@ function render({ model, el }) {
 
   function choose(code) {
     if (!Number.isInteger(code) || code < 0 || code >= counts.length) {
-      const message = `There is no code ${code}: codes are 0 to ${counts.length - 1}.`;
-      model.set("message", message); model.save_changes();
+      save(model, { message: `There is no code ${code}: codes are 0 to ${counts.length - 1}.` });
       return;
     }
     performance.mark("vistok:click");
-    if (!model.get("decoding")) model.set("message", "");
-    model.set("selected", code); model.save_changes();
+    save(model, { ...model.get("decoding") ? {} : { message: "" }, selected: code });
     map.set({ selected: code });
     map.show(code);
     head.textContent = say(code);
-    below.classList.add("stale");  // what is below the name is of the former code until Python has answered
+    below.classList.add("stale");  // below the name the former code is shown until Python has answered
   }
 
   function arrange() {
@@ -88,7 +86,7 @@ function render({ model, el }) {
     if (!sizes.length) return;
     bar.querySelector(".name").textContent = model.get("name");
     level.hidden = sizes.length < 2;
-    level.replaceChildren(...sizes.map((size, number) => node("option", { value: number, selected: number === model.get("level") }, `level ${number}: ${count(size)} codes`)));
+    level.replaceChildren(...levelOptions(sizes, model.get("level")));
     counts = u32(model.get("counts")); similar = u32(model.get("similar"));
     total = counts.reduce((sum, value) => sum + value, 0);
     go.max = counts.length - 1;
@@ -120,8 +118,7 @@ function render({ model, el }) {
       width: number === 2 ? 3 : 1.8 })),  // dots over a line that they may follow all along
       { width: CURVE, height: 150, xlog: true, ylabel: "codes seen, % of the codebook", xlabel: "tokens seen", yrange: [0, 103],
         marks: tokens.at(-1) > 65536 ? [{ x: 65536, label: "65,536" }] : [] });
-    const context = sized(scale, 420, 10);
-    for (let x = 0; x < 420; x++) { context.fillStyle = `rgb(${heat(x / 419)})`; context.fillRect(x, 0, 1, 10); }
+    drawColours(scale, 420, 10);
     readScale();
   }
 
@@ -167,10 +164,7 @@ function render({ model, el }) {
         const canvas = tile(images, side, number, SHOWN, name, wide), context = canvas.getContext("2d");
         canvas.classList.add("image");
         detail.image_places[number].forEach(([y, x]) => {
-          for (const [colour, width] of [["#fff", 3], ["#d55e00", 1.5]]) {
-            context.strokeStyle = colour; context.lineWidth = width;
-            context.strokeRect(x * cellWide, y * cellHigh, cellWide, cellHigh);
-          }
+          strokeTwice(context, "#d55e00", 1.5, () => context.rect(x * cellWide, y * cellHigh, cellWide, cellHigh), 3);
         });
         return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));
       })));
