@@ -47,40 +47,26 @@ FOLLOWED_KEYS = ("n", "total", "elapsed", "initial", "unit", "unit_scale", "pref
 def progress_bar(
     iterable: Iterable[Any] | None = None,
     *,
-    total: float | None = None,
     desc: str = "",
     unit: str = " steps",
-    initial: int = 0,
-    delay: float = 0.0,
     leave: bool = True,
-    unit_scale: bool = False,
     disable: bool = False,
+    **options: Any,
 ) -> tqdm:
     """Return a progress bar that is shown where people look; use it in a `with`, or iterate over it.
 
     Args:
         iterable: what to go through; None: `update(n)` says how far it is.
-        total: of the units; None: the iterable's length, or not known.
         desc: what is going on.
         unit: of what is counted, plural, with a space before it.
-        initial: units done before.
-        delay: seconds that pass before it is shown.
         leave: keep the last state in a terminal.
-        unit_scale: count in thousands and millions, as bytes are.
         disable: show nothing.
+        **options: more of tqdm's: `total`, of the units; `initial`, units done before; `delay`, seconds that pass before
+            it is shown; `unit_scale`, count in thousands and millions, as bytes are.
     """
-    face, options = (tqdm, {"disable": True}) if disable else _face()
-    return face(
-        iterable,
-        total=total,
-        desc=desc,
-        unit=unit,
-        initial=initial,
-        delay=delay,
-        unit_scale=unit_scale,
-        mininterval=UPDATE_SECONDS,
-        **{"leave": leave} | options,
-    )
+    face, own = (tqdm, {"disable": True}) if disable else _face()
+    options |= {"desc": desc, "unit": unit, "leave": leave, "mininterval": UPDATE_SECONDS} | own
+    return face(iterable, **options)
 
 
 def on_page() -> bool:
