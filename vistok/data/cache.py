@@ -61,7 +61,7 @@ def read_or_make(path: Path, read: Callable[[bool], Value | None], make: Callabl
 
     Args:
         path: the file.
-        read: returns what it holds, or None where it does not fit; is told whether to warn of that.
+        read: returns what it holds, or None where it does not fit; its argument says whether to warn of that.
         make: writes the file, and returns what it holds.
 
     Raises:

@@ -210,7 +210,7 @@ class AdmImages(ImageDataset):
     def __init__(self, name: str, split: str, image_size: int, files: ImageFiles, on_bad_image: str) -> None:
         """Open the dataset; on_bad_image="skip" decodes every file once, and remembers which cannot be."""
         super().__init__(name, split, image_size, "adm", CenterSquare(image_size), files)
-        self._has_warned = False  # that some images come out dark or white
+        self._has_warned = False  # whether it was said that images come out dark or white
         self.preprocessing = f"ADM random crop to {image_size}x{image_size}"
         unreadable: list[tuple[int, str]] = []
         if on_bad_image == "skip":

@@ -243,8 +243,16 @@ class CelebASquare(Square):
         return np.asarray(image.crop(CELEBA_BOX).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
+class _WindowSquare(Square):
+    """The window of a photograph that `box` says, antialiased bicubic to `size`."""
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        box = self.box(index, *image.size)
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+
+
 @dataclasses.dataclass(frozen=True)
-class PhotoSquare(Square):
+class PhotoSquare(_WindowSquare):
     """A square window of a large photograph, antialiased bicubic to `size`.
 
     Its side lies uniformly between `size` (where that fits) and the whole short side, its place uniformly over the
@@ -263,12 +271,9 @@ class PhotoSquare(Square):
     def box(self, index: int, width: int, height: int) -> Box:
         return _drawn_window(index, self.size, width, height)
 
-    def render(self, index: int, image: Image.Image) -> np.ndarray:
-        return _window_resized(image, self.box(index, *image.size), self.size)
-
 
 @dataclasses.dataclass(frozen=True)
-class SceneSquare(Square):
+class SceneSquare(_WindowSquare):
     """The whole middle square of each photograph first, then windows of a third of its short side at least, by index.
 
     Antialiased bicubic to `size`. Image i is of photograph i modulo `number`, so the first `number` are the middle squares.
@@ -286,9 +291,6 @@ class SceneSquare(Square):
             return CenterSquare(self.size).box(index, width, height)
         return _drawn_window(index, max(self.size, min(width, height) // 3), width, height)
 
-    def render(self, index: int, image: Image.Image) -> np.ndarray:
-        return _window_resized(image, self.box(index, *image.size), self.size)
-
 
 def _drawn_window(index: int, smallest: int, width: int, height: int) -> Box:
     """Return a square window drawn by index, its side at least `smallest` where that fits."""
@@ -298,10 +300,6 @@ def _drawn_window(index: int, smallest: int, width: int, height: int) -> Box:
     side = smallest + int(side_draw * (short - smallest + 1))
     top, left = int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1))
     return left, top, left + side, top + side
-
-
-def _window_resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
 
 
 def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> np.ndarray:

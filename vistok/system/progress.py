@@ -36,12 +36,11 @@ from tqdm import tqdm
 UPDATE_SECONDS = 0.5  # at least between two states of a bar
 PATIENCE_SECONDS = 0.5  # a job that is over sooner does not come on a page
 FIRST_LINE_SECONDS = 5.0  # a job that is over sooner says nothing in a log
-LINE_SECONDS = 30.0  # at least between two lines of a log, and
-LINE_SHARE = 0.1  # part of the whole done since the last one, unless
-LONGEST_SECONDS = 600.0  # have gone by
+# The next line of a log comes after LINE_SECONDS where LINE_SHARE of the whole is done since, and after LONGEST_SECONDS anyway.
+LINE_SECONDS, LINE_SHARE, LONGEST_SECONDS = 30.0, 0.1, 600.0
 MARK = {"vistok": "progress"}  # metadata of what is shown on a page, by which it is found again
 FOLLOWED = "VISTOK_FOLLOWED_BAR"  # environment variable of a kernel: the file that its bars are written to
-FOLLOWED_KEYS = ("n", "total", "elapsed", "initial", "unit", "unit_scale", "prefix", "postfix")  # of `format_dict`
+FOLLOWED_KEYS = ("n", "total", "elapsed", "initial", "unit", "unit_scale", "prefix", "postfix")  # in `format_dict`
 
 
 def progress_bar(
@@ -58,7 +57,7 @@ def progress_bar(
     Args:
         iterable: what to go through; None: `update(n)` says how far it is.
         desc: what is going on.
-        unit: of what is counted, plural, with a space before it.
+        unit: name of what is counted, plural, with a space before it.
         leave: keep the last state in a terminal.
         disable: show nothing.
         **options: more of tqdm's: `total`, of the units; `initial`, units done before; `delay`, seconds that pass before
@@ -76,7 +75,7 @@ def on_page() -> bool:
 
 
 class KernelBars:
-    """One bar that shows what the bars of kernels say which this process starts one after the other.
+    """One bar that follows the bars of the kernels that this process starts one after the other.
 
     with KernelBars("rows") as kernels:
         kernels.begin("02_train")  # until a bar of the kernel says more
