@@ -139,6 +139,46 @@ function render({ model, el }) {
     return canvas;
   }
 
+  // The code by itself, and where in the grid it appears: `places`, or null where it does not.
+  function aloneAndWhere(detail, alone, places) {
+    const [h, w] = detail.grid, here = u32(detail.grid_counts);
+    const where = places ? [node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${ends(Math.min(...here), Math.max(...here))}`), places.element]
+      : [node("p", { class: "caption" }, `where in the ${h}x${w} grid: nowhere`)];
+    return node("div", { class: "row", style: "flex-wrap:nowrap;align-items:flex-end" },
+      node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, "decoded alone"), tile(alone, alone.height, 0, PATCH, `code ${detail.code} decoded alone`)),
+      node("div", { class: "column" }, ...where));
+  }
+
+  function nearestCodes(detail, alone) {
+    return node("div", { class: "bar nearest-codes" }, ...detail.nearest.map((code, place) => {
+      const distance = short(detail.distances[place]);
+      return node("button", { class: "nearest", "aria-label": `code ${code}, at distance ${distance}`, onclick: () => choose(code) },
+        tile(alone, alone.height, place + 1, 40, `code ${code} decoded alone`), `${code}`, node("div", { class: "caption number" }, distance));
+    }));
+  }
+
+  // The images that use the code most, its tokens outlined.
+  function imagesUsing(detail, images) {
+    const names = detail.image_names, side = images.height, wide = images.width / names.length, [h, w] = detail.grid;
+    const [cellWide, cellHigh] = [SHOWN / w, SHOWN * side / wide / h];
+    return node("div", { class: "images" }, ...names.map((name, number) => {
+      const canvas = tile(images, side, number, SHOWN, name, wide), context = canvas.getContext("2d");
+      canvas.classList.add("image");
+      for (const [y, x] of detail.image_places[number]) {
+        strokeTwice(context, "#d55e00", 1.5, () => context.rect(x * cellWide, y * cellHigh, cellWide, cellHigh), 3);
+      }
+      return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));
+    }));
+  }
+
+  // Some of the patches with the code in the middle; below each comes what it decodes to in its image.
+  function patchRow(detail, patches, from, to) {
+    return node("div", { class: "bar" }, ...Array.from({ length: to - from }, (_, i) => {
+      const [image, y, x] = detail.patch_places[from + i];
+      return node("div", { class: "column pair", data: { place: from + i } }, marked(tile(patches, patches.height, from + i, 48, `image ${image}, row ${y}, column ${x}`)));
+    }));
+  }
+
   let turn = 0;
   async function show() {
     const detail = model.get("detail"), mine = ++turn;
@@ -146,38 +186,16 @@ function render({ model, el }) {
     const [alone, images, patches] = await Promise.all([detail.alone, detail.images, detail.patches].map((part) => part?.byteLength ? bitmap(part) : null));
     const free = () => [alone, images, patches].forEach((strip) => strip?.close());
     if (mine !== turn) return free();  // another code was chosen meanwhile
-    const size = alone.height;
-    const nearest = detail.nearest.map((code, place) => node("button", { class: "nearest", "aria-label": `code ${code}, at distance ${short(detail.distances[place])}`, onclick: () => choose(code) },
-      tile(alone, size, place + 1, 40, `code ${code} decoded alone`), `${code}`, node("div", { class: "caption number" }, short(detail.distances[place]))));
-    const [h, w] = detail.grid, here = u32(detail.grid_counts), [least, most] = [Math.min(...here), Math.max(...here)];
-    const places = most > 0 && new CellMap({ width: PATCH, height: PATCH, label: "where in the grid this code appears", interactive: false });
+    const here = u32(detail.grid_counts);
+    const places = Math.max(...here) > 0 && new CellMap({ width: PATCH, height: PATCH, label: "where in the grid this code appears", interactive: false });
     head.textContent = say(detail.code);
-    const where = places ? [node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${ends(least, most)}`), places.element]
-      : [node("p", { class: "caption" }, `where in the ${h}x${w} grid: nowhere`)];
-    const parts = [node("div", { class: "row", style: "flex-wrap:nowrap;align-items:flex-end" },
-      node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, "decoded alone"), tile(alone, size, 0, PATCH, `code ${detail.code} decoded alone`)),
-      node("div", { class: "column" }, ...where))];
-    const more = [node("p", { class: "caption" }, "nearest codes, and how far they are"), node("div", { class: "bar nearest-codes" }, ...nearest)];
+    const caption = (text) => node("p", { class: "caption" }, text);
+    const parts = [aloneAndWhere(detail, alone, places)], more = [caption("nearest codes, and how far they are"), nearestCodes(detail, alone)];
     if (images) {
-      const names = detail.image_names, side = images.height, wide = images.width / names.length, [cellWide, cellHigh] = [SHOWN / w, SHOWN * side / wide / h];
-      parts.push(node("p", { class: "caption" }, "the images that use it most, its tokens outlined"), node("div", { class: "images" }, ...names.map((name, number) => {
-        const canvas = tile(images, side, number, SHOWN, name, wide), context = canvas.getContext("2d");
-        canvas.classList.add("image");
-        detail.image_places[number].forEach(([y, x]) => {
-          strokeTwice(context, "#d55e00", 1.5, () => context.rect(x * cellWide, y * cellHigh, cellWide, cellHigh), 3);
-        });
-        return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));
-      })));
-      const patch = patches.height, number = detail.patch_places.length;
-      const line = (from, to) => node("div", { class: "bar" }, ...Array.from({ length: to - from }, (_, i) => {
-        const [image, y, x] = detail.patch_places[from + i];
-        const pair = node("div", { class: "column pair" }, marked(tile(patches, patch, from + i, 48, `image ${image}, row ${y}, column ${x}`)));
-        pair.dataset.place = from + i;
-        return pair;
-      }));
-      more.push(node("p", { class: "caption" }, "patches from these images, the token in the middle; below each, as decoded in its image"), line(0, detail.num_first),
+      parts.push(caption("the images that use it most, its tokens outlined"), imagesUsing(detail, images));
+      more.push(caption("patches from these images, the token in the middle; below each, as decoded in its image"), patchRow(detail, patches, 0, detail.num_first),
         node("div", { class: "bar" }, node("span", { class: "caption" }, "a random sample of all its patches"),
-          node("button", { class: "sample", onclick: () => model.send({ do: "sample" }) }, "another sample")), line(detail.num_first, number));
+          node("button", { class: "sample", onclick: () => model.send({ do: "sample" }) }, "another sample")), patchRow(detail, patches, detail.num_first, detail.patch_places.length));
     } else parts.push(node("p", { style: "margin:0" }, "No image uses this code."));
     free();
     const focused = [...below.querySelectorAll("button")].indexOf(below.querySelector("button:focus"));
@@ -185,7 +203,7 @@ function render({ model, el }) {
     below.classList.remove("stale");
     below.dataset.code = detail.code;
     if (focused >= 0) below.querySelectorAll("button")[focused]?.focus({ preventScroll: true });  // it stays where it was
-    if (places) places.set({ values: here, columns: w, scale: "linear" });
+    if (places) places.set({ values: here, columns: detail.grid[1], scale: "linear" });
     await addDecoded(mine);
     performance.mark("vistok:patches");
     if (performance.getEntriesByName("vistok:click").length) performance.measure("vistok:click-to-patches", "vistok:click", "vistok:patches");
