@@ -34,7 +34,6 @@ Decay = Annotated[float, must_be("in [0, 1)", lambda decay: 0 <= decay < 1)]
 Share = Annotated[float, must_be("between 0 and 1; 0.1 is usual", lambda share: 0 < share < 1)]
 Seed = Annotated[int, at_least(0), must_be("below 2**32", lambda seed: seed < 2**32)]
 TrainParts = Literal["all", "decoder"]
-TRAIN_PARTS = typing.get_args(TrainParts)
 
 
 def _field(default: Any, **about: bool) -> Any:

@@ -13,7 +13,6 @@ processes one trains a run; `.lock` is its lock.
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from vistok.system.locks import only_process
 from vistok.system.paths import resolve_path
 from vistok.system.provenance import provenance
 from vistok.system.values import checked
+from vistok.system.words import misspelt
 from vistok.tokenizer import VisualTokenizer
 
 EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights
@@ -41,12 +41,12 @@ _RUN_NAME = re.compile(
     r"(?P<row>.+)-(?P<scale>smoke|quick|laptop|paper)-(?P<dataset>.+)-s(?P<seed>\d+)-(?P<settings>[0-9a-f]{8})"
 )
 
-# What may lie in a run's folder before its config.json does: an executed notebook, a job's script, settings and logs.
+# Files that may lie in a run's folder before its config.json does: an executed notebook, a job's script, settings and logs.
 BESIDE_A_RUN = (
     *(".ipynb", ".log", ".txt", ".out", ".err", ".json", ".jsonl"),
     *(".sh", ".sbatch", ".py", ".yaml", ".yml", ".toml", ".md"),
 )
-RATES = ("images_per_second", "data_share", "checkpoint_share")  # what a report says of time; the rest is the run's own
+RATES = ("images_per_second", "data_share", "checkpoint_share")  # times of a report; the rest is the run's own
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -75,9 +75,14 @@ def short_names(names: Sequence[str]) -> list[str]:
     ]
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names, those that stand there several times numbered from 1."""
+    return [f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the steps since the last report came to.
+    """Means and rates of the steps since the last report.
 
     Attributes:
         step: optimiser steps taken, from 1.
@@ -146,15 +151,13 @@ class Run:
         existing = cls._read_config(path)
         if config is None:
             if existing is None:
-                beside = [config.parent.name for config in path.parent.glob("*/config.json")]
-                near = difflib.get_close_matches(path.name, beside, n=1)
-                hint = f" Did you mean {near[0]!r}, which is beside it?" if near else ""
+                near = misspelt(path.name, (file.parent.name for file in path.parent.glob("*/config.json")))
+                hint = "" if near is None else f" Did you mean {near!r}, which is beside it?"
                 raise FileNotFoundError(f"There is no run in {path}: it has no config.json.{hint}")
             return cls(path, existing)
         if existing is not None and (differences := existing.differences(config)):
-            listed = "; ".join(
-                f"{name} is {theirs!r} there, {mine!r} here" for name, (theirs, mine) in differences.items()
-            )
+            pairs = differences.items()
+            listed = "; ".join(f"{name} is {theirs!r} there, {mine!r} here" for name, (theirs, mine) in pairs)
             raise ValueError(
                 f"{path} holds a run with another configuration ({listed}). Give another run_dir, or no run_dir: then "
                 "every configuration has its own."
@@ -312,10 +315,8 @@ class Run:
     def check_finished(self) -> None:
         """Raise ValueError unless every step was taken: numbers of half a run would pass for the run's."""
         step = self.steps_logged
-        if (
-            checkpoints := self.checkpoints.files()
-        ):  # the tokenizer is that of the last checkpoint, wherever the log ends
-            step = min(step, step_of(checkpoints[-1]))
+        if checkpoints := self.checkpoints.files():
+            step = min(step, step_of(checkpoints[-1]))  # whose tokenizer it is, wherever the log ends
         if step < self.config.steps:
             raise ValueError(
                 f"{self.path} has taken {step} of {self.config.steps} steps. Train it to the end first: running "
@@ -387,7 +388,7 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
         parts += [mine["scale"]] if len(same_scale) < len(same_row) else []
         names = dict.fromkeys(name for other in same_scale for name in other)
         differing = [name for name in names if any(other.get(name) != mine.get(name) for other in same_scale)]
-        labels.append(", ".join(parts + [_said(name, mine.get(name)) for name in differing]))
+        labels.append(", ".join(parts + [_in_words(name, mine.get(name)) for name in differing]))
     labels = [label or run.path.name for label, run in zip(labels, runs, strict=True)]
     for label in {label for label in labels if labels.count(label) > 1}:  # the same settings in several directories
         places = [place for place, other in enumerate(labels) if other == label]
@@ -406,7 +407,7 @@ def _flat(config: TrainConfig) -> dict[str, Any]:
     return flat | {"row": (config.row or config.quantizer).rpartition("/")[2]}
 
 
-def _said(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     if value is None or value is False:
         return f"no {name}"
     return name if value is True else f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -225,7 +225,7 @@ def test_pictures_stand_beside_what_belongs_to_them(browser: Any, width: int, pl
     falling = 1 / np.arange(1, 61)
     table = np.concatenate([rows(falling, falling, falling, falling), np.ones((60, 2))], 1)
     names = [*SERIES, "adversarial", "a_player_with_a_name_that_is_far_longer_than_its_plot_is_wide_on_such_a_page"]
-    state = {"series": names, "played": names[-2:]} if played else {}
+    state = {"series": names, "adversarial": names[-2:]} if played else {}
     counts = np.arange(4, dtype="<u4").tobytes()
     dashboard(page, table if played else table[:, :7], counts=counts, **state)
     page.evaluate(FRAMES)

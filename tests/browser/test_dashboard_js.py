@@ -55,7 +55,7 @@ def render(page: Any, **changes: Any) -> None:
     state = {
         **{"description": "Training of a run.", "phase": "training", "step": 40, "steps": 200, "pictures_step": 30},
         **{"images_per_second": 128.4, "seconds_left": 150.0, "weights": {"reconstruction": 1.0, "commitment": 0.25}},
-        **{"played": ["adversarial"], "series": SERIES, "levels": [16]},
+        **{"adversarial": ["adversarial"], "series": SERIES, "levels": [16]},
         **{
             "curves": curves(4),
             "counts": counts([0, 1, 2000] + 13 * [5]),

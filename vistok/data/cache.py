@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import TypeVar
 
 import filelock
 import numpy as np
@@ -35,6 +36,8 @@ _TRAILER = struct.Struct("<8sQ32s")  # magic, length of the description, its SHA
 _MAX_DESCRIPTION_BYTES = 2**28  # 200 for each of ImageNet's images, were none of them readable
 _CHUNK = 64  # images a thread renders between two reports
 _CHECKED_ROWS = 16  # rows whose checksums the description holds: a full one would read the whole file
+
+Value = TypeVar("Value")
 
 
 def cache_folder() -> Path:
@@ -53,6 +56,25 @@ def make_cache_folder() -> None:
         raise OSError(f"The cache folder {folder} cannot be written; set VISTOK_CACHE to one that can.")
 
 
+def read_or_make(path: Path, read: Callable[[bool], Value | None], make: Callable[[], Value]) -> Value:
+    """Return what a file of the cache holds, made first where there is none that fits; of several processes one makes it.
+
+    Args:
+        path: the file.
+        read: returns what it holds, or None where it does not fit; its argument says whether to warn of that.
+        make: writes the file, and returns what it holds.
+
+    Raises:
+        OSError: the folder of caches cannot be made or written.
+    """
+    if (found := read(False)) is None:
+        make_cache_folder()
+        with filelock.FileLock(path.with_suffix(".lock")):  # the others wait for it
+            if (found := read(True)) is None:
+                found = make()
+    return found
+
+
 def remembered(name: str, key: str, compute: Callable[[], str]) -> str:
     """Return a text that is computed once for each `key`, and then found again in the folder of caches.
 
@@ -66,24 +88,25 @@ def remembered(name: str, key: str, compute: Callable[[], str]) -> str:
     """
     path = cache_folder() / f"{name}.json"
 
-    def found() -> str | None:
+    def read(_say_why: bool) -> str | None:
         try:
             there = strict_json(path.read_bytes())
             return str(there["text"]) if there["key"] == key else None
         except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
             return None
 
-    if (text := found()) is not None:
+    def make() -> str:
+        text = compute()
+        replace_file(path, json.dumps({"key": key, "text": text}).encode())
+        return text
+
+    if (text := read(False)) is not None:
         return text
     try:
         make_cache_folder()
-    except OSError:  # of others, who have made its caches
+    except OSError:  # it belongs to others, who have made its caches
         return compute()
-    with filelock.FileLock(path.with_suffix(".lock")):  # of several processes one computes, the others wait for it
-        if (text := found()) is None:
-            text = compute()
-            replace_file(path, json.dumps({"key": key, "text": text}).encode())
-    return text
+    return read_or_make(path, read, make)
 
 
 class PixelCache:
@@ -144,25 +167,22 @@ def open_pixel_cache(
         OSError: the cache cannot be written, or does not fit on the disk.
     """
     path = cache_folder() / f"{name}.pixels"
-    if (cache := _open_if_good(path, key)) is not None:
-        return cache
-    make_cache_folder()
-    with filelock.FileLock(path.with_suffix(".lock")):  # of several processes one builds, the others wait for it
-        if (cache := _open_if_good(path, key, say_why=True)) is not None:
-            return cache
+
+    def read(say_why: bool) -> PixelCache | None:
+        if not path.exists():
+            return None
+        try:
+            return PixelCache(path, key)
+        except (ValueError, OSError) as error:
+            if say_why:
+                warnings.warn(f"The pixel cache {path.name} is built again: {error}.", stacklevel=5)
+            return None
+
+    def make() -> PixelCache:
         _build(path, key, num_images, size, render, keep_going, note, num_threads or os.cpu_count() or 1)
-    return PixelCache(path, key)
-
-
-def _open_if_good(path: Path, key: str, say_why: bool = False) -> PixelCache | None:
-    if not path.exists():
-        return None
-    try:
         return PixelCache(path, key)
-    except (ValueError, OSError) as error:
-        if say_why:
-            warnings.warn(f"The pixel cache {path.name} is built again: {error}.", stacklevel=4)
-        return None
+
+    return read_or_make(path, read, make)
 
 
 def _build(
@@ -182,15 +202,12 @@ def _build(
             f"The pixel cache needs {num_bytes / 1e9:.1f} GB, but {path.parent} has {free / 1e9:.1f} GB free; "
             "set VISTOK_CACHE to a larger disk."
         )
-    for leftover in path.parent.glob(f"{path.stem}.*.tmp"):  # of a build that was killed; the lock is ours
+    for leftover in path.parent.glob(f"{path.stem}.*.tmp"):  # a build that was killed has left it; the lock is ours
         leftover.unlink(missing_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".tmp")
     os.close(descriptor)
     try:
-        if num_bytes:
-            pixels = np.memmap(temporary, np.uint8, "w+", shape=shape)
-        else:
-            pixels = np.zeros(shape, np.uint8)
+        pixels = np.memmap(temporary, np.uint8, "w+", shape=shape) if num_bytes else np.zeros(shape, np.uint8)
         unreadable = _render_all(pixels, render, keep_going, num_threads, label=path.stem)
         if num_bytes:
             pixels.flush()

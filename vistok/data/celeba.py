@@ -72,12 +72,8 @@ def _read_partition(path: Path) -> dict[str, str]:
         words = line.replace(",", " ").split()
         if not words or (number == 1 and words[0] == "image_id"):
             continue
-        if (
-            len(words) != 2
-            or not _IMAGE.fullmatch(words[0])  # a name, and no way out of the folder
-            or words[1] not in SPLITS
-            or words[0] in partition
-        ):
+        well_formed = len(words) == 2 and _IMAGE.fullmatch(words[0]) and words[1] in SPLITS  # no way out of the folder
+        if not well_formed or words[0] in partition:
             raise ValueError(
                 f'Line {number} of {path} is {shown(line)}, but must be a new image and 0, 1 or 2, like "000001.jpg 0".'
             )

@@ -16,7 +16,7 @@ from vistok.data.files import ImageFiles, PhotoFiles
 from vistok.data.transforms import LARGEST, Box, CenterSquare, Square, adm_random_crop, check_decodes
 from vistok.system.files import readable
 
-FLIP_DRAW, TOP_DRAW, LEFT_DRAW, SIDE_DRAW = range(4)  # what each of a sample's random numbers decides
+FLIP_DRAW, TOP_DRAW, LEFT_DRAW, SIDE_DRAW = range(4)  # decided by each of a sample's random numbers
 
 
 def called(name: str) -> str:
@@ -106,7 +106,7 @@ class ImageDataset(abc.ABC):
         if draws is not None:
             flipped = np.flatnonzero(draws[:, FLIP_DRAW] < 0.5)
             pixels[flipped] = _mirrored(pixels[flipped])
-        return _channels_first(pixels)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # [b, S, S, 3] -> [b, 3, S, S], the same memory
 
     @abc.abstractmethod
     def _crops(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
@@ -131,9 +131,8 @@ class CachedImages(ImageDataset):
         # While the cache is built: of images that come out dark or white, and of those that are enlarged.
         self._largest: dict[int, int] = {}
         self._smaller: dict[int, tuple[int, int]] = {}
-        self.preprocessing = square.description + (
-            "" if crop is None else f", random crops of {image_size}x{image_size}"
-        )
+        crops = "" if crop is None else f", random crops of {image_size}x{image_size}"
+        self.preprocessing = square.description + crops
         try:
             self._cache = open_pixel_cache(
                 _cache_name(name, split, square.size, files),
@@ -211,7 +210,7 @@ class AdmImages(ImageDataset):
     def __init__(self, name: str, split: str, image_size: int, files: ImageFiles, on_bad_image: str) -> None:
         """Open the dataset; on_bad_image="skip" decodes every file once, and remembers which cannot be."""
         super().__init__(name, split, image_size, "adm", CenterSquare(image_size), files)
-        self._told = False  # of images that come out dark or white
+        self._has_warned = False  # whether it was said that images come out dark or white
         self.preprocessing = f"ADM random crop to {image_size}x{image_size}"
         unreadable: list[tuple[int, str]] = []
         if on_bad_image == "skip":
@@ -232,8 +231,8 @@ class AdmImages(ImageDataset):
         crops = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         for place, index in enumerate(indices):
             image = self._files.image(index)
-            if LARGEST in image.info and not self._told:
-                self._told = True
+            if LARGEST in image.info and not self._has_warned:
+                self._has_warned = True
                 warnings.warn(f"Some {_of_unusual_range(self._files, index, image.info[LARGEST])}", stacklevel=2)
             crops[place] = (
                 self._square.render(index, image)
@@ -262,10 +261,6 @@ def content_of(files: ImageFiles, name: str, split: str) -> str | None:
 
 def _refusal(reason: str) -> ValueError:
     return ValueError(f'{reason}; on_bad_image="skip" leaves such files out and lists them.')
-
-
-def _channels_first(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # [b, S, S, 3] -> [b, 3, S, S], the same memory
 
 
 def _mirrored(pixels: np.ndarray) -> np.ndarray:

@@ -42,10 +42,10 @@ MAX_IMAGE_BYTES = 256 * 2**20  # the largest file that is read as an image; Imag
 
 _FOLDER = -1  # stands for the size of a folder
 _CHUNK = 8192  # files whose names become Python objects at once
-_WHOLE_BYTES = 2 * 2**30  # of a dataset whose content is read as a whole to tell it from another
-_SPREAD = 4096  # files that are read of a larger one, evenly spread
-_THREADS = 16  # that read for it: on a network disk most of the time is waiting
-# What says that a file is not to be had, now or later; other errors, as of a disk that fails, are no reason to leave it out.
+_WHOLE_BYTES = 2 * 2**30  # the content of a dataset up to here is read as a whole to tell it from another
+_SPREAD = 4096  # files of a larger dataset that are read, evenly spread
+_THREADS = 16  # threads that read for it: on a network disk most of the time is waiting
+# Errors that say that a file is not to be had, now or later; others, as of a disk that fails, are no reason to leave it out.
 _NOT_TO_BE_HAD = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
@@ -65,10 +65,19 @@ class ImageFiles(abc.ABC):
     stamps: np.ndarray
     location: Path
     licences: Mapping[str, str] = {}
-    _per_file: tuple[str, ...] = ("names", "num_bytes", "stamps")  # what holds an entry for each file
+    _per_file: tuple[str, ...] = ("names", "num_bytes", "stamps")  # attributes with an entry for each file
+    _handle: str | None = None  # attribute that does not travel to other processes, and that `_open` sets
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != self._handle}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self._handle is not None:
+            self._open()
 
     @abc.abstractmethod
     def read(self, index: int) -> bytes:
@@ -232,6 +241,7 @@ class ZipFiles(ImageFiles):
     """Files of a zip archive, read without unpacking it, named by their last path component."""
 
     _per_file = (*ImageFiles._per_file, "_entries")
+    _handle = "_archive"
 
     def __init__(self, location: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
         self.location, self._entries = location, np.array(entries, object)
@@ -252,13 +262,6 @@ class ZipFiles(ImageFiles):
 
     def _checksum(self, index: int) -> int:
         return int(self.stamps[index])
-
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "_archive"}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._open()
 
 
 class FoundImages(NamedTuple):
@@ -346,7 +349,6 @@ def _count_images(folder: bytes) -> int:
 
 def suffixes_in(folder: Path) -> dict[str, int]:
     """Return how many files of each suffix lie in a folder and its subfolders, the most frequent first."""
-    found = Counter(
-        suffix_of(name).decode("utf-8", "replace") for _, _, names in os.walk(os.fsencode(folder)) for name in names
-    )
+    names = (name for _, _, names in os.walk(os.fsencode(folder)) for name in names)
+    found = Counter(suffix_of(name).decode("utf-8", "replace") for name in names)
     return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))

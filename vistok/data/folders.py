@@ -138,9 +138,8 @@ def _advice(root: Path, examples: list[str]) -> str:
     unclear = [f"{name}/" for name in _folder_names(root) if tells_split(name) and f"{name}/" not in examples]
     if unclear:
         return f"Call {readable(unclear[0])} train, val or test, if it is that."
-    return (
-        f"To divide it, give {root / examples[0]} itself; if it is a class, put all classes into one folder of {root}."
-    )
+    whole = root / examples[0]
+    return f"To divide it, give {whole} itself; if it is a class, put all classes into one folder of {root}."
 
 
 def _folder_names(root: Path) -> list[str]:
@@ -229,9 +228,8 @@ def _refuse_both(folder_path: Path, image: str | None, shards: Sequence[str]) ->
 
 def _checked(files: ImageFiles, folder_path: Path, split: str | None = None) -> ImageFiles:
     if not len(files):
-        held = ", ".join(
-            f"{n:,} {suffix or 'without a suffix'}" for suffix, n in [*suffixes_in(folder_path).items()][:8]
-        )
+        most = [*suffixes_in(folder_path).items()][:8]
+        held = ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in most)
         but = "" if split or not held else f", but {held}" + ("; unpack these first" if ".zip" in held else "")
         raise ValueError(
             f"{readable(str(folder_path))} holds no images" + (f" for the {split} split." if split else f"{but}.")

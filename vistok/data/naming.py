@@ -1,4 +1,4 @@
-"""What the names of files and folders say: which are images, which belong to the system, which are masks, which are splits.
+"""Meanings of the names of files and folders: which are images, which belong to the system, are masks, or are splits.
 
 Everybody's folders are read, so nothing here is guessed in silence: what is plain is recognised, what is not is refused, and
 what is left out is counted.
@@ -18,38 +18,23 @@ HAS_AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # Pillow
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None  # an optional package that teaches them to Pillow
 TGA_SUFFIXES = frozenset({".tga", ".icb", ".vda", ".vst"})
 
-# Of photographs and pictures, as far as Pillow reads them: see `transforms.FORMATS`.
-SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
-        *(".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
-        *(".pcx", ".psd", ".qoi", ".ras", ".sgi", ".rgb", ".rgba", ".bw"),
-        *TGA_SUFFIXES,
-        *((".avif",) if HAS_AVIF else ()),
-        *(HEIF_SUFFIXES if HAS_HEIF else ()),
-    }
+
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Suffixes of photographs and pictures, as far as Pillow reads them: see `transforms.FORMATS`.
+SUFFIXES = (
+    _listed(".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .jp2 .j2k .j2c .jpc .jpf .jpx")
+    | _listed(".ppm .pgm .pbm .pnm .pcx .psd .qoi .ras .sgi .rgb .rgba .bw")
+    | TGA_SUFFIXES
+    | frozenset({".avif"} if HAS_AVIF else ())
+    | (HEIF_SUFFIXES if HAS_HEIF else frozenset())
 )
 # Pictures all the same, but not to be read: formats that Pillow lacks, that have no known range, or that are drawn by programs.
 UNREAD = (
-    frozenset(
-        {
-            ".avif",
-            ".avifs",
-            ".jxl",
-            ".jxr",
-            ".svg",
-            ".eps",
-            ".exr",
-            ".hdr",
-            ".pfm",
-            ".fits",
-            ".dcm",
-            ".xcf",
-            ".dds",
-            ".ico",
-        }
-    )
-    | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".pcd"}
+    _listed(".avif .avifs .jxl .jxr .svg .eps .exr .hdr .pfm .fits .dcm .xcf .dds .ico")
+    | _listed(".raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw .pcd")
     | HEIF_SUFFIXES
 ) - SUFFIXES
 
@@ -57,64 +42,37 @@ _SUFFIXES = frozenset(suffix.encode() for suffix in SUFFIXES)
 # Behind the suffix what a browser, wget or a copy has left: "a.jpg?w=640", "a.jpg_large", "a.jpg.1".
 _SPOILT = re.compile(rb".+(\.(?:jpe?g|png|webp|gif|bmp|tiff?))(?:[^a-z0-9.].*|\.[0-9]+)", re.IGNORECASE | re.DOTALL)
 _UNREAD = frozenset(suffix.encode() for suffix in UNREAD)
-_SYSTEM = frozenset(  # thumbnails, deleted files and older versions: of NAS devices, Windows, file systems
-    {
-        *(
-            b"@eadir",
-            b"@recycle",
-            b"@recently-snapshot",
-            b"@sharebin",
-            b"@tmp",
-            b"#recycle",
-            b"#snapshot",
-            b"~snapshot",
-        ),
-        *(b"$recycle.bin", b"recycler", b"recycled", b"system volume information", b"lost+found"),
-    }
-)
-_MASK_WORDS = (
-    "mask|masks|seg|segm|segmap|segmentation|label|labels|labelids|instanceids|trimap|matte|gt|groundtruth|depth"
-)
+# Thumbnails, deleted files and older versions: of NAS devices, Windows, file systems.
+_SYSTEM = {b"system volume information", b"lost+found"} | {
+    name.encode()
+    for name in _listed(
+        "@eadir @recycle @recently-snapshot @sharebin @tmp #recycle #snapshot ~snapshot $recycle.bin recycler recycled"
+    )
+}
+_MASK_WORDS = "masks?|seg|segm|segmap|segmentation|labels?|labelids|instanceids|trimap|matte|gt|groundtruth|depth"
 _PICTURE_WORDS = "image|images|img|rgb|sat|color|colour|photo|input|orig|original"
-_MASK = re.compile(  # of an image "0": "0_mask.png", "0_mask_1.png" where it has several, "mask_0.png"
+_MASK = re.compile(  # for an image "0": "0_mask.png", "0_mask_1.png" where it has several, "mask_0.png"
     rf"(?:(.+)[._-](?:{_MASK_WORDS})(?:[._-]?\d+)?|(?:{_MASK_WORDS})[._-](.+))\.[^./]+".encode(),
     re.IGNORECASE | re.DOTALL,
 )
 _PICTURE = re.compile(
     rf"(.+)[._-](?:{_PICTURE_WORDS})|(?:{_PICTURE_WORDS})[._-](.+)".encode(), re.IGNORECASE | re.DOTALL
 )
-_IMAGE_FOLDERS = frozenset(
-    {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "rgb", "input", "inputs"}
-)
-_MASK_FOLDERS = frozenset(
-    {
-        *(
-            "mask",
-            "masks",
-            "label",
-            "labels",
-            "annotation",
-            "annotations",
-            "segmentation",
-            "segmentations",
-            "seg",
-            "depth",
-        ),
-        *("segmentationclass", "segmentationobject", "segmentationclassaug", "trimap", "trimaps", "gt", "groundtruth"),
-        *("target", "targets", "edges", "normals"),
-    }
-)
+_IMAGE_FOLDERS = _listed("image images img imgs jpegimages photos pictures rgb input inputs")
+_MASK_FOLDERS = _listed(
+    "mask masks label labels annotation annotations segmentation segmentations seg depth trimap trimaps gt groundtruth"
+) | _listed("segmentationclass segmentationobject segmentationclassaug target targets edges normals")
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_BESIDE_SPLIT = frozenset({"set", "split", "data", "dataset", "image", "images", "img", "imgs", "photos", "ilsvrc"})
+_BESIDE_SPLIT = _listed("set split data dataset image images img imgs photos ilsvrc")
 _SPLIT_AND_BESIDE = re.compile(  # written as one word: "traindata", "testimages", "imgval"
     "(?:({0})({1})|({1})({0}))".format("|".join(_SPLIT_WORDS), "|".join(_BESIDE_SPLIT))
 )
 _BESIDE_PAIR = frozenset(
-    {"png", "jpg", "jpeg", "tif", "gif", "bmp", "anno", "ground", "truth", "color", "colour", "gray", "binary"}
+    ["png", "jpg", "jpeg", "tif", "gif", "bmp", "anno", "ground", "truth", "color", "colour", "gray", "binary"]
 )
 
 
@@ -378,6 +336,5 @@ def _pictures_and_masks(names: Iterable[str]) -> tuple[str, str] | None:
         if len(kinds) == 1:  # "mask images" may be a class
             known = _IMAGE_FOLDERS | _MASK_FOLDERS
             kinds[0][name] = set() if "".join(words) in known else set(words) - known - _BESIDE_PAIR
-    return next(
-        ((i, m) for i, of_i in images.items() for m, of_m in masks.items() if of_i == of_m or of_i & of_m), None
-    )
+    pairs = ((i, m) for i, of_i in images.items() for m, of_m in masks.items() if of_i == of_m or of_i & of_m)
+    return next(pairs, None)

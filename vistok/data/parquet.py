@@ -19,7 +19,7 @@ from vistok.data.cache import cache_folder, make_cache_folder
 from vistok.data.files import ImageFiles
 from vistok.data.names import Names
 from vistok.data.naming import IN_SYSTEM_FOLDERS, MASKS, LeftOut, check_one_pool, is_system_path, masks_in
-from vistok.data.shards import Shard, shards_key
+from vistok.data.shards import Shard, shard_at, shards_key
 from vistok.system.files import shown
 from vistok.system.weights import first_line
 
@@ -31,6 +31,7 @@ class ParquetFiles(ImageFiles):
     """Images in the rows of Parquet files, named by the paths in them, or by file and row where they have none."""
 
     _per_file = (*ImageFiles._per_file, "_rows")
+    _handle = "_column"
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         """Open the files called `names` in `folder`; they are copied into the cache where no copy fits.
@@ -43,8 +44,7 @@ class ParquetFiles(ImageFiles):
         rows = {name: count for name in names if (count := _num_rows(folder / name))}  # datasets fails on an empty file
         if not rows:
             raise ValueError(f"{folder} holds no images: its Parquet files have no rows.")
-        counts, paths = list(rows.values()), [folder / name for name in rows]
-        shards = [Shard(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        counts, shards = list(rows.values()), [shard_at(folder / name) for name in rows]
         self._table = _copied(shards)
         self._open()
         self._rows = np.arange(sum(counts))
@@ -100,16 +100,9 @@ class ParquetFiles(ImageFiles):
                 file, row = next(rows)
                 yield path if path and isinstance(path, str) else f"{file}:{row}"
 
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "_column"}
 
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._open()
-
-
-def _field(images: Any, name: str) -> Any:  # of a pyarrow.StructArray
-    """Return one field of the images, null where the image is; None: they have no such field."""
+def _field(images: Any, name: str) -> Any:
+    """Return one field of the images, a `pyarrow.StructArray`, null where the image is; None: they have no such field."""
     number = images.type.get_field_index(name)
     return None if number < 0 else images.flatten()[number]
 
@@ -146,9 +139,9 @@ def _copied(shards: Sequence[Shard]) -> Any:  # a datasets.Dataset
     place = cache_folder() / f"parquet-{zlib.crc32(os.fsencode(os.path.realpath(shards[0].path))):08x}"
     copy = place / shards_key(shards)[:16]
     make_cache_folder()
-    with filelock.FileLock(place.with_suffix(".lock")):  # of several processes one copies, the others wait for it
+    with filelock.FileLock(place.with_suffix(".lock")):  # one process copies, the others wait for it
         if not copy.is_dir():
-            shutil.rmtree(place, ignore_errors=True)  # of other files, or of these before they changed
+            shutil.rmtree(place, ignore_errors=True)  # a copy of other files, or of these before they changed
             num_bytes, free = sum(shard.num_bytes for shard in shards), shutil.disk_usage(cache_folder()).free
             if free < num_bytes:
                 raise OSError(

@@ -71,13 +71,14 @@ def open_dataset(
             the sentence names what is wrong and the nearest that is right.
     """
     _check(name, image_size, crop, test_fraction, on_bad_image)
-    files = open_files(name, split, data_root, test_fraction)
+    files, square = open_files(name, split, data_root, test_fraction), _ONE_CROP.get(name, CenterSquare)
     if split != "train" or name in _ONE_CROP:
-        return CachedImages(name, split, image_size, None, _square(name, image_size), files, on_bad_image)
+        return CachedImages(name, split, image_size, None, square(image_size), files, on_bad_image)
     if crop == "adm":
         return AdmImages(name, split, image_size, files, on_bad_image)
-    square = CenterSquare(round(CROP_MARGIN * image_size))
-    return CachedImages(name, split, image_size, "cached", square, files, on_bad_image)
+    return CachedImages(
+        name, split, image_size, "cached", CenterSquare(round(CROP_MARGIN * image_size)), files, on_bad_image
+    )
 
 
 def open_figures(
@@ -105,7 +106,7 @@ def open_figures(
     fraction = chosen.get("test_fraction")
     _check(name, image_size, None, fraction, bad)
     files = open_files(name, split, chosen.get("data_root"), fraction)
-    return UncachedImages(name, split, image_size, _square(name, image_size), files)
+    return UncachedImages(name, split, image_size, _ONE_CROP.get(name, CenterSquare)(image_size), files)
 
 
 def open_training_images(config: TrainConfig) -> ImageDataset:
@@ -141,11 +142,6 @@ def with_batch_that_fits(config: TrainConfig, num_processes: int = 1) -> TrainCo
     num_parts = max(1, num_processes * config.accumulate)
     fits = min(config.batch_size, number // num_parts * num_parts) or config.batch_size
     return config if fits == config.batch_size else dataclasses.replace(config, batch_size=fits)
-
-
-def _square(name: str, image_size: int) -> Square:
-    """Return which part of an original the network sees, where no crop is drawn."""
-    return _ONE_CROP.get(name, CenterSquare)(image_size)
 
 
 def open_files(name: str, split: str, data_root: str | Path | None, test_fraction: float | None) -> ImageFiles:

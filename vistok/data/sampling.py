@@ -165,7 +165,7 @@ def _order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
     return permutation(seed, epoch, num_samples)
 
 
-_LOADING: "weakref.WeakSet[Iterator[torch.Tensor]]" = weakref.WeakSet()  # that have loading processes
+_LOADING: "weakref.WeakSet[Iterator[torch.Tensor]]" = weakref.WeakSet()  # iterators that have loading processes
 
 
 def _leave_signals(_worker: int) -> None:

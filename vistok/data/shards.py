@@ -16,10 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 
-from vistok.data.cache import cache_folder, make_cache_folder
+from vistok.data.cache import cache_folder, read_or_make
 from vistok.data.files import ImageFiles
 from vistok.data.names import Names
 from vistok.data.naming import SUFFIXES, LeftOut, check_one_pool
@@ -28,12 +27,12 @@ from vistok.system.files import readable, replacing
 from vistok.system.progress import progress_bar
 
 _VERSION = 3  # goes up when the same shards give another index
-_THREADS = 16  # that read headers: on a network disk most of the time is waiting
+_THREADS = 16  # threads that read headers: on a network disk most of the time is waiting
 _MAX_OPEN = 64  # shards; a process may have 1024 files open, and ImageNet has as many shards
 
 
 class Shard(NamedTuple):
-    """A .tar file as it was when its folder was opened: bytes, and modification time in ns."""
+    """A .tar or .parquet file as it was when its folder was opened: bytes, and modification time in ns."""
 
     path: str
     num_bytes: int
@@ -93,16 +92,16 @@ def open_shards(folder: Path, names: Sequence[str]) -> TarFiles:
         ValueError: a shard is damaged, cut off or no tar file.
         OSError: a shard cannot be read, or the index not be written.
     """
-    shards = [_shard(folder / name) for name in names]
+    shards = [shard_at(folder / name) for name in names]
     key = shards_key(shards)
     path = index_path(folder, names)
-    if (index := _read_if_good(path, key)) is None:
-        make_cache_folder()
-        with filelock.FileLock(path.with_suffix(".lock")):  # of several processes one makes it, the others wait for it
-            if (index := _read_if_good(path, key, say_why=True)) is None:
-                index = _make_index(folder, shards, path.stem)
-                write_index(path, key, index)
-    return TarFiles(folder, shards, index)
+
+    def make() -> ShardIndex:
+        index = _make_index(folder, shards, path.stem)
+        write_index(path, key, index)
+        return index
+
+    return TarFiles(folder, shards, read_or_make(path, lambda say_why: _read_if_good(path, key, say_why), make))
 
 
 def index_path(folder: Path, names: Sequence[str]) -> Path:
@@ -119,13 +118,13 @@ def shards_key(shards: Sequence[Shard]) -> str:
 
 def write_index(path: Path, key: str, index: ShardIndex) -> None:
     """Write an index whole or not at all."""
-    for leftover in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed; the lock is the caller's
+    for leftover in path.parent.glob(f".{path.name}.*.part"):  # a killed process has left it; the lock is the caller's
         leftover.unlink(missing_ok=True)
     with replacing(path) as file:
         np.savez(file, key=np.array(key), **index._asdict())  # a zip file: each array has its checksum
 
 
-def _read_if_good(path: Path, key: str, say_why: bool = False) -> ShardIndex | None:
+def _read_if_good(path: Path, key: str, say_why: bool) -> ShardIndex | None:
     if not path.exists():
         return None
     try:
@@ -136,7 +135,7 @@ def _read_if_good(path: Path, key: str, say_why: bool = False) -> ShardIndex | N
     except Exception as error:  # a damaged file raises whatever the parser of the zip or of an array meets first
         if say_why:
             reason = str(error) if isinstance(error, ValueError) else f"it is damaged ({error})"
-            warnings.warn(f"The index {path.name} of shards is made again: {reason}.", stacklevel=3)
+            warnings.warn(f"The index {path.name} of shards is made again: {reason}.", stacklevel=5)
         return None
 
 
@@ -150,9 +149,8 @@ def _make_index(folder: Path, shards: Sequence[Shard], label: str) -> ShardIndex
     left_out = LeftOut()
     for scan in scans:
         left_out.update(scan.left_out)
-    check_one_pool(
-        {bytes(name).rpartition(b"/")[0] for scan in scans for name in scan.names.encoded(0, len(scan.names))}, folder
-    )
+    names = (bytes(name) for scan in scans for name in scan.names.encoded(0, len(scan.names)))
+    check_one_pool({name.rpartition(b"/")[0] for name in names}, folder)
     left_out.warn(folder)
     counts = [len(scan.names) for scan in scans]
     blobs = [scan.names.blob for scan in scans]
@@ -166,7 +164,8 @@ def _make_index(folder: Path, shards: Sequence[Shard], label: str) -> ShardIndex
     )
 
 
-def _shard(path: Path) -> Shard:
+def shard_at(path: Path) -> Shard:
+    """Return a file as it is now."""
     status = path.stat()
     return Shard(str(path), status.st_size, status.st_mtime_ns)
 

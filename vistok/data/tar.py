@@ -16,15 +16,8 @@ from vistok.data.naming import IN_SYSTEM_FOLDERS, LeftOut, first_of_samples, is_
 from vistok.system.files import readable, shown
 
 _BLOCK = 512
-_MAX_EXTENDED_BYTES = 2**20  # of an extended header, which holds a name and some numbers
-_WITHOUT_DATA = (
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.CHRTYPE,
-    tarfile.BLKTYPE,
-    tarfile.DIRTYPE,
-    tarfile.FIFOTYPE,
-)
+_MAX_EXTENDED_BYTES = 2**20  # an extended header holds a name and some numbers
+_WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
 
 class TarImages(NamedTuple):
@@ -100,14 +93,13 @@ def _scan(descriptor: int, start: int, stop: int, path: Path) -> tuple[list[_Mem
                 records = _pax_records(content, place, path)
             place = data + _padded(size)
             continue
-        if header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):  # of all members; of a link
+        if header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):  # about all members; about a link
             place = data + _padded(size)
             continue
         name = records.get(b"path") or long_name or header.name.encode("utf-8", "surrogateescape")
-        if b"size" in records:  # of more than the 8 GiB that a plain header can say
+        if b"size" in records:  # more than the 8 GiB that a plain header can say
             size = _number(records[b"size"], place, path)
-        is_sparse = header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(b"GNU.sparse") for key in records)
-        if is_sparse:
+        if header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(b"GNU.sparse") for key in records):
             raise ValueError(f"The shard {path} holds {_shown(name)} as a sparse file; pack it without --sparse.")
         short, last = name.removeprefix(b"./"), name.rpartition(b"/")[2]
         if is_system_path(short):

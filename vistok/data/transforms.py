@@ -31,18 +31,16 @@ CELEBA_SIZE = (178, 218)  # width and height of an aligned CelebA image
 CELEBA_BOX = (25, 57, 25 + 128, 57 + 128)
 CROP_MARGIN = 1.125  # side of the cached square over the image size; random crops move within it
 ADM_MIN_CROP_FRACTION = 0.8
-FORMATS = (  # of naming.SUFFIXES, whatever a file's suffix says
+FORMATS = (  # those of naming.SUFFIXES, whatever a file's suffix says
     *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "DIB", "JPEG2000", "PCX", "PSD", "QOI", "SGI", "SUN"),
     *(("AVIF",) if HAS_AVIF else ()),
 )
-LARGEST = (
-    "largest value of a pixel"  # in the `info` of a decoded image of more than 8 bits, where it comes out dark or white
-)
-MAX_PIXELS = 178_956_970  # of an image; Pillow's own limit, which is a global that may be set to none
+# Key in the `info` of a decoded image of more than 8 bits, where it comes out dark or white.
+LARGEST = "largest value of a pixel"
+MAX_PIXELS = 178_956_970  # an image has no more; Pillow's own limit, which is a global that may be set to none
 
-_DARK = (
-    2**14
-)  # an image of 16 bits without a pixel of a quarter of the range has 8, 10, 12 or 14 bits, as a camera's raw has
+# An image of 16 bits without a pixel of a quarter of the range has 8, 10, 12 or 14 bits, as a camera's raw has.
+_DARK = 2**14
 
 # Pillow turns TIFF files by their orientation tag as it loads them, by the transposition that each of these undoes.
 _UNTURN = {
@@ -245,8 +243,16 @@ class CelebASquare(Square):
         return np.asarray(image.crop(CELEBA_BOX).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
+class _WindowSquare(Square):
+    """The window of a photograph that `box` says, antialiased bicubic to `size`."""
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        box = self.box(index, *image.size)
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+
+
 @dataclasses.dataclass(frozen=True)
-class PhotoSquare(Square):
+class PhotoSquare(_WindowSquare):
     """A square window of a large photograph, antialiased bicubic to `size`.
 
     Its side lies uniformly between `size` (where that fits) and the whole short side, its place uniformly over the
@@ -265,13 +271,10 @@ class PhotoSquare(Square):
     def box(self, index: int, width: int, height: int) -> Box:
         return _drawn_window(index, self.size, width, height)
 
-    def render(self, index: int, image: Image.Image) -> np.ndarray:
-        return _window_resized(image, self.box(index, *image.size), self.size)
-
 
 @dataclasses.dataclass(frozen=True)
-class SceneSquare(Square):
-    """Of each photograph first the whole middle square, then windows of a third of its short side at least, by index.
+class SceneSquare(_WindowSquare):
+    """The whole middle square of each photograph first, then windows of a third of its short side at least, by index.
 
     Antialiased bicubic to `size`. Image i is of photograph i modulo `number`, so the first `number` are the middle squares.
     """
@@ -288,9 +291,6 @@ class SceneSquare(Square):
             return CenterSquare(self.size).box(index, width, height)
         return _drawn_window(index, max(self.size, min(width, height) // 3), width, height)
 
-    def render(self, index: int, image: Image.Image) -> np.ndarray:
-        return _window_resized(image, self.box(index, *image.size), self.size)
-
 
 def _drawn_window(index: int, smallest: int, width: int, height: int) -> Box:
     """Return a square window drawn by index, its side at least `smallest` where that fits."""
@@ -300,10 +300,6 @@ def _drawn_window(index: int, smallest: int, width: int, height: int) -> Box:
     side = smallest + int(side_draw * (short - smallest + 1))
     top, left = int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1))
     return left, top, left + side, top + side
-
-
-def _window_resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
 
 
 def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> np.ndarray:

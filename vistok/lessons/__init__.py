@@ -1,1 +1,1 @@
-"""What notebooks teach with: the plane, a collapse as it happens, what quantizers cost, pictures of the rows."""
+"""Lessons of the notebooks: the plane, a collapse as it happens, what quantizers cost, pictures of the rows."""

@@ -74,9 +74,8 @@ class CollapseWatch:
             outputs.T.cov().reshape(outputs.shape[1], -1)
         )  # the largest comes last
         variances = variances.clamp(min=0)
-        brightness = (
-            F.adaptive_avg_pool2d(self._images.mean(1), output.z.shape[2:]).flatten().to(outputs)
-        )  # of each patch
+        patches = F.adaptive_avg_pool2d(self._images.mean(1), output.z.shape[2:])  # [N, h, w]
+        brightness = patches.flatten().to(outputs)
         indices = output.indices.flatten()
         moment = Moment(
             step=step,

@@ -1,4 +1,4 @@
-"""What a quantizer costs: seconds and memory of one forward and backward pass, methods side by side."""
+"""Costs of quantizers: seconds and memory of one forward and backward pass, methods side by side."""
 
 import dataclasses
 import time
@@ -15,7 +15,7 @@ MIB = 2**20  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one forward and backward pass takes.
+    """Time and memory of one forward and backward pass.
 
     Attributes:
         milliseconds: the fastest of some turns.

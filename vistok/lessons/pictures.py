@@ -1,4 +1,4 @@
-"""What the quantizers of a table make of a few photographs, as small files that are committed where weights are not.
+"""A few photographs as the quantizers of a table make them, small files that are committed where weights are not.
 
     python -m vistok.lessons.pictures runs/ema-d4-laptop-* runs/fsq-888-laptop-* --dataset photos --images 0 1 5 9
 
@@ -37,7 +37,7 @@ EMBEDDED = tuple(name for name, how_to_get_it in DATASETS.items() if how_to_get_
 
 @dataclasses.dataclass(frozen=True)
 class RowPictures:
-    """What one row's tokenizer makes of the images.
+    """Reconstructions of the images by one row's tokenizer.
 
     Attributes:
         name: of the row.

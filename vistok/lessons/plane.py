@@ -25,13 +25,13 @@ from vistok.system.words import nearest
 EXTENT = 2.5  # the plane is drawn from -EXTENT to EXTENT in both directions
 NUM_POINTS = 1024
 STEPS = (0, 1, 3, 10, 30, 100, 300)  # after which one looks by default
-# What is kept of learning: at first, when most happens, every step.
+# Steps of learning that are kept: at first, when most happens, every one.
 FRAMES = (*range(21), *range(22, 61, 2), *range(65, STEPS[-1] + 1, 5))
 RESOLUTION = 160  # places along a side of the grid
-_LR = 0.02  # of Adam
+_LR = 0.02  # Adam's
 
 _VQ = {"codebook_size": 16, "codebook_dim": 2}
-# What a method is called to quantizer and options; 4 bits a point where two dimensions allow it.
+# Name of a method to quantizer and options; 4 bits a point where two dimensions allow it.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "vq": ("vq", _VQ),
     "vq, l2": ("vq", _VQ | {"l2_norm": True}),

@@ -1,4 +1,4 @@
-"""What the blocks of the large networks share: activations that need not be kept, and group normalisation."""
+"""Shared by the blocks of the large networks: activations that need not be kept, and group normalisation."""
 
 import abc
 
@@ -24,7 +24,7 @@ class Block(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def compute(self, *inputs: Tensor) -> Tensor:
-        """What the block does."""
+        """Compute the output, keeping what the backward pass needs."""
 
 
 class GroupNorm(nn.GroupNorm):

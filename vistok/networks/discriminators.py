@@ -27,7 +27,7 @@ from vistok.system.values import call_with_options
 from vistok.system.words import nearest
 
 LEAK = 0.2  # slope of every leaky ReLU here
-INIT_STD = 0.02  # of pix2pix's first weights
+INIT_STD = 0.02  # standard deviation of pix2pix's first weights
 
 
 class PatchGAN(nn.Module):

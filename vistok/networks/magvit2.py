@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistok.networks.blocks import GroupNorm
-from vistok.networks.vqgan import NUM_GROUPS, ResidualBlock, check_widths, group_norm, residual_blocks
+from vistok.networks.vqgan import NUM_GROUPS, ResidualBlock, check_widths, group_norm, levels_of_blocks, residual_blocks
 
 EPS = 1e-6
 
-_blocks = functools.partial(residual_blocks, block=functools.partial(ResidualBlock, bias=False))
+_block = functools.partial(ResidualBlock, bias=False)
 
 
 class AdaptiveGroupNorm(nn.Module):
@@ -63,15 +63,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.downsample_factor = 2 ** (len(ch_mult) - 1)
         self.conv_in = nn.Conv2d(3, hidden_dim, 3, padding=1, bias=False)
-        channels, levels = hidden_dim, []
-        for i, factor in enumerate(ch_mult):
-            parts = _blocks(channels, hidden_dim * factor, num_res_blocks)
-            channels = hidden_dim * factor
-            if i < len(ch_mult) - 1:
-                parts["downsample"] = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-            levels.append(nn.Sequential(parts))
-        self.levels = nn.Sequential(*levels)  # [B, C, H/f, W/f]
-        self.mid = nn.Sequential(_blocks(channels, channels, num_res_blocks))
+        widths, channels = [hidden_dim * factor for factor in ch_mult], hidden_dim * ch_mult[-1]
+        halving = ("downsample", lambda channels: nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+        self.levels = levels_of_blocks(hidden_dim, widths, num_res_blocks, halving, block=_block)  # [B, C, H/f, W/f]
+        self.mid = nn.Sequential(residual_blocks(channels, channels, num_res_blocks, _block))
         self.norm_out = group_norm(channels)
         self.to_codes = nn.Conv2d(channels, codebook_dim, 1)  # [B, D, H/f, W/f]
 
@@ -87,11 +82,11 @@ class Decoder(nn.Module):
         super().__init__()
         channels = hidden_dim * ch_mult[-1]
         self.from_codes = nn.Conv2d(codebook_dim, channels, 3, padding=1)
-        self.mid = nn.Sequential(_blocks(channels, channels, num_res_blocks))
+        self.mid = nn.Sequential(residual_blocks(channels, channels, num_res_blocks, _block))
         self.norms, self.levels = nn.ModuleList(), nn.ModuleList()
         for i, factor in enumerate(reversed(ch_mult)):
             self.norms.append(AdaptiveGroupNorm(codebook_dim, channels))
-            parts = _blocks(channels, hidden_dim * factor, num_res_blocks)
+            parts = residual_blocks(channels, hidden_dim * factor, num_res_blocks, _block)
             channels = hidden_dim * factor
             if i < len(ch_mult) - 1:
                 parts["upsample"] = DepthToSpace(channels)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.networks.vqgan import ResidualBlock, Upsample, check_widths, group_norm, residual_blocks
+from vistok.networks.vqgan import ResidualBlock, Upsample, check_widths, group_norm, levels_of_blocks, residual_blocks
 
 
 class MaskGITBlock(ResidualBlock):
@@ -42,14 +42,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.downsample_factor = 2 ** (len(ch_mult) - 1)
         self.conv_in = nn.Conv2d(3, hidden_dim, 3, padding=1, bias=False)
-        channels, levels = hidden_dim, []
-        for i, factor in enumerate(ch_mult):
-            parts = residual_blocks(channels, hidden_dim * factor, num_res_blocks, MaskGITBlock)
-            channels = hidden_dim * factor
-            if i < len(ch_mult) - 1:
-                parts["downsample"] = nn.AvgPool2d(2)
-            levels.append(nn.Sequential(parts))
-        self.levels = nn.Sequential(*levels)  # [B, C, H/f, W/f]
+        widths, channels = [hidden_dim * factor for factor in ch_mult], hidden_dim * ch_mult[-1]
+        halving = ("downsample", lambda channels: nn.AvgPool2d(2))
+        self.levels = levels_of_blocks(
+            hidden_dim, widths, num_res_blocks, halving, block=MaskGITBlock
+        )  # [B, C, H/f, W/f]
         self.mid = nn.Sequential(residual_blocks(channels, channels, num_res_blocks, MaskGITBlock))
         self.norm_out = group_norm(channels)
         self.to_codes = nn.Conv2d(channels, codebook_dim, 1)  # [B, D, H/f, W/f]
@@ -64,18 +61,15 @@ class Decoder(nn.Module):
 
     def __init__(self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int]) -> None:
         super().__init__()
-        channels, levels = hidden_dim * ch_mult[-1], []
+        widths, channels = [hidden_dim * factor for factor in reversed(ch_mult)], hidden_dim * ch_mult[-1]
         self.from_codes = nn.Conv2d(codebook_dim, channels, 3, padding=1)
         self.mid = nn.Sequential(residual_blocks(channels, channels, num_res_blocks, MaskGITBlock))
-        for i, factor in enumerate(reversed(ch_mult)):
-            parts = residual_blocks(channels, hidden_dim * factor, num_res_blocks, MaskGITBlock)
-            channels = hidden_dim * factor
-            if i < len(ch_mult) - 1:
-                parts["upsample"] = Upsample(channels)
-            levels.append(nn.Sequential(parts))
-        self.levels = nn.Sequential(*levels)  # [B, C, f*h, f*w]
-        self.norm_out = group_norm(channels)
-        self.conv_out = nn.Conv2d(channels, 3, 3, padding=1)
+        doubling = ("upsample", Upsample)
+        self.levels = levels_of_blocks(
+            channels, widths, num_res_blocks, doubling, block=MaskGITBlock
+        )  # [B, C, f*h, f*w]
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -87,7 +87,7 @@ class SincosPositions(nn.Module):
             valid = max(4, round(dim / 4) * 4)
             raise ValueError(f"hidden_dim is {dim}, but sincos positions need a multiple of 4: the nearest is {valid}.")
         self.grid = grid
-        self.register_buffer("table", sincos_positions(grid, dim), persistent=False)  # of the usual grid
+        self.register_buffer("table", sincos_positions(grid, dim), persistent=False)  # kept for the usual grid
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         if grid == self.grid:

@@ -47,7 +47,7 @@ class ResidualBlock(Block):
         return self.shortcut(x) + self.residual(x)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
+        """Return the part that is added to the shortcut."""
         x = self.conv1(F.silu(self.norm1(x)))
         return self.conv2(F.silu(self.norm2(x)))
 
@@ -105,6 +105,35 @@ def residual_blocks(
     return parts
 
 
+def levels_of_blocks(
+    in_channels: int,
+    widths: Sequence[int],
+    num_blocks: int,
+    resampling: tuple[str, Callable[[int], nn.Module]],
+    *,
+    block: Callable[[int, int], nn.Module] = ResidualBlock,
+    attention_at: int | None = None,
+) -> nn.Sequential:
+    """Return levels of residual blocks, one a width; all but the last end in a layer that changes the resolution.
+
+    Args:
+        in_channels: of the first level's input.
+        widths: channels of each level, in the order in which they run.
+        num_blocks: residual blocks a level.
+        resampling: name of the layer that changes the resolution, and what makes it for so many channels.
+        block: makes a residual block for its input's and its output's channels.
+        attention_at: number of the level with attention after each block; None: no level has it.
+    """
+    levels = []
+    for number, channels in enumerate(widths):
+        parts = residual_blocks(in_channels, channels, num_blocks, block, attention=number == attention_at)
+        if number < len(widths) - 1:
+            parts[resampling[0]] = resampling[1](channels)
+        levels.append(nn.Sequential(parts))
+        in_channels = channels
+    return nn.Sequential(*levels)
+
+
 def _middle(channels: int) -> nn.Sequential:
     parts = residual_blocks(channels, channels, 1, attention=True)
     parts["block_1"] = ResidualBlock(channels, channels)
@@ -120,15 +149,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.downsample_factor = 2 ** (len(ch_mult) - 1)
         self.conv_in = nn.Conv2d(3, hidden_dim, 3, padding=1)
-        channels, levels = hidden_dim, []
-        for i, factor in enumerate(ch_mult):
-            lowest = i == len(ch_mult) - 1
-            parts = residual_blocks(channels, hidden_dim * factor, num_res_blocks, attention=lowest)
-            channels = hidden_dim * factor
-            if not lowest:
-                parts["downsample"] = Downsample(channels)
-            levels.append(nn.Sequential(parts))
-        self.levels = nn.Sequential(*levels)  # [B, C, H/f, W/f]
+        widths, channels = [hidden_dim * factor for factor in ch_mult], hidden_dim * ch_mult[-1]
+        self.levels = levels_of_blocks(  # [B, C, H/f, W/f]
+            hidden_dim, widths, num_res_blocks, ("downsample", Downsample), attention_at=len(widths) - 1
+        )
         self.mid = _middle(channels)
         self.norm_out = group_norm(channels)
         self.conv_out = nn.Conv2d(channels, z_channels, 3, padding=1)
@@ -146,19 +170,15 @@ class Decoder(nn.Module):
         self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int], z_channels: int
     ):
         super().__init__()
-        channels, levels = hidden_dim * ch_mult[-1], []
+        widths, channels = [hidden_dim * factor for factor in reversed(ch_mult)], hidden_dim * ch_mult[-1]
         self.from_codes = nn.Conv2d(codebook_dim, z_channels, 1)
         self.conv_in = nn.Conv2d(z_channels, channels, 3, padding=1)
         self.mid = _middle(channels)
-        for i, factor in enumerate(reversed(ch_mult)):
-            parts = residual_blocks(channels, hidden_dim * factor, num_res_blocks + 1, attention=i == 0)
-            channels = hidden_dim * factor
-            if i < len(ch_mult) - 1:
-                parts["upsample"] = Upsample(channels)
-            levels.append(nn.Sequential(parts))
-        self.levels = nn.Sequential(*levels)  # [B, C, f*h, f*w]
-        self.norm_out = group_norm(channels)
-        self.conv_out = nn.Conv2d(channels, 3, 3, padding=1)
+        self.levels = levels_of_blocks(  # [B, C, f*h, f*w]
+            channels, widths, num_res_blocks + 1, ("upsample", Upsample), attention_at=0
+        )
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     @property
     def last_layer(self) -> nn.Parameter:

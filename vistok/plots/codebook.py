@@ -11,11 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from vistok.plots.figures import DPI as DPI
-from vistok.plots.figures import NORMAL, SMALL, WIDTH
-from vistok.plots.figures import save as save
-from vistok.plots.figures import show as show
-from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.figures import DPI, NORMAL, SMALL, WIDTH
 from vistok.plots.styles import COLOURS
 from vistok.tokens.codebook import poster
 from vistok.tokens.encoded import UsageCurve
@@ -71,33 +67,12 @@ def codebook_overview(
         patches, decoded: uint8 [n, 3, p, p], of that code, and as decoded; None: without.
     """
     figure = plt.figure(figsize=(WIDTH, 5.2 if patches is None else 6.4), dpi=DPI, layout="constrained")
-    layout = figure.add_gridspec(
-        2 if patches is None else 4, 2, height_ratios=[4, 4] + ([] if patches is None else [0.9, 0.9])
-    )
-    draw_code_map(
-        figure.add_subplot(layout[:2, 0]), counts[order], columns, (order == code).nonzero().flatten().tolist()
-    )
-    ranked = counts.sort(descending=True).values.numpy()
-    axis = figure.add_subplot(layout[0, 1])
-    rank = np.arange(1, len(ranked) + 1)
-    axis.plot(rank, np.where(ranked > 0, ranked, np.nan), color=COLOURS[0])
-    axis.set(xscale="log", yscale="log", xlabel="code, most frequent first", ylabel="tokens")
-    axis.set_title("tokens of each code; dashed: share up to there", fontsize=NORMAL)
-    share = axis.twinx()
-    share.plot(rank, 100 * np.cumsum(ranked) / max(1, ranked.sum()), "--", color=COLOURS[1])
-    share.set(ylabel="% of tokens", ylim=(0, 103))
-    axis = figure.add_subplot(layout[1, 1])
-    seen = {"images in order": curve.seen, "tokens at random": curve.expected}
-    if curve.tokens[-1] > queue_size:  # up to there the first line is this one too
-        seen[f"last {queue_size:,} only"] = curve.in_queue
-        axis.axvline(queue_size, color="0.5", lw=1)
-    # They may lie on each other: the first one is wide, the others are drawn over it.
-    for (name, values), colour, dashes, width in zip(
-        seen.items(), COLOURS, ("-", "--", ":"), (3, 1.4, 1.4), strict=False
-    ):
-        axis.plot(curve.tokens, 100 * values / len(counts), dashes, color=colour, label=name, lw=width)
-    axis.set(xscale="log", xlabel="tokens seen", ylabel="codes seen, %", ylim=(0, 103))
-    axis.legend(fontsize=SMALL, frameon=False, handlelength=1.4)
+    heights = [4, 4] if patches is None else [4, 4, 0.9, 0.9]
+    layout = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+    chosen = (order == code).nonzero().flatten().tolist()
+    draw_code_map(figure.add_subplot(layout[:2, 0]), counts[order], columns, chosen)
+    _draw_frequencies(figure.add_subplot(layout[0, 1]), counts)
+    _draw_growth(figure.add_subplot(layout[1, 1]), curve, len(counts), queue_size)
     for number, (shown, label) in enumerate(((patches, f"code {code}"), (decoded, "decoded"))):
         if shown is not None:
             axis = figure.add_subplot(layout[2 + number, :])
@@ -105,6 +80,32 @@ def codebook_overview(
             axis.set(xticks=[], yticks=[])
             axis.set_ylabel(label, fontsize=SMALL, rotation=0, ha="right", va="center")
     return figure
+
+
+def _draw_frequencies(axis: Axes, counts: Tensor) -> None:
+    """Draw the tokens of each code, int64 [K], the most frequent first, and the share of all up to there."""
+    ranked = counts.sort(descending=True).values.numpy()
+    rank = np.arange(1, len(ranked) + 1)
+    axis.plot(rank, np.where(ranked > 0, ranked, np.nan), color=COLOURS[0])
+    axis.set(xscale="log", yscale="log", xlabel="code, most frequent first", ylabel="tokens")
+    axis.set_title("tokens of each code; dashed: share up to there", fontsize=NORMAL)
+    share = axis.twinx()
+    share.plot(rank, 100 * np.cumsum(ranked) / max(1, ranked.sum()), "--", color=COLOURS[1])
+    share.set(ylabel="% of tokens", ylim=(0, 103))
+
+
+def _draw_growth(axis: Axes, curve: UsageCurve, num_codes: int, queue_size: int) -> None:
+    """Draw how many of the codes are seen, the more tokens are looked at."""
+    seen = {"images in order": curve.seen, "tokens at random": curve.expected}
+    if curve.tokens[-1] > queue_size:  # up to there the first line is this one too
+        seen[f"last {queue_size:,} only"] = curve.in_queue
+        axis.axvline(queue_size, color="0.5", lw=1)
+    # They may lie on each other: the first one is wide, the others are drawn over it.
+    styles = zip(COLOURS, ("-", "--", ":"), (3, 1.4, 1.4), strict=False)
+    for (name, values), (colour, dashes, width) in zip(seen.items(), styles, strict=False):
+        axis.plot(curve.tokens, 100 * values / num_codes, dashes, color=colour, label=name, lw=width)
+    axis.set(xscale="log", xlabel="tokens seen", ylabel="codes seen, %", ylim=(0, 103))
+    axis.legend(fontsize=SMALL, frameon=False, handlelength=1.4)
 
 
 def draw_code_map(axis: Axes, counts: Tensor, columns: int, marked: Sequence[int] = ()) -> None:

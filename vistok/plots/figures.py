@@ -104,7 +104,7 @@ def style(figure: Figure, ink: str = INK) -> None:
     """Give what is black in a figure, or has another ink already, this one, and text its sizes; the ground of axes goes."""
     for axis in figure.findobj(Axes):
         axis.patch.set_alpha(0)
-        axis.tick_params(which="both", color=ink, labelcolor=ink, labelsize=SMALL)  # of ticks yet to be made too
+        axis.tick_params(which="both", color=ink, labelcolor=ink, labelsize=SMALL)  # ticks yet to be made included
         for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
             text.set_size(min(text.get_size(), NORMAL))
     for artist in figure.findobj(lambda artist: isinstance(artist, Text | Line2D)):
@@ -115,7 +115,7 @@ def style(figure: Figure, ink: str = INK) -> None:
             edge.set_edgecolor(ink)
     for cell in figure.findobj(Cell):
         cell.set_facecolor("none")
-        cell.get_text().set_color(ink)  # which no search finds
+        cell.get_text().set_color(ink)  # no search finds it
 
 
 def _description(figure: Figure) -> str:

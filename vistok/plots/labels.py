@@ -66,7 +66,7 @@ def _best_offset(
     boxes = _boxes(place + offsets, half)
     lost = 4 * half.prod() - _shared(boxes, frame[None])[:, 0]
     cost = distance + 10 * (_shared(boxes, taken).sum(1) + lost)
-    around = _boxes(place[None], 2 * _ROOM * scale)  # of the point itself, where its line begins
+    around = _boxes(place[None], 2 * _ROOM * scale)  # around the point itself its line begins
     others = taken[_shared(taken, around)[:, 0] == 0]
     for candidate in np.flatnonzero(distance > _FAR):
         end = np.clip(place, boxes[candidate, :2], boxes[candidate, 2:])

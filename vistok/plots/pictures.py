@@ -10,11 +10,7 @@ from matplotlib.patches import Rectangle
 from PIL.Image import Image
 from torch import Tensor
 
-from vistok.plots.figures import DPI as DPI
-from vistok.plots.figures import SMALL, WIDTH
-from vistok.plots.figures import save as save
-from vistok.plots.figures import show as show
-from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.figures import DPI, SMALL, WIDTH
 from vistok.plots.styles import COLOURS, legend_beside, to_pixels
 
 

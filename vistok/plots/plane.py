@@ -7,11 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vistok.lessons.plane import EXTENT, Partition
-from vistok.plots.figures import DPI as DPI
-from vistok.plots.figures import SMALL, WIDTH
-from vistok.plots.figures import save as save
-from vistok.plots.figures import show as show
-from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.figures import DPI, SMALL, WIDTH
 
 
 def partitions(found: dict[str, Partition], points: Tensor) -> Figure:

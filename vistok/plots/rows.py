@@ -6,11 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from vistok.plots.figures import DPI as DPI
-from vistok.plots.figures import WIDTH
-from vistok.plots.figures import save as save
-from vistok.plots.figures import show as show
-from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.figures import DPI, WIDTH
 from vistok.plots.labels import write_names
 from vistok.plots.styles import point_style
 

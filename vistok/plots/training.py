@@ -14,15 +14,12 @@ from torch import Tensor
 
 from vistok.lessons.collapse import Moment
 from vistok.plots.codebook import draw_code_map
-from vistok.plots.figures import DPI as DPI
-from vistok.plots.figures import NORMAL, SMALL, WIDTH
-from vistok.plots.figures import save as save
-from vistok.plots.figures import show as show
-from vistok.plots.figures import show_photographs as show_photographs
+from vistok.plots.figures import DPI, NORMAL, SMALL, WIDTH
 from vistok.plots.styles import COLOURS, line_style
 from vistok.runs import Run
 
-ADVERSARIAL_NAMES = ("adversarial", "discriminator", "logits_real", "logits_fake", "lecam", "r1")  # of `Report.losses`
+# Keys of `Report.losses`: the game of tokenizer and discriminator.
+ADVERSARIAL_NAMES = ("adversarial", "discriminator", "logits_real", "logits_fake", "lecam", "r1")
 _ALIKE = 0.02  # losses that never differ by more of their size are one line to the eye
 
 
@@ -35,25 +32,25 @@ def training_curves(log: Sequence[dict[str, Any]], steps: int) -> Figure:
         log: `run.log()`.
         steps: length of the run, the right end of the axis.
     """
-    played = _loss_names(log, played=True)
-    rows = 2 if played else 1
+    adversarial = _loss_names(log, adversarial=True)
+    rows = 2 if adversarial else 1
     figure = plt.figure(figsize=(WIDTH, 3.1 * rows), dpi=DPI, layout="constrained")
     grid = figure.add_gridspec(rows, 2)
-    axes = [figure.add_subplot(grid[place]) for place in range(3 if played else 2)]
+    axes = [figure.add_subplot(grid[place]) for place in range(3 if adversarial else 2)]
     _draw_losses(axes[0], log, _loss_names(log), steps)
-    if played:
-        _draw_players(axes[1], log, played, steps)
+    if adversarial:
+        _draw_players(axes[1], log, adversarial, steps)
     _draw_usage(axes[-1], log, steps)
     return figure
 
 
-def _loss_names(log: Sequence[dict[str, Any]], *, played: bool = False) -> list[str]:
-    """Return the losses of a log, or what the discriminator and the tokenizer make of each other (`played`), in their order.
+def _loss_names(log: Sequence[dict[str, Any]], *, adversarial: bool = False) -> list[str]:
+    """Return the losses of a log, or those that discriminator and tokenizer make of each other (`adversarial`), in their order.
 
     The adversarial weight is neither: it is a factor, of another size than any loss.
     """
     names = dict.fromkeys(name for entry in log for name in entry["losses"] if name != "adversarial_weight")
-    return [name for name in names if (name in ADVERSARIAL_NAMES) == played]
+    return [name for name in names if (name in ADVERSARIAL_NAMES) == adversarial]
 
 
 def _draw_usage(axis: Axes, log: Sequence[dict[str, Any]], steps: int) -> None:
@@ -135,7 +132,8 @@ def codebook_curves(runs: Sequence[Run]) -> Figure:
         "reconstruction": "reconstruction loss",
     }
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.6), dpi=DPI, layout="constrained", sharex=True)
-    names = _run_names(runs)
+    rows = [(run.config.row or run.path.name).split("/")[-1] for run in runs]
+    names = rows if len(set(rows)) == len(rows) else [run.path.name for run in runs]
     for number, (name, run) in enumerate(zip(names, runs, strict=True)):
         entries = [entry["losses"] | entry | {"usage": 100 * entry["usage"]} for entry in run.log()]
         for axis, key in zip(axes.flat, panels, strict=True):
@@ -187,11 +185,6 @@ def collapse(moments: dict[str, Sequence[Moment]]) -> Figure:
     return figure
 
 
-def _run_names(runs: Sequence[Run]) -> list[str]:
-    rows = [(run.config.row or run.path.name).split("/")[-1] for run in runs]
-    return rows if len(set(rows)) == len(rows) else [run.path.name for run in runs]
-
-
 def weighted_losses(log: Sequence[dict[str, Any]], weights: dict[str, float]) -> list[dict[str, Any]]:
     """Return a log whose losses are what each adds to the total: those without a weight of their own are left out.
 
@@ -226,22 +219,22 @@ def dashboard(
         counts: tokens of each code, int64 [K], one a level; empty: without.
         pictures: uint8 [N, 3, 2H, W], originals over their reconstructions; None: without.
     """
-    played = _loss_names(log, played=True)
-    beside = not played and len(counts) == 1  # its map has the place of the panel that there is not
+    adversarial = _loss_names(log, adversarial=True)
+    beside = not adversarial and len(counts) == 1  # its map has the place of the panel that there is not
     heights = [6.0] + ([2.4] if len(counts) and not beside else []) + ([2.2] if pictures is not None else [])
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
     above, *below = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     above = above.subgridspec(2, 2)
-    axes = [figure.add_subplot(above[place]) for place in range(4 if played else 3)]
+    axes = [figure.add_subplot(above[place]) for place in range(4 if adversarial else 3)]
     weighted = weighted_losses(log, weights)
     _draw_losses(axes[0], log, _loss_names(log), steps)
     axes[0].set_title("losses, raw", fontsize=NORMAL)
     terms = {name for entry in weighted for name in entry["losses"]}
-    in_order = [name for name in _loss_names(log) + played if name in terms]  # a loss has one colour in both
+    in_order = [name for name in _loss_names(log) + adversarial if name in terms]  # a loss has one colour in both
     _draw_losses(axes[1], weighted, in_order, steps)
     axes[1].set_title("losses × weights: what each adds to the total", fontsize=NORMAL)
-    if played:
-        _draw_players(axes[2], log, played, steps)
+    if adversarial:
+        _draw_players(axes[2], log, adversarial, steps)
     _draw_usage(axes[-1], log, steps)
     if len(counts):
         maps = [above[3]] if beside else below[0].subgridspec(1, len(counts))

@@ -1,1 +1,1 @@
-"""What every part stands on: files and locks, processes and devices, weights and checkpoints, progress and sentences."""
+"""The ground of every part: files and locks, processes and devices, weights and checkpoints, progress and sentences."""

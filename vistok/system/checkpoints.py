@@ -16,7 +16,7 @@ from vistok.system.files import replacing
 
 KEPT = 2
 _COMMENT = "sha256:"  # and 64 hex digits
-_LENGTH = struct.Struct("<H")  # of the comment; it ends an archive that has none
+_LENGTH = struct.Struct("<H")  # length of the comment; it ends an archive that has none
 _TAIL_BYTES = _LENGTH.size + len(_COMMENT) + 64
 
 

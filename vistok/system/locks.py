@@ -1,4 +1,4 @@
-"""Locks: of several processes one writes, and the others are told which one that is."""
+"""Locks: of several processes one writes, and the others say which one that is."""
 
 import contextlib
 import datetime
@@ -18,13 +18,13 @@ DYING_SECONDS = 20.0  # loading processes outlive a killed one by some seconds, 
 
 
 @contextlib.contextmanager
-def only_process(path: Path, busy: str, way_out: str) -> Iterator[None]:
+def only_process(path: Path, busy: str, remedy: str) -> Iterator[None]:
     """Hold the lock at `path` while entered. The system takes it back when the process ends, however that comes.
 
     Args:
         path: of the lock file; who holds it stands in `<path>.holder`.
         busy: the beginning of the error's sentence: what is being done here.
-        way_out: its end: what helps.
+        remedy: its end: what helps.
 
     Raises:
         ValueError: it is held; the sentence says by whom and since when.
@@ -36,12 +36,11 @@ def only_process(path: Path, busy: str, way_out: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0 if holder is None or _lives(holder) else DYING_SECONDS)
     except filelock.Timeout as error:
-        raise ValueError(f"{busy} by {_said(_read(holder_file))}: {way_out}") from error
+        raise ValueError(f"{busy} by {_named(_read(holder_file))}: {remedy}") from error
     try:
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        replace_file(
-            holder_file, json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}).encode()
-        )
+        mine = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+        replace_file(holder_file, json.dumps(mine).encode())
         yield
     finally:
         holder_file.unlink(missing_ok=True)
@@ -61,7 +60,7 @@ def _lives(holder: dict[str, Any]) -> bool:
     return holder["host"] != socket.gethostname() or psutil.pid_exists(holder["process"])
 
 
-def _said(holder: dict[str, Any] | None) -> str:
+def _named(holder: dict[str, Any] | None) -> str:
     if holder is None:
         return "another process"
     if (holder["process"], holder["host"]) == (os.getpid(), socket.gethostname()):

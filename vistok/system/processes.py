@@ -11,16 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, PartialState
-from accelerate.utils import (
-    DistributedType,
-    GradientAccumulationPlugin,
-    TorchDynamoPlugin,
-    parse_flag_from_env,
-)
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, TorchDynamoPlugin, parse_flag_from_env
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-# What `accelerate launch` sets for ways of sharing a model that this package does not have.
+# Variables that `accelerate launch` sets for ways of sharing a model that this package does not have.
 OTHER_WAYS = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_FSDP": "FSDP",

@@ -34,72 +34,48 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 UPDATE_SECONDS = 0.5  # at least between two states of a bar
-PATIENCE_SECONDS = 0.5  # what is over sooner does not come on a page
-FIRST_LINE_SECONDS = 5.0  # what is over sooner says nothing in a log
-LINE_SECONDS = 30.0  # at least between two lines of a log, and
-LINE_SHARE = 0.1  # of the whole done since the last one, unless
-LONGEST_SECONDS = 600.0  # have gone by
+PATIENCE_SECONDS = 0.5  # a job that is over sooner does not come on a page
+FIRST_LINE_SECONDS = 5.0  # a job that is over sooner says nothing in a log
+# The next line of a log comes after LINE_SECONDS where LINE_SHARE of the whole is done since, and after LONGEST_SECONDS anyway.
+LINE_SECONDS, LINE_SHARE, LONGEST_SECONDS = 30.0, 0.1, 600.0
 MARK = {"vistok": "progress"}  # metadata of what is shown on a page, by which it is found again
 FOLLOWED = "VISTOK_FOLLOWED_BAR"  # environment variable of a kernel: the file that its bars are written to
-FOLLOWED_KEYS = (
-    "n",
-    "total",
-    "elapsed",
-    "initial",
-    "unit",
-    "unit_scale",
-    "prefix",
-    "postfix",
-)  # of tqdm's `format_dict`
+FOLLOWED_KEYS = ("n", "total", "elapsed", "initial", "unit", "unit_scale", "prefix", "postfix")  # in `format_dict`
 
 
 def progress_bar(
     iterable: Iterable[Any] | None = None,
     *,
-    total: float | None = None,
     desc: str = "",
     unit: str = " steps",
-    initial: int = 0,
-    delay: float = 0.0,
     leave: bool = True,
-    unit_scale: bool = False,
     disable: bool = False,
+    **options: Any,
 ) -> tqdm:
     """Return a progress bar that is shown where people look; use it in a `with`, or iterate over it.
 
     Args:
         iterable: what to go through; None: `update(n)` says how far it is.
-        total: of the units; None: the iterable's length, or not known.
         desc: what is going on.
-        unit: of what is counted, plural, with a space before it.
-        initial: units done before.
-        delay: seconds that pass before it is shown.
+        unit: name of what is counted, plural, with a space before it.
         leave: keep the last state in a terminal.
-        unit_scale: count in thousands and millions, as bytes are.
         disable: show nothing.
+        **options: more of tqdm's: `total`, of the units; `initial`, units done before; `delay`, seconds that pass before
+            it is shown; `unit_scale`, count in thousands and millions, as bytes are.
     """
-    face, options = (tqdm, {"disable": True}) if disable else _face()
-    return face(
-        iterable,
-        total=total,
-        desc=desc,
-        unit=unit,
-        initial=initial,
-        delay=delay,
-        unit_scale=unit_scale,
-        mininterval=UPDATE_SECONDS,
-        **{"leave": leave} | options,
-    )
+    face, own = (tqdm, {"disable": True}) if disable else _face()
+    options |= {"desc": desc, "unit": unit, "leave": leave, "mininterval": UPDATE_SECONDS} | own
+    return face(iterable, **options)
 
 
 def on_page() -> bool:
     """Return whether the code that runs was sent by a person's front end, which shows what is displayed."""
-    request = _request()  # what is no request to run a cell is a click in a view, so there is a page
+    request = _request()  # a request that is none to run a cell is a click in a view, so there is a page
     return request.get("content", {}).get("allow_stdin", bool(request))
 
 
 class KernelBars:
-    """One bar that shows what the bars of kernels say which this process starts one after the other.
+    """One bar that follows the bars of the kernels that this process starts one after the other.
 
     with KernelBars("rows") as kernels:
         kernels.begin("02_train")  # until a bar of the kernel says more
@@ -165,7 +141,7 @@ class KernelBars:
         bar.n, bar.total, bar.initial = state["n"], state["total"], state.get("initial", 0)
         bar.unit, bar.unit_scale = state.get("unit", ""), state.get("unit_scale", False)
         bar.postfix = state.get("postfix")
-        bar.bar_format = None if bar.total else "{desc}{elapsed}"  # of tqdm's own, which would count nothing
+        bar.bar_format = None if bar.total else "{desc}{elapsed}"  # tqdm's own would count nothing
         bar.last_print_t = time.time()
         bar.start_t = bar.last_print_t - state["elapsed"]
         bar.set_description(state["prefix"], refresh=refresh)
@@ -328,7 +304,7 @@ class _Followed(_Quiet):
             part.replace(file)
 
 
-# What it says.
+# The words of a bar.
 
 
 def title(state: dict[str, Any]) -> str:
@@ -344,14 +320,14 @@ def sentence(state: dict[str, Any]) -> str:
     """Return how far it is, how fast and how much time is left, from tqdm's `format_dict`."""
     done = state["n"] - state["initial"]
     rate = state["rate"] or (done / state["elapsed"] if state["elapsed"] else 0)
-    said = [_counted(state)] if state["total"] or state["n"] else []
+    parts = [_counted(state)] if state["total"] or state["n"] else []
     if done and rate:
-        said.append(_speed(rate, state))
+        parts.append(_speed(rate, state))
         if state["total"]:
-            said.append(f"{span(max(0.0, state['total'] - state['n']) / rate)} left")
+            parts.append(f"{span(max(0.0, state['total'] - state['n']) / rate)} left")
     else:
-        said.append(f"for {span(state['elapsed'])} so far")
-    return " · ".join([*said, *([state["postfix"]] if state["postfix"] else [])])
+        parts.append(f"for {span(state['elapsed'])} so far")
+    return " · ".join([*parts, *([state["postfix"]] if state["postfix"] else [])])
 
 
 def closing_line(state: dict[str, Any]) -> str:
@@ -389,16 +365,16 @@ def _share(state: dict[str, Any]) -> float | None:
 
 def as_html(state: dict[str, Any]) -> str:
     """Return a bar as HTML that needs neither script nor style sheet, in the colours of the front end."""
-    share, said = _share(state), html.escape(sentence(state))
+    share, words = _share(state), html.escape(sentence(state))
     name = html.escape(title(state), quote=True)
     value = "" if share is None else f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share * 100:.0f}" '
     percent = "" if share is None else f'<span style="font-variant-numeric: tabular-nums">{share:.0%}</span>'
     return (
         f'<div class="vistok-progress" style="max-width: 44em; {_FONT}">'
         f'<div style="display: flex; gap: 1em; justify-content: space-between"><span>{name}</span>{percent}</div>'
-        f'<div role="progressbar" aria-label="{name}" {value}aria-valuetext="{said}" style="{_TROUGH}">'
+        f'<div role="progressbar" aria-label="{name}" {value}aria-valuetext="{words}" style="{_TROUGH}">'
         f'<div style="width: {100 * (share or 0):.1f}%; {_FILL}"></div></div>'
-        f'<div style="{_SMALL}">{said}</div></div>'
+        f'<div style="{_SMALL}">{words}</div></div>'
     )
 
 

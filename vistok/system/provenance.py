@@ -34,7 +34,7 @@ def _commit() -> tuple[str | None, bool | None]:
         command = ["git", "-C", str(repository_root()), *arguments]
         return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace").strip()
 
-    if not in_repository():  # of an installed package the working directory is somebody else's repository
+    if not in_repository():  # the working directory of an installed package is somebody else's repository
         return None, None
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))

@@ -1,4 +1,4 @@
-"""What a notebook shows of refused input: the sentence alone, where a traceback would bury it.
+"""Refused input in a notebook: the sentence is shown alone, where a traceback would bury it.
 
 Whatever in this package refuses something raises an error whose message is written for a reader. An error that Python or
 another package raises is nobody's sentence, but a fault to be looked for: it keeps its traceback.
@@ -13,7 +13,7 @@ from IPython import get_ipython
 
 from vistok.system.paths import PACKAGE
 
-REFUSALS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError)  # what refused input raises
+REFUSALS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError)  # raised by refused input
 
 
 def answer_in_sentences() -> None:
@@ -41,8 +41,8 @@ def _answer(
     shell: Any, kind: type[Exception], error: Exception, traceback: TracebackType, tb_offset: int | None = None
 ) -> None:
     """Show an error that ended a cell, as IPython's `set_custom_exc` has it."""
-    if alone := is_refusal(traceback) and str(error):
-        error._render_traceback_ = lambda: [str(error)]  # what IPython asks an error for in place of its traceback
+    if refused := is_refusal(traceback) and str(error):
+        error._render_traceback_ = lambda: [str(error)]  # IPython asks an error for it in place of its traceback
     shell.showtraceback((kind, error, traceback), tb_offset=tb_offset, running_compiled_code=True)
-    if alone:
+    if refused:
         del error._render_traceback_  # so that %tb shows all of it

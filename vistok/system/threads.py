@@ -50,13 +50,13 @@ def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None
 
     def take() -> None:
         try:
-            with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):  # which each thread has of its own
+            with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):  # each thread has its own modes
                 work(taken())
         except BaseException:
             left.clear()  # nobody begins another part
             raise
 
-    release_idle_threads()  # which would wait actively, some milliseconds, and take a core from those that work
+    release_idle_threads()  # they would wait actively, some milliseconds, and take a core from those that work
     jobs = _WORKERS.begin(take, num_threads)
     try:
         for job in jobs:
@@ -86,7 +86,7 @@ def slower_than_one(step: Callable[[], object], num_steps: int) -> tuple[float, 
     num_threads = torch.get_num_threads()
     if num_threads == 1:
         return None
-    step()  # what is made or compiled at the first one does not count
+    step()  # the first one, at which things are made or compiled, does not count
     if _seconds(step) * num_steps < WORTH_A_TRIAL:
         return None
     times: dict[int, list[float]] = {num_threads: [], 1: []}
@@ -98,8 +98,8 @@ def slower_than_one(step: Callable[[], object], num_steps: int) -> tuple[float, 
                 of_count.append(_seconds(step))
     finally:
         torch.set_num_threads(num_threads)
-    usual, alone = median(times[num_threads]), median(times[1])
-    return (usual, alone) if usual > WORTH_SAYING * alone else None
+    usual, on_one = median(times[num_threads]), median(times[1])
+    return (usual, on_one) if usual > WORTH_SAYING * on_one else None
 
 
 def say_if_one_is_faster(step: Callable[[], object], num_steps: int, num_items: int, items: str) -> None:

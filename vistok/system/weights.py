@@ -1,7 +1,7 @@
 """Weights files: found where they are, downloaded and checked where asked for, read without executing anything in them.
 
 Weights that are published under a fixed address, such as those of the metrics' networks, have file names that end in eight
-hex digits of the file's SHA-256. They are looked for in PyTorch's download folder, and nowhere else unless told.
+hex digits of the file's SHA-256. They are looked for in PyTorch's download folder, and nowhere else unless a place is given.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 
 DOWNLOAD_TIMEOUT_SECONDS = 10  # to connect, and for every read
-# What wrappers put into the names of a module's tensors: DistributedDataParallel, DataParallel and AveragedModel,
+# Parts that wrappers put into the names of a module's tensors: DistributedDataParallel, DataParallel and AveragedModel,
 # torch.compile, FullyShardedDataParallel, and activation checkpointing. No network read here has a part of such a name.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _COUNTER = "n_averaged"  # AveragedModel's own, beside the tensors that it averages
@@ -62,14 +62,14 @@ def find_weights(given: str | Path | None, url: str, what: str, download: bool, 
         return cached
     # The message goes into records, which name nobody's home.
     shown = f"~/{cached.relative_to(Path.home())}" if cached.is_relative_to(Path.home()) else cached
-    way_out = f"put {url} at {shown}, or use {options}."
+    remedy = f"put {url} at {shown}, or use {options}."
     if not download:
-        raise Unavailable(f"The weights of {what} are not here, and their download was not asked for: {way_out}")
+        raise Unavailable(f"The weights of {what} are not here, and their download was not asked for: {remedy}")
     try:
         download_file(url, cached)
     except (OSError, ValueError, http.client.HTTPException) as error:  # a URLError and a timeout are OSErrors
         reason = first_line(getattr(error, "reason", error))
-        raise Unavailable(f"The weights of {what} could not be downloaded ({reason}): {way_out}") from error
+        raise Unavailable(f"The weights of {what} could not be downloaded ({reason}): {remedy}") from error
     return cached
 
 

@@ -26,8 +26,6 @@ class RunComparison(View):
         names: of the two tokenizers; of runs the row, and what else differs.
         images: names of the images.
         table: rows of text, the header first.
-        psnr: float32 of the first's images in dB and then of the second's, as bytes; infinite where nothing differs.
-        original, first, second: PNG of the image that is shown and of its two reconstructions.
     """
 
     _esm = script("errors", "comparison")
@@ -36,8 +34,8 @@ class RunComparison(View):
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     images = traitlets.List(traitlets.Unicode()).tag(sync=True)
     table = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)
-    psnr = traitlets.Bytes().tag(sync=True)
-    original = traitlets.Bytes().tag(sync=True)
+    psnr = traitlets.Bytes().tag(sync=True)  # float32, the first's in dB, then the second's; infinite: nothing differs
+    original = traitlets.Bytes().tag(sync=True)  # PNG, as are the two reconstructions
     first = traitlets.Bytes().tag(sync=True)
     second = traitlets.Bytes().tag(sync=True)
     error_scale = traitlets.Float(ERROR_SCALE).tag(sync=True)
@@ -61,15 +59,15 @@ class RunComparison(View):
             return
         rows = range(min(len(first), len(second), max_images))
         same_shape = len(first) == len(second) and first.pixels([0]).shape == second.pixels([0]).shape
-        differing = _differing(first, second, rows) if same_shape else []
+        same = (first.pixels(rows) == second.pixels(rows)).flatten(1).all(1) if same_shape else torch.ones(1)
+        differing = (same == 0).nonzero().flatten().tolist()
         if not same_shape or differing:
             what = f"{_images(first)}, but {_images(second)}"
             if same_shape:
                 number = f"{len(differing)} of the {len(rows)}"
                 what = f"as many and as large, but {number} differ, the first is image {differing[0]}"
-            self.message = (
-                f"The images are not the same: {what}. Encode the same images, as many and as large, with both."
-            )
+            remedy = "Encode the same images, as many and as large, with both."
+            self.message = f"The images are not the same: {what}. {remedy}"
             return
         self._both = first, second
         self._psnr = [psnr_of(each, rows) for each in self._both]
@@ -185,12 +183,6 @@ class RunComparison(View):
             f"left of the line: {self.names[0]}\nright of the line: {self.names[1]}", fontsize=9, parse_math=False
         )
         return figure
-
-
-def _differing(first: EncodedImages, second: EncodedImages, rows: Sequence[int]) -> list[int]:
-    """Return which of some images are not the same."""
-    same = (first.pixels(rows) == second.pixels(rows)).flatten(1).all(1)
-    return (~same).nonzero().flatten().tolist()
 
 
 def _images(encoded: EncodedImages) -> str:

@@ -12,9 +12,9 @@ from vistok.plots import COLOURS, DPI
 from vistok.runs import Run, run_labels
 from vistok.widgets.view import ANSWERED, View, script
 
-ROWS_SENT = 20_000  # of a run at most: the page smooths them, and draws what a screen shows
+ROWS_SENT = 20_000  # a run has no more: the page smooths them, and draws what a screen shows
 FIRST_COLUMNS = ("step", "usage", "perplexity", "images_per_second")
-DASHES = ("-", "--", ":", "-.")  # of the runs beyond the number of colours
+DASHES = ("-", "--", ":", "-.")  # other ones for the runs beyond the number of colours
 CHOICES = {"against": ("step", "images"), "axis": ("log", "linear")}
 UNITS = {"usage": "codes in use, %", "perplexity": "perplexity, codes", "images_per_second": "images/s"}
 
@@ -35,8 +35,8 @@ class RunCurves(View):
     _esm = script("curves", "run_curves")
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     notes = traitlets.List(traitlets.Unicode()).tag(sync=True)  # how far each run is, where it is not finished
-    columns = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)  # of each run's curves
-    curves = traitlets.List(traitlets.Bytes()).tag(sync=True)  # of each run float32 [rows, columns]
+    columns = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)  # names of each run's curves
+    curves = traitlets.List(traitlets.Bytes()).tag(sync=True)  # each run's float32 [rows, columns]
     batch_sizes = traitlets.List(traitlets.Int()).tag(sync=True)  # images a step
     quantities = traitlets.List(traitlets.Unicode()).tag(sync=True)
     quantity = traitlets.Unicode("").tag(sync=True)
@@ -54,7 +54,7 @@ class RunCurves(View):
         super().__init__()
         self._asked = [runs] if isinstance(runs, str | Path | Run) else list(runs)
         self._runs: list[Run] = []
-        self._tables: list[np.ndarray] = []  # of each run float64 [reports, columns]
+        self._tables: list[np.ndarray] = []  # each run's float64 [reports, columns]
         self._problems: list[str] = [] if self._asked else ["There are no runs to show: `runs` is empty."]
         self.refresh()
         if quantity is not None:

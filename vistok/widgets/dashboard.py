@@ -35,13 +35,13 @@ from vistok.training.launching import LaunchedTrainer
 from vistok.training.trainer import Trainer
 from vistok.widgets.view import View, script, strip_png
 
-POINTS = 600  # of a curve at most: more would not be seen
+POINTS = 600  # a curve has no more: they would not be seen
 PUSH_SECONDS = 0.5  # at least between two messages to the page
 COUNTS_SECONDS = 1.0  # at least between two that carry counts
 IDLE_SECONDS = 0.5  # at least between two that only tell the step, where reports are far apart
-PICTURES_SHARE = 0.015  # of the training's time: beyond it reconstructions wait
+PICTURES_SHARE = 0.015  # part of the training's time: beyond it reconstructions wait
 PICTURES_KEPT = 24  # strips of reconstructions, in memory: the first, the last and between them ever farther apart
-SENTENCES = (ValueError, FileNotFoundError, FloatingPointError)  # what they say is meant for a reader
+SENTENCES = (ValueError, FileNotFoundError, FloatingPointError)  # their sentences are meant for a reader
 
 
 class TrainingDashboard(View):
@@ -71,7 +71,7 @@ class TrainingDashboard(View):
     images_per_second = traitlets.Float(0.0).tag(sync=True)
     seconds_left = traitlets.Float(-1.0).tag(sync=True)  # below 0: not known
     weights = traitlets.Dict().tag(sync=True)  # loss to weight
-    played = traitlets.List().tag(sync=True)  # names of what discriminator and tokenizer make of each other
+    adversarial = traitlets.List().tag(sync=True)  # names of what discriminator and tokenizer make of each other
     series = traitlets.List().tag(sync=True)  # names of the columns of `curves`
     curves = traitlets.Bytes(b"").tag(sync=True)  # float32 [points, series]
     levels = traitlets.List().tag(sync=True)  # codes of each level
@@ -98,12 +98,12 @@ class TrainingDashboard(View):
         self.last: dict[str, Any] | None = None
         self._history = _History()
         for entry in trainer.run.log():
-            if entry["step"] <= trainer.step:  # what lies beyond the checkpoint is trained anew
+            if entry["step"] <= trainer.step:  # later steps than the checkpoint's are trained anew
                 self._history.add(entry)
                 self.last = entry
         self._counts: list[Tensor] = []  # int64 [K] a level; empty: not known yet
         self._pictures: dict[int, bytes] = {}  # step to PNG: originals over reconstructions
-        self._news = {"curves"}  # what the page does not have yet
+        self._news = {"curves"}  # parts that the page does not have yet
         self._writing = threading.Lock()  # held by whoever writes traits, or what they are made of
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -115,7 +115,7 @@ class TrainingDashboard(View):
             name=trainer.config.run_name,
             steps=trainer.config.steps,
             weights=dict(trainer.loss_weights),
-            played=list(plots.ADVERSARIAL_NAMES),
+            adversarial=list(plots.ADVERSARIAL_NAMES),
             levels=[len(of_codes) for of_codes in trainer.counts],
         )
         if self.comm is not None:
@@ -126,7 +126,7 @@ class TrainingDashboard(View):
         self._push()
         self.on_msg(self._heard)
 
-    # What a reader does.
+    # Done by a reader.
 
     def start(self) -> None:
         """Show the widget here, and train in the background; one that trains already is shown only.
@@ -223,12 +223,8 @@ class TrainingDashboard(View):
 
     def _bar(self) -> tqdm:
         ahead = self._first_step < self.steps  # else there was nothing to train
-        bar = progress_bar(
-            total=self.steps,
-            initial=self._first_step,
-            desc=self.trainer.config.run_name,
-            disable=not ahead,
-        )
+        desc = self.trainer.config.run_name
+        bar = progress_bar(total=self.steps, initial=self._first_step, desc=desc, disable=not ahead)
         if ahead:
             bar.smoothing = 0  # the mean since the start, as `seconds_left` has it: one training, one estimate
             bar.start_t -= (self._until or time.monotonic()) - self._since  # times and rate are those since the start
@@ -240,7 +236,7 @@ class TrainingDashboard(View):
             bar.set_postfix_str(f"loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}", refresh=False)
         bar.update(self.trainer.step - bar.n)
 
-    # What the threads do.
+    # Done by the threads.
 
     @property
     def seconds(self) -> float:
@@ -373,16 +369,15 @@ class TrainingDashboard(View):
         self.pushes += 1
 
     def _describe(self, step: int) -> str:
-        said = [f"Training of {self.name}: step {step} of {self.steps}."]
+        sentences = [f"Training of {self.name}: step {step} of {self.steps}."]
         if (last := self.last) is not None:
-            said.append(
-                f"Loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}, perplexity {last['perplexity']:.0f}."
-            )
+            loss, usage, perplexity = last["losses"]["total"], last["usage"], last["perplexity"]
+            sentences.append(f"Loss {loss:.4f}, usage {usage:.1%}, perplexity {perplexity:.0f}.")
         if self._counts:
             codes = sum(map(len, self._counts))
             dead = codes - sum(int(np.count_nonzero(of_codes.numpy())) for of_codes in self._counts)
-            said.append(f"{dead} of {codes} codes were chosen by no token of the last report.")
-        return " ".join(said)
+            sentences.append(f"{dead} of {codes} codes were chosen by no token of the last report.")
+        return " ".join(sentences)
 
 
 def _least_missed(steps: list[int], shown: int) -> int:

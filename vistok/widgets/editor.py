@@ -16,7 +16,7 @@ from vistok.tokens.codebook import interpolate, to_uint8
 from vistok.tokens.encoded import Chosen, EncodedImages
 from vistok.widgets.reconstructions import ERROR_SCALE, draw_picture, error_map
 from vistok.widgets.tokenview import NEAREST, Edit, Edits, NearCodes, TokenView
-from vistok.widgets.view import Refusal, answering, image_png, script
+from vistok.widgets.view import Refusal, answering, check_level, image_png, script
 
 
 class TokenEditor(TokenView):
@@ -31,8 +31,6 @@ class TokenEditor(TokenView):
         titles: names of the two images.
         images: how many images there are.
         offered: the code that was chosen in another view of the same images, to paint with; -1: none.
-        original, before, decoded_png, other_decoded: PNG of the image, of what its tokens decoded to before any edit and
-            decode to now, and of what the other image's decode to now.
     """
 
     ACTS = (*TokenView.ACTS, "choose", "swap", "interpolate")
@@ -45,10 +43,10 @@ class TokenEditor(TokenView):
     titles = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
     images = traitlets.Int(0).tag(sync=True)
     offered = traitlets.Int(-1).tag(sync=True)
-    original = traitlets.Bytes().tag(sync=True)
-    before = traitlets.Bytes().tag(sync=True)
-    decoded_png = traitlets.Bytes().tag(sync=True)
-    other_decoded = traitlets.Bytes().tag(sync=True)
+    original = traitlets.Bytes().tag(sync=True)  # PNG, as are the next three
+    before = traitlets.Bytes().tag(sync=True)  # its tokens decoded before any edit
+    decoded_png = traitlets.Bytes().tag(sync=True)  # and now
+    other_decoded = traitlets.Bytes().tag(sync=True)  # the other image's tokens decoded now
     error_scale = traitlets.Float(ERROR_SCALE).tag(sync=True)
 
     def __init__(self, encoded: EncodedImages | Refusal, image: int = 0, other: int = 1, *, level: int = 0) -> None:
@@ -61,11 +59,9 @@ class TokenEditor(TokenView):
             level: of the codebooks.
         """
         super().__init__()
-        self._encoded: EncodedImages | None = None
-        if isinstance(encoded, Refusal):
-            self._refuse(encoded)
+        self._encoded = self._opened(encoded)
+        if self._encoded is None:
             return
-        self._encoded = encoded
         self._near = NearCodes(encoded.tokenizer)
         self.images, self.codebook_sizes = len(encoded), list(encoded.codebook_sizes)
         if len(encoded) == 1:
@@ -73,7 +69,7 @@ class TokenEditor(TokenView):
         try:
             self._check_image(image)
             self._check_image(other)
-            self._check_level(level)
+            check_level(level, len(self.codebook_sizes))
         except ValueError as error:  # said, and the first images are shown
             self.message = str(error)
             image, other, level = 0, min(1, len(encoded) - 1), 0
@@ -85,7 +81,7 @@ class TokenEditor(TokenView):
             self.offered = encoded.choice.chosen.code
         encoded.choice.observe(lambda change: self._offer(change.new), names="chosen")
 
-    # What the buttons do.
+    # Done by the buttons.
 
     @answering
     def choose(self, image: int, other: int) -> None:
@@ -124,7 +120,7 @@ class TokenEditor(TokenView):
 
     @property
     def decoded(self) -> Tensor:
-        """What is decoded now, uint8 [3, H, W]."""
+        """The picture as it is decoded now, uint8 [3, H, W]."""
         return self._decoded.clone()
 
     @property
@@ -182,9 +178,8 @@ class TokenEditor(TokenView):
     def _is_new(self, name: str, state: tuple[Any, ...]) -> bool:
         """Return whether a picture has to be made anew: it was last made of other tokens or numbers."""
         last, self._shown[name] = self._shown.get(name), state
-        return last is None or any(
-            a is not b and (isinstance(a, tuple) or a != b) for a, b in zip(last, state, strict=True)
-        )
+        pairs = zip(last or (), state, strict=last is not None)
+        return last is None or any(a is not b and (isinstance(a, tuple) or a != b) for a, b in pairs)
 
     def _update(self) -> None:
         edit = self._edits.now

@@ -9,14 +9,14 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional as F
 
 from vistok import plots
 from vistok.system.files import say
 from vistok.system.weights import first_line
-from vistok.tokens.codebook import decode_alone, nearest_codes, poster, similarity_order
+from vistok.tokens.codebook import decode_alone, nearest_codes, poster
 from vistok.tokens.encoded import QUEUE_SIZE, Chosen, EncodedImages
-from vistok.widgets.view import Refusal, View, answering, image_png, script, strip_png
+from vistok.widgets.codebookview import CodebookView
+from vistok.widgets.view import Refusal, answering, image_png, script, smaller, strip_png
 
 SHOWN_PATCHES = 12
 SHOWN_IMAGES = 4
@@ -24,37 +24,23 @@ SHOWN_NEAREST = 8
 LARGEST_ATLAS = 4096  # pixels a side, of what a page is given; the poster in a file has no limit
 
 
-class CodebookExplorer(View):
+class CodebookExplorer(CodebookView):
     """A map of all codes, coloured by how often images use them; a chosen code shows where, and what it paints.
 
     The map sorts codes by index, by count or by similarity (first two principal components), zooms until every code is a
     cell, and can show each code decoded alone in place of the colour: the atlas. Beside it stand the codes' frequencies and
     how usage grows with the number of tokens that were seen.
 
-    The level, the chosen code and the codes selected together are those of all views of the same images (`encoded.choice`).
-
     Attributes:
-        encoded: what is looked into, or None.
-        level: of the quantizer's codebooks, where it has several.
-        selected: the chosen code; -1: none.
-        marked: uint32, the codes selected together, as bytes.
-        detail: what is shown of it: numbers, and pictures as PNG.
+        detail: what is shown of the chosen code: numbers, and pictures as PNG.
         decoded: its patches as the decoder paints them in their images; comes after `detail`, for it takes longer.
     """
 
     _esm = script("cellmap", "curves", "explorer")
-    name = traitlets.Unicode("").tag(sync=True)
-    sizes = traitlets.List(traitlets.Int()).tag(sync=True)
-    level = traitlets.Int(0).tag(sync=True)
-    counts = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K]
-    similar = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K], the code of each cell in the order of similarity
-    columns = traitlets.Int(1).tag(sync=True)
-    curve = traitlets.Dict({}).tag(sync=True)  # of `UsageCurve`, float32 each
+    curve = traitlets.Dict({}).tag(sync=True)  # the fields of `UsageCurve`, float32 each
     atlas = traitlets.Bytes(b"").tag(sync=True, saved=False)  # PNG, all codes decoded alone by index, `columns` a row
     tile = traitlets.Int(1).tag(sync=True)  # pixels a code in `atlas`
     decoding = traitlets.Bool(False).tag(sync=True)  # the atlas is being made
-    selected = traitlets.Int(-1).tag(sync=True)
-    marked = traitlets.Bytes(b"").tag(sync=True)
     detail = traitlets.Dict({}).tag(sync=True)
     decoded = traitlets.Dict({}).tag(sync=True)
 
@@ -67,15 +53,11 @@ class CodebookExplorer(View):
             seed: of the random sample of patches.
         """
         super().__init__()
-        self.encoded = None if isinstance(encoded, Refusal) else encoded
         self._seed = seed
         self._tiles: dict[int, Tensor] = {}
         self._shown_level = -1
-        if self.encoded is None:
-            self._refuse(encoded)
+        if not self._open(encoded):
             return
-        self._turn = encoded.choice.turn
-        self.name, self.sizes = encoded.title, list(encoded.codebook_sizes)
         self._show(encoded.choice.chosen, selected)
         if selected is not None or encoded.choice.chosen.code < 0:
             self._select(self.selected if selected is None else selected)
@@ -87,35 +69,21 @@ class CodebookExplorer(View):
     # The whole codebook.
 
     @answering
-    def _on_level(self, change: Any) -> None:
-        if not 0 <= change.new < len(self.sizes):
-            self.level = change.old
-            raise ValueError(f"There is no level {change.new}: levels are 0 to {len(self.sizes) - 1}.")
-        if change.new != self.encoded.choice.chosen.level:
-            self.encoded.choice.choose(level=change.new)  # it comes back as `_show`, here and in the other views
-
-    @answering
     def _show(self, chosen: Chosen, code: int | None = None) -> None:
         """Show what is chosen; where no code is, the one that is used most."""
         if chosen.level != self._shown_level:  # `level` is there already where the page asked for it
             self.level = self._shown_level = chosen.level
             self._show_level()
-        self.marked = np.asarray(chosen.codes, "<u4").tobytes()
+        self._mark(chosen.codes)
         if code is None:
             code = chosen.code if chosen.code >= 0 else int(self.encoded.counts(self.level).argmax())
         self._look(code)
 
     def _show_level(self) -> None:
-        size = self.sizes[self.level]
-        columns = math.ceil(math.sqrt(size))
-        codebook = self.encoded.tokenizer.quantizer.codebooks[self.level].detach().float().cpu()
-        curve = self.encoded.usage_curve(self.level)
-        self._order = similarity_order(codebook, columns)
+        curve = self.encoded.usage_curve(self.level)._asdict()
         with self.hold_sync():
-            self.columns = columns
-            self.counts = self.encoded.counts(self.level).numpy().astype("<u4").tobytes()
-            self.similar = self._order.numpy().astype("<u4").tobytes()
-            self.curve = {name: np.asarray(part, "<f4").tobytes() for name, part in curve._asdict().items()}
+            self._read_codebook()
+            self.curve = {name: np.asarray(part, "<f4").tobytes() for name, part in curve.items()}
             self.atlas = b""
         self._describe()
 
@@ -182,7 +150,7 @@ class CodebookExplorer(View):
             return self.tiles()
         codes = torch.arange(self.sizes[self.level])
         parts = decode_alone(self.encoded.tokenizer, codes, level=self.level)
-        return torch.cat([_smaller(part, side) for part in parts])
+        return torch.cat([smaller(part, side) for part in parts])
 
     def _on_message(self, widget: object, content: dict[str, Any], buffers: object) -> None:
         if content.get("do") == "atlas":
@@ -231,11 +199,9 @@ class CodebookExplorer(View):
         first = _in_turns(places, images, SHOWN_PATCHES)
         drawn = places[np.sort(rng.choice(len(places), min(SHOWN_PATCHES, len(places)), replace=False))]
         self._shown = np.concatenate([first, drawn])
-        codebook = encoded.tokenizer.quantizer.codebooks[level].detach().float()
-        near, distances = nearest_codes(codebook, code, SHOWN_NEAREST)
-        alone = torch.cat(
-            list(decode_alone(encoded.tokenizer, torch.cat([near.new_tensor([code]), near]), level=level))
-        )
+        near, distances = nearest_codes(self._codebook, code, SHOWN_NEAREST)
+        codes = torch.cat([near.new_tensor([code]), near])
+        decoded_alone = torch.cat(list(decode_alone(encoded.tokenizer, codes, level=level)))
         h, w = encoded.tokens[level].shape[1:]
         return {
             "code": code,
@@ -245,7 +211,7 @@ class CodebookExplorer(View):
             "rank": int((counts > counts[code]).sum()) + 1,
             "nearest": near.tolist(),
             "distances": [round(value, 4) for value in distances.tolist()],
-            "alone": strip_png(alone),
+            "alone": strip_png(decoded_alone),
             "grid": [h, w],
             "grid_counts": encoded.grid_counts(code, level).astype("<u4").tobytes(),
             "images": strip_png(encoded.pixels(images)) if len(images) else b"",
@@ -296,11 +262,6 @@ def show_maps(*several: EncodedImages | Refusal) -> None:
         axis.set_title(f"{encoded.title}\n{axis.get_title()}", fontsize=9)
     figure.tight_layout()
     plots.show(figure)
-
-
-def _smaller(tiles: Tensor, side: int) -> Tensor:
-    """Return patches, uint8 [n, 3, p, p], made smaller: uint8 [n, 3, side, side]."""
-    return F.interpolate(tiles.float(), (side, side), mode="area").round().to(torch.uint8)
 
 
 def _in_turns(places: np.ndarray, images: np.ndarray, number: int) -> np.ndarray:

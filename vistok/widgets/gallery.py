@@ -1,5 +1,6 @@
 """`QuantizerGallery`: one photograph through every quantizer of a table, as tiles."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from vistok.lessons import pictures
 from vistok.lessons.pictures import RowPictures
 from vistok.plots import DPI
+from vistok.runs import numbered
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
 from vistok.widgets.view import Refusal, View, script
 
@@ -29,9 +31,6 @@ class QuantizerGallery(View):
         order: of the tiles, one of `ORDERS`; may be set.
         errors: show where the errors are instead of the pictures; may be set.
         images: names of the photographs, with their licences.
-        tiles: of each row its name, quantizer, PSNR of each photograph in dB, bits of an image's tokens, usage in [0, 1] or
-            None, and its reconstructions side by side as the bytes of a WebP file.
-        originals: the photographs side by side, the bytes of a WebP file.
         missing: rows that there are no pictures of.
     """
 
@@ -41,8 +40,8 @@ class QuantizerGallery(View):
     errors = traitlets.Bool(False).tag(sync=True)
     orders = traitlets.List(traitlets.Unicode(), list(ORDERS)).tag(sync=True)
     images = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    tiles = traitlets.List(traitlets.Dict()).tag(sync=True)
-    originals = traitlets.Bytes().tag(sync=True)
+    tiles = traitlets.List(traitlets.Dict()).tag(sync=True)  # as `_tile` makes them
+    originals = traitlets.Bytes().tag(sync=True)  # the photographs side by side, a WebP file
     missing = traitlets.List(traitlets.Unicode()).tag(sync=True)
     error_scale = traitlets.Float(ERROR_SCALE).tag(sync=True)
 
@@ -65,16 +64,12 @@ class QuantizerGallery(View):
             return
         self._rows = found.rows
         if not found.rows:
-            self._refuse(
-                Refusal(
-                    f"There are no pictures of {', '.join(rows)}: python -m vistok.lessons.pictures makes them of runs."
-                )
-            )
+            remedy = "python -m vistok.lessons.pictures makes them of runs."
+            self._refuse(Refusal(f"There are no pictures of {', '.join(rows)}: {remedy}"))
             return
-        self.images = [
-            name + (f", {licence}" if licence else "")
-            for name, licence in zip(_apart(found.names), found.licences, strict=True)
-        ]
+        stems = [Path(name).stem.replace("_", " ") for name in found.names]  # several may be windows of one photograph
+        named = zip(numbered(stems), found.licences, strict=True)
+        self.images = [name + (f", {licence}" if licence else "") for name, licence in named]
         self.tiles = [_tile(row) for row in found.rows]
         self.originals, self.missing = found.originals, list(found.missing)
         self._describe()
@@ -87,13 +82,10 @@ class QuantizerGallery(View):
     def _describe(self, change: Any = None) -> None:
         if not self.tiles:
             return
-        listed = "; ".join(
-            f"{row.name} {decibels(row.psnr[self.image])}, {row.bits:,.0f} bits" for row in self.ordered()
-        )
+        image, number = self.image, len(self.tiles)
+        listed = "; ".join(f"{row.name} {decibels(row.psnr[image])}, {row.bits:,.0f} bits" for row in self.ordered())
         without = f" There are no pictures of {', '.join(self.missing)}." if self.missing else ""
-        self.description = (
-            f"{self.images[self.image]} as {len(self.tiles)} quantizers make it, {self.order}: {listed}.{without}"
-        )
+        self.description = f"{self.images[image]} as {number} quantizers make it, {self.order}: {listed}.{without}"
 
     def ordered(self) -> list[RowPictures]:
         """Return the rows in the order that is shown."""
@@ -113,9 +105,8 @@ class QuantizerGallery(View):
         number, columns = len(self.images), 7
         original = pictures.pixels(self.originals, number)[self.image]
         lines = math.ceil((1 + len(self.tiles)) / columns)
-        figure, axes = plt.subplots(
-            lines, columns, figsize=(9.5, 1.75 * lines + 0.3), dpi=DPI, layout="constrained", squeeze=False
-        )
+        size = (9.5, 1.75 * lines + 0.3)
+        figure, axes = plt.subplots(lines, columns, figsize=size, dpi=DPI, layout="constrained", squeeze=False)
         draw_picture(axes[0, 0], original, "original", size=8)
         for axis, row in zip(axes.flat[1:], self.ordered(), strict=False):
             made = pictures.pixels(row.strip, number)[self.image]
@@ -128,19 +119,5 @@ class QuantizerGallery(View):
 
 
 def _tile(row: RowPictures) -> dict[str, Any]:
-    psnr = [value if np.isfinite(value) else None for value in row.psnr]  # None: nothing differs
-    return {
-        "name": row.name,
-        "quantizer": row.quantizer,
-        "psnr": psnr,
-        "bits": row.bits,
-        "usage": row.usage,
-        "strip": row.strip,
-    }
-
-
-def _apart(names: Sequence[str]) -> list[str]:
-    """Return names without their ending, those of several windows of one photograph numbered."""
-    stems = [Path(name).stem.replace("_", " ") for name in names]
-    several = {stem for stem in stems if stems.count(stem) > 1}
-    return [f"{stem} {stems[: at + 1].count(stem)}" if stem in several else stem for at, stem in enumerate(stems)]
+    """Return a row for the page, as `RowPictures` has it, but None for a PSNR where nothing differs."""
+    return dataclasses.asdict(row) | {"psnr": [value if np.isfinite(value) else None for value in row.psnr]}

@@ -14,7 +14,7 @@ from vistok.system.files import readable
 from vistok.system.paths import resolve_path
 from vistok.tokens.codebook import to_uint8
 
-MAX_PIXELS = 2_000_000  # of a picture that is kept
+MAX_PIXELS = 2_000_000  # a picture that is kept has no more
 SMALLEST_CROP = 16  # pixels of the picture that is kept
 
 
@@ -43,9 +43,8 @@ class Picture:
     @property
     def centre(self) -> Crop:
         """The largest square in the middle."""
-        width, height = self.image.size
-        side = min(width, height)
-        return Crop((width - side) // 2, (height - side) // 2, side)
+        left, top, right, _ = CenterSquare(1).box(0, *self.image.size)
+        return Crop(left, top, right - left)
 
     def crop_to(self, left: int, top: int, side: int) -> None:
         """Choose another square; the nearest that lies within the picture."""

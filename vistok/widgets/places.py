@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from vistok import plots
 from vistok.tokens.codebook import decode_alone
 from vistok.tokens.encoded import Chosen, EncodedImages
-from vistok.widgets.view import Refusal, View, answering, script, strip_png
+from vistok.widgets.view import Refusal, View, answering, check_level, script, strip_png
 
 SHOWN_CODES = 10
 
@@ -21,12 +21,9 @@ class PlaceExplorer(View):
     Beside it stands where the code or codes appear that are chosen in any view of the same images (`encoded.choice`).
 
     Attributes:
-        encoded: what is looked into, or None.
-        level: of the quantizer's codebooks, where it has several.
+        encoded: the images that are looked into, or None.
+        level: number of the codebook, where the quantizer has several.
         selected: the chosen place, row * w + column.
-        tiles: its most frequent codes decoded alone, a strip as PNG.
-        where: uint32 [h, w], how many images have one of the chosen codes there, as bytes; empty: none is chosen.
-        whose: what is chosen, in words.
     """
 
     _esm = script("cellmap", "places")
@@ -36,9 +33,9 @@ class PlaceExplorer(View):
     counts = traitlets.Bytes(b"").tag(sync=True)  # uint32 [h, w, n]
     num_images = traitlets.Int(0).tag(sync=True)
     selected = traitlets.Int(0).tag(sync=True)
-    tiles = traitlets.Bytes(b"").tag(sync=True)
-    where = traitlets.Bytes(b"").tag(sync=True)
-    whose = traitlets.Unicode("").tag(sync=True)
+    tiles = traitlets.Bytes(b"").tag(sync=True)  # the chosen place's codes decoded alone, a strip as PNG
+    where = traitlets.Bytes(b"").tag(sync=True)  # uint32 [h, w], images with a chosen code there; empty: none is chosen
+    whose = traitlets.Unicode("").tag(sync=True)  # the chosen codes, in words
     level = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, encoded: EncodedImages | Refusal, *, level: int = 0) -> None:
@@ -49,13 +46,14 @@ class PlaceExplorer(View):
             level: of the quantizer's codebooks, where it has several.
         """
         super().__init__()
-        self.encoded = None if isinstance(encoded, Refusal) else encoded
+        self.encoded = self._opened(encoded)
         if self.encoded is None:
-            self._refuse(encoded)
             return
-        if not 0 <= level < (levels := len(encoded.tokens)):
+        try:
+            check_level(level, len(encoded.tokens))
+        except ValueError as error:
             self.encoded = None
-            self._refuse(Refusal(f"There is no level {level}: levels are 0 to {levels - 1}."))
+            self._refuse(Refusal(str(error)))
             return
         self._turn = encoded.choice.turn
         self._show_level(level)

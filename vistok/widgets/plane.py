@@ -20,9 +20,6 @@ class PlaneExplorer(View):
         step: of learning, one of `plane.FRAMES`; may be set.
         methods: all that there are.
         frames: the steps that were kept.
-        rules: method to `plane.Rule` as a dictionary, its tensors as bytes of float32; those that are learnt.
-        points: float32 of x and y of each point, as bytes.
-        extent: the plane is drawn from -extent to extent.
     """
 
     _esm = script("errors", "curves", "plane")
@@ -30,8 +27,8 @@ class PlaneExplorer(View):
     step = traitlets.Int(plane.STEPS[-1]).tag(sync=True)
     methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
     frames = traitlets.List(traitlets.Int()).tag(sync=True)
-    rules = traitlets.Dict().tag(sync=True)
-    points = traitlets.Bytes().tag(sync=True)
+    rules = traitlets.Dict().tag(sync=True)  # of the methods that are learnt, each as `_rule` makes it
+    points = traitlets.Bytes().tag(sync=True)  # float32, x and y of each
     extent = traitlets.Float(plane.EXTENT).tag(sync=True)
 
     def __init__(self, method: str = "vq", step: int = plane.STEPS[-1], seed: int = 0) -> None:
@@ -55,17 +52,14 @@ class PlaneExplorer(View):
         self._describe()
 
     def _rule(self, method: str) -> dict[str, Any]:
+        """Return a method's `plane.Rule` for the page, its tensors as bytes of float32."""
         rule = plane.rule(method, self._seed)
         as_bytes = {name: getattr(rule, name).numpy().astype("<f4").tobytes() for name in ("books", "maps")}
-        return {
-            "kind": rule.kind,
-            "sizes": list(rule.sizes),
-            "borders": [list(axis) for axis in rule.borders],
-        } | as_bytes
+        return {"kind": rule.kind, "sizes": list(rule.sizes), "borders": list(map(list, rule.borders))} | as_bytes
 
     @property
     def partition(self) -> plane.Partition:
-        """What has been learnt by the step that is shown; codes that were dragged are the page's own."""
+        """The partition learnt by the step that is shown; codes that were dragged are the page's own."""
         return plane.learn(self.method, self._seed, (self.step,))[0]
 
     @traitlets.validate("method")

@@ -9,21 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
-from torch.nn import functional as F
 
 from vistok.plots import DPI
 from vistok.system.progress import progress_bar
 from vistok.tokens.encoded import EncodedImages
-from vistok.widgets.view import Refusal, View, image_png, script, strip_png
+from vistok.widgets.view import Refusal, View, image_png, script, smaller, strip_png
 
-ERROR_SCALE = (
-    0.25  # of a range 0 to 1: where the colours of error maps end; 0.5 of [-1, 1], as `plots.reconstructions` has
-)
+# The colours of error maps end at this part of a range 0 to 1: 0.5 of [-1, 1], as `plots.reconstructions` has it.
+ERROR_SCALE = 0.25
 ORDERS = ("worst first", "best first", "by number")
-THUMBNAIL = 48  # pixels
+THUMBNAIL = 48  # pixels of a side at most
 FIGURE_THUMBNAILS = 8
-IMAGES_A_STEP = 4  # of the bar while images are decoded
-PATIENCE_SECONDS = 2  # that a reader waits without a bar
+IMAGES_A_STEP = 4  # images between two states of the bar while they are decoded
+PATIENCE_SECONDS = 2  # a reader waits so long without a bar
 
 
 class ReconstructionViewer(View):
@@ -34,10 +32,7 @@ class ReconstructionViewer(View):
         order: of the thumbnails, one of `ORDERS`; may be set.
         lens: where the lens is, row and column of its centre in pixels; may be set.
         zoom: how much smaller the lens's square is than the image; may be set.
-        names: of the images.
-        psnr: float32 of each image in dB, as bytes; infinite where nothing differs.
-        thumbnails: PNG of all images in a row, made small.
-        original, reconstruction: PNG of the image that is shown.
+        names: names of the images.
     """
 
     _esm = script("errors", "reconstructions")
@@ -46,9 +41,9 @@ class ReconstructionViewer(View):
     lens = traitlets.List(traitlets.Float(), [0.0, 0.0], minlen=2, maxlen=2).tag(sync=True)
     zoom = traitlets.Int(4, min=1).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    psnr = traitlets.Bytes().tag(sync=True)
-    thumbnails = traitlets.Bytes().tag(sync=True)
-    original = traitlets.Bytes().tag(sync=True)
+    psnr = traitlets.Bytes().tag(sync=True)  # float32 of each image in dB; infinite where nothing differs
+    thumbnails = traitlets.Bytes().tag(sync=True)  # PNG of all images in a row, made small
+    original = traitlets.Bytes().tag(sync=True)  # PNG, as is the next one, of the image that is shown
     reconstruction = traitlets.Bytes().tag(sync=True)
     error_scale = traitlets.Float(ERROR_SCALE).tag(sync=True)
 
@@ -60,21 +55,21 @@ class ReconstructionViewer(View):
             max_images: the first so many only; all of them are decoded now, for their PSNR.
         """
         super().__init__()
-        self._encoded: EncodedImages | None = None
-        if isinstance(encoded, Refusal):
-            self._refuse(encoded)
+        self._encoded = self._opened(encoded)
+        if self._encoded is None:
             return
         if max_images < 1:
+            self._encoded = None
             self.message = f"max_images is {max_images}, but must be at least 1."
             return
-        self._encoded = encoded
         rows = range(min(len(encoded), max_images))
         self._psnr = psnr_of(encoded, rows)
         self._worst_first = self._psnr.argsort(kind="stable")
         self.names = encoded.image_names[: len(rows)]
-        self.lens = [side / 2 for side in encoded.pixels([0]).shape[2:]]
+        images = encoded.pixels(rows)
+        self.lens = [side / 2 for side in images.shape[2:]]
         self.psnr = self._psnr.astype("<f4").tobytes()
-        self.thumbnails = strip_png(_small(encoded.pixels(rows)))
+        self.thumbnails = strip_png(smaller(images, min(THUMBNAIL, *images.shape[2:])))
         self.image = int(self._worst_first[0])
         self._show()
 
@@ -86,9 +81,8 @@ class ReconstructionViewer(View):
     def _somewhere(self, proposal: Any) -> list[float]:
         if not np.isfinite(proposal.value).all():
             row, column = proposal.value
-            self.message = (
-                f"lens is [{row:g}, {column:g}], but must be two numbers: row and column of its centre in pixels."
-            )
+            wanted = "two numbers: row and column of its centre in pixels"
+            self.message = f"lens is [{row:g}, {column:g}], but must be {wanted}."
             return self.lens
         if self._encoded is not None:
             self.message = ""
@@ -157,12 +151,6 @@ class ReconstructionViewer(View):
             for centre, whole in zip(self.lens, (height, width), strict=True)
         )
         return top, left, side
-
-
-def _small(images: Tensor) -> Tensor:
-    """Return images, uint8 [n, 3, H, W], as squares of at most `THUMBNAIL` pixels."""
-    side = min(THUMBNAIL, *images.shape[2:])
-    return F.interpolate(images.float(), (side, side), mode="area").round().to(images.dtype)
 
 
 def psnr_of(encoded: EncodedImages, rows: range) -> np.ndarray:

@@ -15,18 +15,10 @@ from torch.nn import functional as F
 
 from vistok import plots
 from vistok.system.weights import first_line
-from vistok.tokens.codebook import (
-    PROJECTIONS,
-    Projection,
-    decode_alone,
-    is_there,
-    poster,
-    project,
-    similarity_order,
-    usual_projection,
-)
+from vistok.tokens.codebook import PROJECTIONS, Projection, decode_alone, is_there, poster, project, usual_projection
 from vistok.tokens.encoded import Chosen, EncodedImages
-from vistok.widgets.view import Refusal, View, answering, image_png, script
+from vistok.widgets.codebookview import CodebookView
+from vistok.widgets.view import Refusal, answering, image_png, script
 
 DECODED_AHEAD = 256 * 256  # pixels decoded at once; codes beyond are decoded when one looks at them
 LARGEST_REQUEST = 64  # codes
@@ -34,34 +26,20 @@ DRAWN_POINTS, DRAWN_PATCHES = 4096, 1024  # codes, in the figure
 FIGURE_SIDE = 800  # pixels of the picture of all patches, each of 18
 
 
-class CodebookSpace(View):
+class CodebookSpace(CodebookView):
     """A scatter of the codes: coloured by how often images use them, each code's patch under the pointer, beside the map.
 
-    The level, the chosen code and the codes selected together are those of all views of the same images (`encoded.choice`).
-
     Attributes:
-        encoded: what is looked into, or None.
-        level: of the quantizer's codebooks, where it has several.
         projection: a name of `vistok.tokens.codebook.PROJECTIONS`.
-        selected: the chosen code; -1: none.
-        marked: uint32, the codes selected together, as bytes; `select_box` and `select_codes` change them.
         patches: some codes decoded alone: their numbers, and a picture of squares.
     """
 
     _esm = script("cellmap", "curves", "scatter", "space")
-    name = traitlets.Unicode("").tag(sync=True)
-    sizes = traitlets.List(traitlets.Int()).tag(sync=True)
-    level = traitlets.Int(0).tag(sync=True)
     methods = traitlets.List().tag(sync=True)  # name, title, and what to install, where that is missing
     projection = traitlets.Unicode("codes").tag(sync=True)
     points = traitlets.Bytes(b"").tag(sync=True)  # float32 [K, 2]
     axes = traitlets.List(traitlets.Unicode(), ["", ""]).tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
-    counts = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K]
-    similar = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K], the code of each cell of the map
-    columns = traitlets.Int(1).tag(sync=True)
-    selected = traitlets.Int(-1).tag(sync=True)
-    marked = traitlets.Bytes(b"").tag(sync=True)
     patches = traitlets.Dict({}).tag(sync=True)
 
     def __init__(self, encoded: EncodedImages | Refusal, projection: str | None = None) -> None:
@@ -73,13 +51,9 @@ class CodebookSpace(View):
                 installed; None: of the codes, or, where these would lie upon each other, of the tokens.
         """
         super().__init__()
-        self.encoded = None if isinstance(encoded, Refusal) else encoded
         self._known: dict[tuple[int, str], Projection] = {}
-        if self.encoded is None:
-            self._refuse(encoded)
+        if not self._open(encoded):
             return
-        self._turn = encoded.choice.turn
-        self.name, self.sizes = encoded.title, list(encoded.codebook_sizes)
         self.methods = [
             [name, method.title, "" if is_there(name) else method.package] for name, method in PROJECTIONS.items()
         ]
@@ -95,7 +69,7 @@ class CodebookSpace(View):
         self.observe(lambda change: self.select(change.new), names="selected")
         self.on_msg(self._on_message)
 
-    # What the mouse does.
+    # Done by the mouse.
 
     @answering
     def select(self, code: int) -> None:
@@ -118,34 +92,23 @@ class CodebookSpace(View):
     # How it is done.
 
     @answering
-    def _on_level(self, change: Any) -> None:
-        if not 0 <= change.new < len(self.sizes):
-            self.level = change.old
-            raise ValueError(f"There is no level {change.new}: levels are 0 to {len(self.sizes) - 1}.")
-        if change.new != self.encoded.choice.chosen.level:
-            self.encoded.choice.choose(level=change.new)
-
-    @answering
     def _show(self, chosen: Chosen) -> None:
         if chosen.level != self._shown_level:
             self._show_level(chosen.level)
         with self.hold_sync():
-            self.selected, self.marked = chosen.code, np.asarray(chosen.codes, "<u4").tobytes()
+            self.selected = chosen.code
+            self._mark(chosen.codes)
             self._describe()
 
     def _show_level(self, level: int) -> None:
         self._shown_level = level
-        size, counts = self.sizes[level], self.encoded.counts(level)
-        self._codebook = self.encoded.tokenizer.quantizer.codebooks[level].detach().float().cpu()
-        self._order = similarity_order(self._codebook, columns := math.ceil(math.sqrt(size)))
         with self.hold_sync():
-            self.level, self.columns = level, columns
-            self.counts = counts.numpy().astype("<u4").tobytes()
-            self.similar = self._order.numpy().astype("<u4").tobytes()
+            self.level = level
+            self._read_codebook()
             self.patches = {}
-            self._place(usual_projection(self._codebook, counts))
-            if size * self._pixels_decoded <= DECODED_AHEAD:
-                self.show_patches(range(size))
+            self._place(usual_projection(self._codebook, self.encoded.counts(level)))
+            if self.sizes[level] * self._pixels_decoded <= DECODED_AHEAD:
+                self.show_patches(range(self.sizes[level]))
 
     @property
     def _pixels_decoded(self) -> int:
@@ -226,7 +189,8 @@ class CodebookSpace(View):
         )
         points = self._projected.points
         points = points[points.isfinite().all(1)]
-        middle, spread = (points.amax(0) + points.amin(0)) / 2, self._spread
+        low, high = points.amin(0), points.amax(0)
+        middle, spread = (low + high) / 2, float((high - low).max()) or 1.0  # along the axis where they reach farther
         for axis in axes:
             axis.set_aspect("equal")
             for place, limit in zip(middle.tolist(), (axis.set_xlim, axis.set_ylim), strict=True):
@@ -236,13 +200,6 @@ class CodebookSpace(View):
         self._draw_patches(axes[1])
         axes[0].set_ylabel(self.axes[1], fontsize=9)
         return figure
-
-    @property
-    def _spread(self) -> float:
-        """How far the points reach, along the axis where they reach farther."""
-        points = self._projected.points
-        points = points[points.isfinite().all(1)]
-        return float((points.amax(0) - points.amin(0)).max()) or 1.0
 
     def _draw_counts(self, axis: Axes) -> None:
         counts, points = self.encoded.counts(self.level), self._projected.points
@@ -265,9 +222,8 @@ class CodebookSpace(View):
         tile, (low, high) = 18, zip(*(axis.get_xlim(), axis.get_ylim()), strict=True)
         (left, bottom), side = low, high[0] - low[0]
         picture = np.full((FIGURE_SIDE, FIGURE_SIDE, 3), 255, dtype=np.uint8)
-        enlarged = (
-            F.interpolate(tiles.float(), (tile, tile), mode="nearest").to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        )
+        enlarged = F.interpolate(tiles.float(), (tile, tile), mode="nearest").to(torch.uint8)
+        enlarged = enlarged.permute(0, 2, 3, 1).numpy()
         for (x, y), patch in zip(points[codes].tolist(), enlarged, strict=True):
             row = round((1 - (y - bottom) / side) * FIGURE_SIDE - tile / 2)
             column = round((x - left) / side * FIGURE_SIDE - tile / 2)

@@ -1,4 +1,4 @@
-"""What views with tokens to click and change share: the selection, the codes offered in place of one, what can be undone."""
+"""Shared by views with tokens to click and change: the selection, the codes offered in place of one, what can be undone."""
 
 import functools
 from typing import Any, NamedTuple
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import decode_alone, nearest_codes
-from vistok.widgets.view import View, answering, strip_png
+from vistok.widgets.view import View, answering, check_level, strip_png
 
 NEAREST = 8  # codes offered in place of one
 
 
 class Edit(NamedTuple):
-    """What is edited; a picture is a function of it.
+    """The tokens and numbers that are edited; a picture is a function of them.
 
     Attributes:
         mine: int64 [1, h, w] of each level, tokens of the picture.
         theirs: of the other picture, where there is one.
-        share: of the other picture, in [0, 1].
+        share: the other picture's part of the mixture, in [0, 1].
         to_codes: whether a mixture is quantized.
     """
 
@@ -70,9 +70,8 @@ class Edits:
 
     def with_other(self, theirs: tuple[Tensor, ...]) -> None:
         """Put another picture beside this one, now and in all that can be undone."""
-        self.first, self.now, *self.history = (
-            edit._replace(theirs=theirs) for edit in (self.first, self.now, *self.history)
-        )
+        edits = (self.first, self.now, *self.history)
+        self.first, self.now, *self.history = (edit._replace(theirs=theirs) for edit in edits)
         self._sliding = False
 
 
@@ -81,7 +80,7 @@ class NearCodes:
 
     def __init__(self, tokenizer: VisualTokenizer) -> None:
         self._tokenizer = tokenizer
-        self._tile_of: dict[tuple[int, int], Tensor] = {}  # of level and code
+        self._tile_of: dict[tuple[int, int], Tensor] = {}  # level and code to the patch
         self.of = functools.lru_cache(maxsize=1)(self._of)  # asked again whenever another token changes
 
     @torch.no_grad()
@@ -108,11 +107,7 @@ class TokenView(View):
         can_undo: whether there is something to take back.
         codebook_sizes: K of each level.
         grid: height and width of the level's grid.
-        token_values: uint32 [h, w], the level's tokens, as bytes.
-        edited: uint8 [h, w], 1 where they are not the encoder's, as bytes.
         near, near_distances: the code of the first selected token and those nearest to it, and how far they are from it.
-        near_tiles: PNG of these codes in a row, each decoded alone.
-        answered: how many requests of the page were dealt with.
     """
 
     ACTS: tuple[str, ...] = ("look_at", "select", "replace", "undo", "reset")
@@ -121,22 +116,22 @@ class TokenView(View):
     can_undo = traitlets.Bool(False).tag(sync=True)
     codebook_sizes = traitlets.List(traitlets.Int()).tag(sync=True)
     grid = traitlets.List(traitlets.Int(), [1, 1]).tag(sync=True)
-    token_values = traitlets.Bytes().tag(sync=True)
-    edited = traitlets.Bytes().tag(sync=True)
+    token_values = traitlets.Bytes().tag(sync=True)  # uint32 [h, w]
+    edited = traitlets.Bytes().tag(sync=True)  # uint8 [h, w], 1 where tokens are not the encoder's
     near = traitlets.List(traitlets.Int()).tag(sync=True)
     near_distances = traitlets.List(traitlets.Float()).tag(sync=True)
-    near_tiles = traitlets.Bytes().tag(sync=True)
-    answered = traitlets.Int(0).tag(sync=True)
+    near_tiles = traitlets.Bytes().tag(sync=True)  # PNG of these codes in a row, each decoded alone
+    answered = traitlets.Int(0).tag(sync=True)  # how many requests of the page were dealt with
 
     _edits: Edits
     _near: NearCodes
 
-    # What the buttons do.
+    # Done by the buttons.
 
     @answering
     def look_at(self, level: int) -> None:
         """Show and change the tokens of a level; edits of other levels stay."""
-        self._check_level(level)
+        check_level(level, len(self.codebook_sizes))
         self.level = level
         self.selection = [0, 0, 1, 1]
         self._update()
@@ -197,10 +192,6 @@ class TokenView(View):
                     getattr(self, act)(**arguments)
             finally:  # whatever came of it: the page waits for it
                 self.answered += 1
-
-    def _check_level(self, level: int) -> None:
-        if not 0 <= level < len(self.codebook_sizes):
-            raise ValueError(f"There is no level {level}: levels are 0 to {len(self.codebook_sizes) - 1}.")
 
     def _do(self, edit: Edit, *, sliding: bool = False) -> None:
         self._edits.do(edit, sliding=sliding)

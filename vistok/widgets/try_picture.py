@@ -16,7 +16,7 @@ from torch import Tensor
 from vistok.data import to_float
 from vistok.plots import DPI
 from vistok.pretrained import load_pretrained
-from vistok.runs import short_names
+from vistok.runs import numbered, short_names
 from vistok.system.devices import exact_float32, usable_device
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import to_uint8, token_grids
@@ -24,7 +24,7 @@ from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.pictures import Picture, example_picture, picture_of, sent_picture
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
 from vistok.widgets.tokenview import Edit, Edits, NearCodes, TokenView
-from vistok.widgets.view import ANSWERED, Refusal, answering, image_png, script
+from vistok.widgets.view import ANSWERED, Refusal, answering, check_level, image_png, script
 
 PREVIEW = 320  # pixels of the longer side of the whole picture as it is shown
 ZOOM = 4  # times a crop may be enlarged with nothing lost
@@ -69,15 +69,13 @@ class Trial:
 
     @property
     def bits(self) -> float:
-        """Of all tokens: each is one of K codes."""
-        sizes = self.tokenizer.quantizer.codebook_sizes
-        return sum(
-            math.prod(grid) * math.log2(size) for grid, size in zip(token_grids(self.tokenizer), sizes, strict=True)
-        )
+        """Bits of all tokens: each is one of K codes."""
+        levels = zip(token_grids(self.tokenizer), self.tokenizer.quantizer.codebook_sizes, strict=True)
+        return sum(math.prod(grid) * math.log2(size) for grid, size in levels)
 
     @property
     def psnr(self) -> float:
-        """Of what is decoded now, in dB; infinite where nothing differs."""
+        """PSNR of the picture as it is decoded now, in dB; infinite where nothing differs."""
         error = float((self.seen.double() - self.decoded.double()).square().mean())
         return 10 * math.log10(255**2 / error) if error else math.inf
 
@@ -95,10 +93,8 @@ class TryPicture(TokenView):
         tokenizers: of each its name, its title in captions, image size in pixels, and of an image how many
             tokens, bits, and bits a pixel.
         picture_name, picture_size: what the picture is called, and its width and height in pixels.
-        preview: JPEG of the whole picture, made small.
         extent: width and height in pixels of the picture that is kept; zeros: there is none.
         crop: left, top and side of the square that is seen, in these pixels; `crop_to` changes it.
-        short: pixels of the short side that the page sends.
         seen, reconstructions: PNG of what each tokenizer sees and what its tokens decode to; empty while it is made.
         psnr: of each reconstruction in dB; None where it is made or nothing differs.
     """
@@ -109,10 +105,10 @@ class TryPicture(TokenView):
     tokenizers = traitlets.List(traitlets.Dict()).tag(sync=True)
     picture_name = traitlets.Unicode("").tag(sync=True)
     picture_size = traitlets.List(traitlets.Int(), [0, 0]).tag(sync=True)
-    preview = traitlets.Bytes().tag(sync=True)
+    preview = traitlets.Bytes().tag(sync=True)  # JPEG of the whole picture, made small
     extent = traitlets.List(traitlets.Int(), [0, 0]).tag(sync=True)
     crop = traitlets.List(traitlets.Int(), [0, 0, 0]).tag(sync=True)
-    short = traitlets.Int(0).tag(sync=True)
+    short = traitlets.Int(0).tag(sync=True)  # pixels of the short side that the page sends
     seen = traitlets.List(traitlets.Bytes()).tag(sync=True)
     reconstructions = traitlets.List(traitlets.Bytes()).tag(sync=True)
     psnr = traitlets.List(traitlets.Float(allow_none=True)).tag(sync=True)
@@ -146,7 +142,7 @@ class TryPicture(TokenView):
         self.message = " ".join(filter(None, [self.message, *refused]))
         self.on_msg(self._asked)
 
-    # What the buttons do.
+    # Done by the buttons.
 
     @answering
     def show(self, picture: Any, name: str | None = None) -> None:
@@ -177,15 +173,14 @@ class TryPicture(TokenView):
         if not 0 <= number < len(self._trials):
             raise ValueError(f"There is no tokenizer {number}: they are 0 to {len(self._trials) - 1}.")
         sizes = list(self._trials[number].tokenizer.quantizer.codebook_sizes)
-        if not 0 <= level < len(sizes):
-            raise ValueError(f"There is no level {level}: levels are 0 to {len(sizes) - 1}.")
+        check_level(level, len(sizes))
         with self.hold_sync():
             self.active, self.level, self.codebook_sizes, self.selection = number, level, sizes, [0, 0, 1, 1]
             self._tell()
 
     @property
     def decoded(self) -> list[Tensor]:
-        """What each tokenizer makes of the picture now, uint8 [3, S, S]."""
+        """The picture as each tokenizer decodes it now, uint8 [3, S, S]."""
         return [trial.decoded.clone() for trial in self._trials]
 
     # How it is done.
@@ -298,17 +293,15 @@ class TryPicture(TokenView):
         figure = plt.figure(figsize=(2.6 * columns, 5.8), dpi=DPI, layout="constrained")
         axes = figure.subplots(2, columns)
         left, top, side = self._picture.crop
-        axes[0, 0].imshow(np.asarray(self._picture.image))
-        axes[0, 0].set(xticks=[], yticks=[])
-        axes[0, 0].set_title(_short(self._picture.name), fontsize=10, parse_math=False)
+        whole = torch.from_numpy(np.array(self._picture.image)).permute(2, 0, 1)
+        draw_picture(axes[0, 0], whole, _short(self._picture.name))
         axes[0, 0].add_patch(Rectangle((left, top), side - 1, side - 1, fill=False, ec="white", lw=2))
         seen = self._trial.seen
         draw_picture(axes[0, 1], seen, f"{self.grid[0]} x {self.grid[1]} tokens")
         self._draw_grid(axes[0, 1], *seen.shape[1:])
         for axis, trial in zip(axes[:, 2:].T, self._trials, strict=True):
-            draw_picture(
-                axis[0], trial.decoded, f"{_short(trial.title)}\n{decibels(trial.psnr)}, {trial.bits:,.0f} bits"
-            )
+            about = f"{decibels(trial.psnr)}, {trial.bits:,.0f} bits"
+            draw_picture(axis[0], trial.decoded, f"{_short(trial.title)}\n{about}")
             draw_picture(axis[1], error_map(trial.seen, trial.decoded), f"error, colours 0 to {ERROR_SCALE:g}")
         axes[1, 0].remove()
         axes[1, 1].remove()
@@ -338,10 +331,7 @@ def _titles(names: list[str]) -> list[str]:
     """Return what captions call tokenizers; namesakes are numbered."""
     different = list(dict.fromkeys(names))
     title_of = dict(zip(different, short_names(different), strict=True))
-    titles = [title_of[name] for name in names]
-    return [
-        f"{title} {titles[:i].count(title) + 1}" if titles.count(title) > 1 else title for i, title in enumerate(titles)
-    ]
+    return numbered([title_of[name] for name in names])
 
 
 def _short(name: str, most: int = 28) -> str:

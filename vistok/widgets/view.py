@@ -1,4 +1,4 @@
-"""What every widget has: its script, a sentence in place of a traceback, a picture without a kernel, a text alternative."""
+"""The base of all widgets: its script, a sentence in place of a traceback, a picture without a kernel, a text alternative."""
 
 import base64
 import functools
@@ -10,17 +10,19 @@ from typing import Any
 
 import anywidget
 import matplotlib.pyplot as plt
+import torch
 import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from vistok.plots.figures import page_width, png
 from vistok.tokens.encoded import EncodedImages
 
 SCRIPTS = importlib.resources.files("vistok.widgets") / "js"
 SHARED = ("common", "connection", "frame")
-ANSWERED = (ValueError, FileNotFoundError)  # what bad input raises: its sentence is shown
+ANSWERED = (ValueError, FileNotFoundError)  # raised by bad input: the sentence is shown
 
 
 def script(*names: str) -> str:
@@ -79,6 +81,13 @@ class View(anywidget.AnyWidget):
         """Show why there is nothing to look at, from now on."""
         self.message, self._refused = refusal.sentence, True
 
+    def _opened(self, encoded: EncodedImages | Refusal) -> EncodedImages | None:
+        """Return the images to look at, or None where there are none, and show why."""
+        if isinstance(encoded, Refusal):
+            self._refuse(encoded)
+            return None
+        return encoded
+
     def _known_image(self, proposal: Any, names: Sequence[str]) -> int:
         """Return the image that is proposed, or, where there is no such one, the one that is shown; and say so."""
         if 0 <= proposal.value < len(names):
@@ -128,6 +137,12 @@ def answering(act: Callable[..., None]) -> Callable[..., None]:
     return answered
 
 
+def check_level(level: int, number: int) -> None:
+    """Raise ValueError where there is no such one of `number` levels."""
+    if not 0 <= level < number:
+        raise ValueError(f"There is no level {level}: levels are 0 to {number - 1}.")
+
+
 def figure_png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG file, and close it."""
     content = png(figure)
@@ -140,6 +155,11 @@ def image_png(image: Tensor) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
+
+
+def smaller(images: Tensor, side: int) -> Tensor:
+    """Return images, uint8 [n, 3, H, W], made smaller: uint8 [n, 3, side, side]."""
+    return F.interpolate(images.float(), (side, side), mode="area").round().to(torch.uint8)
 
 
 def strip_png(images: Tensor) -> bytes:

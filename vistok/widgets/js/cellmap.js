@@ -139,8 +139,7 @@ class CellMap {
       context.strokeStyle = this.tiles ? "#d55e00" : CellMap.CROSS; context.lineWidth = 1; context.beginPath();
       each((place, x, y) => {
         if (this.values[this.item(place)] > 0) return;
-        context.moveTo(x + cell * 0.25, y + cell * 0.25); context.lineTo(x + cell * 0.75, y + cell * 0.75);
-        context.moveTo(x + cell * 0.75, y + cell * 0.25); context.lineTo(x + cell * 0.25, y + cell * 0.75);
+        traceCross(context, x + cell / 2, y + cell / 2, cell / 4);
       });
       context.stroke();
     }
@@ -154,8 +153,7 @@ class CellMap {
     const outline = (place, colour, thick) => {
       if (place < 0) return;
       const x = (place % columns - view.x) * cell, y = (Math.floor(place / columns) - view.y) * cell, size = Math.max(cell, 5);
-      context.strokeStyle = "#fff"; context.lineWidth = thick + 2; context.strokeRect(x, y, size, size);
-      context.strokeStyle = colour; context.lineWidth = thick; context.strokeRect(x, y, size, size);
+      strokeTwice(context, colour, thick, () => context.rect(x, y, size, size));
     };
     outline(this.cursor, "#000", 1);
     if (this.selected >= 0 && this.selected < this.values.length) outline(this.cellOf ? this.cellOf[this.selected] : this.selected, "#d55e00", 2);
@@ -274,7 +272,7 @@ class CellMap {
       this.hover(this.at(event));
     }, { passive: false });
     this.canvas.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter")) return;  // the page's own
+      if (!plain(event) || (event.shiftKey && event.key === "Enter")) return;
       const last = this.values.length - 1, page = this.columns * 8;
       const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns, PageUp: -page, PageDown: page, Home: -Infinity, End: Infinity };
       if (event.key in moves) {
@@ -286,7 +284,7 @@ class CellMap {
       else if (event.key === "-") this.zoom(0.5);
       else if (event.key === "0") this.reset();
       else return;
-      event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+      keepEvent(event);
     });
   }
 }
@@ -298,7 +296,7 @@ const ends = (low, high, words = count) => words(low) === words(high) ? `${words
 
 const tokens = (number) => number === 1 ? "1 token" : `${count(number)} tokens`;
 
-// Which of so many codes are among these, as CellMap and Scatter take them; null: none.
+// A 1 for each of so many codes that is among these, as CellMap and Scatter take them; null: none.
 function markedOf(view, size) {
   const codes = u32(view), marked = new Uint8Array(size);
   codes.forEach((code) => { marked[code] = 1; });

@@ -12,7 +12,7 @@ function render({ model, el }) {
   for (const [number, row] of model.get("table").entries()) {
     table.append(node("tr", {}, ...row.map((text, i) => cell(number === 0 || i === 0 ? "th" : "td", text, i === 0))));
   }
-  const image = node("select", { onchange: () => save({ image: Number(image.value) }) },
+  const image = node("select", { onchange: () => save(model, { image: Number(image.value) }) },
     ...images.map((name, i) => node("option", { value: i }, `${i}: ${name}`)));
   const slider = node("input", { type: "range", min: 0, max: 1, step: 0.005, style: "width:100%",
     oninput: () => model.set("share", Number(slider.value)), onchange: () => model.save_changes() });
@@ -30,14 +30,7 @@ function render({ model, el }) {
     node("label", {}, node("span", { class: "hidden-text" }, "share of the width that shows the first"), slider),
     node("div", { style: "display:flex;justify-content:space-between;gap:24px", data: { role: "sides" } }, left, right));
   box.append(node("div", { style: "overflow-x:auto" }, table), node("div", { class: "bar", style: "margin-top:8px" }, node("label", {}, "image ", image), quality),
-    node("div", { class: "row" }, column("original", original),
-      both),
-    errorBar(scale));
-
-  function save(changes) {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  }
+    node("div", { class: "row" }, column("original", original), both), errorBar(scale));
 
   function draw() {
     const share = model.get("share");
@@ -45,19 +38,13 @@ function render({ model, el }) {
     slider.setAttribute("aria-valuetext", `${Math.round(100 * share)} % ${names[0]}, the rest ${names[1]}`);
     if (!shown) return;
     const times = enlargement(shown.original, 256), { width: wide, height: high } = shown.original;
-    const [width, height] = [wide * times, high * times], split = Math.round(share * width);
+    const [width, height] = [wide * times, high * times];
     both.style.width = `${2 * width + 12}px`;  // names may be longer than the pictures are wide
     paint(original, shown.original, width, height);
     wipes.forEach((canvas, i) => {
       const [first, second] = i ? shown.errors : shown.reconstructions;
-      const context = paint(canvas, second, width, height);
-      context.save();
-      context.beginPath(); context.rect(0, 0, split, height); context.clip();
-      context.drawImage(first.canvas, 0, 0, width, height);
-      context.restore();
-      context.fillStyle = "#fff"; context.fillRect(split - 2, 0, 4, height);  // black between white: seen on any picture
-      context.fillStyle = "#000"; context.fillRect(split - 1, 0, 2, height);
-      Object.assign(canvas.dataset, { split, painted: ++painted });
+      paint(canvas, second, width, height);
+      Object.assign(canvas.dataset, { split: wipe(canvas, first, share, width, height), painted: ++painted });
     });
   }
 
@@ -75,26 +62,11 @@ function render({ model, el }) {
     quality.textContent = `PSNR: ${decibels(psnr[chosen])} (${names[0]}), ${decibels(psnr[n + chosen])} (${names[1]})`;
   }
 
-  for (const canvas of wipes) {
-    const drag = (event) => { if (event.buttons & 1) model.set("share", pointed(canvas, event)[0]); };
-    canvas.addEventListener("pointerdown", (event) => {
-      if (!plain(event)) return;
-      canvas.setPointerCapture(event.pointerId);
-      drag(event);
-    });
-    canvas.addEventListener("pointermove", drag);
-    canvas.addEventListener("pointerup", () => model.save_changes());  // drawn at once, told to the kernel at the end
-    canvas.addEventListener("keydown", (event) => {
-      const share = model.get("share"), step = event.shiftKey ? 0.1 : 0.01;
-      const to = { ArrowLeft: share - step, ArrowRight: share + step, Home: 0, End: 1 }[event.key];
-      if (to === undefined || !plain(event)) return;
-      event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
-      save({ share: Math.min(Math.max(to, 0), 1) });
-    });
-  }
+  for (const canvas of wipes) wipeBy(canvas, { get: () => model.get("share"), move: (share) => model.set("share", share),
+    done: () => model.save_changes(), step: (event) => event.shiftKey ? 0.1 : 0.01 });  // drawn at once, sent to the kernel at the end
 
-  const deaf = listen(model, { "change:original": load, "change:first": load, "change:second": load, "change:share": draw, "change:image": name });
+  const stopListening = listen(model, { "change:original": load, "change:first": load, "change:second": load, "change:share": draw, "change:image": name });
   name(); draw(); load();
-  return () => { asked++; deaf(); stop(); };
+  return () => { asked++; stopListening(); stop(); };
 }
 export default { initialize, render };

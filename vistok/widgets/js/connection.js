@@ -7,12 +7,12 @@ const WIDGET_VIEW = "application/vnd.jupyter.widget-view+json", WIDGET_STATE = "
 const alive = (model) => model.get("layout")?.comm_live ?? true;
 
 // Without Python nothing may look as if it were done: what only Python could deal with is refused, and the controls are drawn again
-// as they were. anywidget makes a model for each view, whose methods are replaced here. alone: names of the traits that the page
+// as they were. anywidget makes a model for each view, whose methods are replaced here. ownTraits: names of the traits that the page
 // deals with by itself, or true: all; refuse() tells the reader.
-function refuseWithoutPython(model, alone, refuse) {
+function refuseWithoutPython(model, ownTraits, refuse) {
   const { on, off, set, send } = model, heard = new Set();
-  const own = (name) => name === "message" || alone === true || alone.includes(name);
-  let drawing = false;  // what is drawn again may ask for more, and is refused in silence: or the page would never come to rest
+  const own = (name) => name === "message" || ownTraits === true || ownTraits.includes(name);
+  let drawing = false;  // a control that is drawn again may ask for more, and is refused in silence: or the page would never come to rest
   const draw = () => { drawing = true; try { heard.forEach((act) => act()); } finally { drawing = false; } };
   const refused = () => { if (!drawing) { refuse(); queueMicrotask(draw); } };
   Object.assign(model, {
@@ -32,7 +32,7 @@ function saveWithNotebook(manager) {
   manager[done] = true;
   const known = {};
 
-  function take() {  // of connected widgets only: those of an earlier kernel are as they were taken
+  function take() {  // connected widgets only: those of an earlier kernel are as they were taken
     for (const [id, widget] of Object.entries(manager.get_state_sync({ drop_defaults: true }).state)) {
       const unsaved = widget.state.unsaved ?? [];
       for (const buffer of widget.buffers ?? []) if (unsaved.includes(buffer.path[0])) buffer.data = "";
@@ -64,7 +64,7 @@ const savedModels = (context) => context.model.getMetadata("widgets")?.[WIDGET_S
 const shownModels = (context) => context.model.toJSON().cells.flatMap((cell) => cell.outputs ?? [])
   .map((output) => output.data?.[WIDGET_VIEW]?.model_id).filter(Boolean);
 
-// What JupyterLab does with the widgets of a notebook that is opened: it reads those of the kernel, then those that were saved. Where
+// When JupyterLab opens a notebook, it reads the widgets of the kernel, then those that were saved. Where
 // the kernel connects meanwhile, it may say that all are there before it has read the saved ones, and what is drawn in between says
 // "model not found" for good. So once the saved ones are there, such outputs are drawn anew. anywidget calls this for every model.
 function initialize({ model }) {

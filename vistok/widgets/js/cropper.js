@@ -64,13 +64,13 @@ function cropper(model, talk) {
     const to = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
     const larger = { "+": -0.05, "=": -0.05, "-": 0.05 }[event.key];
     if (!(to || larger) || !plain(event)) return;
-    event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+    keepEvent(event);
     if (to) move([left + to[0], top + to[1], side]);
     else sizeTo(Math.min(Math.max(Number(zoom.value) + larger, 0), 1));
   });
 
   async function load() {
-    if (talk.behind() || loaded === model.get("preview")) return;  // what the kernel has is a picture before the page's
+    if (talk.behind() || loaded === model.get("preview")) return;  // the kernel still has a picture before the page's
     loaded = model.get("preview");
     const mine = ++number, made = await picture(loaded);
     if (mine !== number || !made) return;

@@ -67,7 +67,7 @@ function nearestPlace(numbers, value) {
   return low > 0 && value - numbers[low - 1] <= numbers[low] - value ? low - 1 : low;
 }
 
-// Which lines are the same all along, in groups of their numbers: of two that lie on each other one sees one.
+// Find lines that are the same all along, in groups of their numbers: of two that lie on each other one sees one.
 function same(series) {
   const equal = (a, b) => a === b || (Number.isNaN(a) && Number.isNaN(b)) || Math.abs(a - b) <= 1e-6 * Math.abs(a);
   const alike = (a, b) => a.y && b.y && a.y.length > 0 && a.y.length === b.y.length
@@ -210,7 +210,7 @@ function stopsOf(plot) {
   return plot.stops;
 }
 
-// What each line is at an x: of its own points the nearest, and where that is; nothing before its first and after its last one.
+// The value of each line at an x: its own nearest point, and where that is; nothing before its first and after its last one.
 function valuesAt(series, x) {
   return series.map((line) => {
     if (!line.x.length || x < line.x[0] || x > line.x[line.x.length - 1]) return { value: NaN, x };
@@ -231,13 +231,13 @@ function read(canvas, at) {
   }
   const x = plot.stops[nearestPlace(plot.stops, at)], found = valuesAt(plot.series, x);
   const axis = plot.options.xlabel || "x", name = (line) => line.name ?? plot.options.ylabel ?? "";
-  const said = found.map(({ value, raw, x: own }) => `${precise(value)}${raw !== undefined && Number.isFinite(raw) ? ` (raw ${precise(raw)})` : ""}`
+  const readings = found.map(({ value, raw, x: own }) => `${precise(value)}${raw !== undefined && Number.isFinite(raw) ? ` (raw ${precise(raw)})` : ""}`
     + (own === x || !Number.isFinite(value) ? "" : ` at ${count(own)}`));
-  const words = `${axis} ${count(x)}: ${plot.series.map((line, i) => `${name(line)} ${said[i]}`.trim()).join(", ")}`;
+  const words = `${axis} ${count(x)}: ${plot.series.map((line, i) => `${name(line)} ${readings[i]}`.trim()).join(", ")}`;
   for (const [key, value] of Object.entries({ valuemin: plot.stops[0], valuemax: plot.stops.at(-1), valuenow: x, valuetext: words })) canvas.setAttribute(`aria-${key}`, value);
   const groups = same(plot.series);
   const readout = node("div", { class: "readout number", "aria-hidden": "true", data: { x } }, node("strong", {}, `${axis} ${count(x)}`),
-    ...groups.flatMap((group) => [sample(group.map((i) => plot.styles[i])), node("span", {}, group.map((i) => name(plot.series[i])).join(" = ")), node("span", {}, said[group[0]])]));
+    ...groups.flatMap((group) => [sample(group.map((i) => plot.styles[i])), node("span", {}, group.map((i) => name(plot.series[i])).join(" = ")), node("span", {}, readings[group[0]])]));
   crosshair(canvas, plot, x, found);
   plot.readout?.remove();
   plot.readout = readout;
@@ -276,13 +276,13 @@ function listenToReader(canvas) {
   canvas.addEventListener("pointerleave", leave);
   canvas.addEventListener("blur", leave);
   canvas.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || !plot.points) return;
+    if (!plain(event) || !plot.points) return;
     if (event.key === "Escape") return leave();
     const stops = stopsOf(plot), last = stops.length - 1, here = plot.at === null ? last + 1 : nearestPlace(stops, plot.at);
     const to = { Home: 0, End: last, ArrowLeft: onwards(plot, here, -1), ArrowRight: onwards(plot, here, 1),
       PageUp: onwards(plot, here, -10), PageDown: onwards(plot, here, 10) }[event.key];
     if (to === undefined) return;
-    event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+    keepEvent(event);
     read(canvas, stops[Math.min(last, Math.max(0, to))]);
   });
 }
@@ -322,7 +322,7 @@ function choice(label, names, choose, caption = label) {
 // A slider of the smoothing's weight. Returns [element, show(weight)].
 function smoothingSlider(choose) {
   const slider = node("input", { type: "range", min: 0, max: 0.99, step: 0.01, class: "smoothing", style: "width:90px", oninput: () => choose(slider.valueAsNumber) });
-  const said = node("span", { class: "number", style: "display:inline-block;width:2.2em" });
-  const show = (weight) => { if (slider.valueAsNumber !== weight) slider.value = weight; said.textContent = weight ? weight.toFixed(2) : "none"; };
-  return [node("label", { class: "bar choice", title: "exponential moving average, as TensorBoard's" }, "smoothing", slider, said), show];
+  const readings = node("span", { class: "number", style: "display:inline-block;width:2.2em" });
+  const show = (weight) => { if (slider.valueAsNumber !== weight) slider.value = weight; readings.textContent = weight ? weight.toFixed(2) : "none"; };
+  return [node("label", { class: "bar choice", title: "exponential moving average, as TensorBoard's" }, "smoothing", slider, readings), show];
 }

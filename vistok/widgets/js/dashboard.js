@@ -49,8 +49,6 @@ export default { initialize, render({ model, el }) {
     node("div", { class: "bar" }, progress, steps, speed, stop, phase),
     node("div", { class: "bar choices" }, kinds, axes, smoothing), charts, state);
 
-  const sayPhase = (name, step, all) => (PHASES[name] ?? String)(step, all);
-
   function drawProgress() {
     const [step, all, said, left] = ["step", "steps", "phase", "seconds_left"].map((key) => model.get(key));
     const name = !alive(model) && (said === "training" || said === "stopping") ? "ended" : said;
@@ -59,7 +57,7 @@ export default { initialize, render({ model, el }) {
     const rate = model.get("images_per_second"), busy = name === "training" || name === "stopping";
     speed.textContent = [rate > 0 && `${rate.toFixed(rate < 10 ? 1 : 0)} images/s`,
       name === "training" && left >= 0 && `${duration(left)} left`].filter(Boolean).join(" · ");
-    phase.textContent = sayPhase(name, step, all);
+    phase.textContent = (PHASES[name] ?? String)(step, all);
     stop.disabled = name !== "training";
     stop.style.display = busy ? "" : "none";
     box.dataset.phase = name;
@@ -76,9 +74,9 @@ export default { initialize, render({ model, el }) {
       const place = names.indexOf(name);
       return place < 0 ? null : Float32Array.from({ length }, (_, point) => numbers[point * names.length + place]);
     };
-    const x = column("step") ?? new Float32Array(), xrange = [0, x.at(-1) ?? 1], xlabel = "step", played = model.get("played"), weights = model.get("weights");
+    const x = column("step") ?? new Float32Array(), xrange = [0, x.at(-1) ?? 1], xlabel = "step", against = model.get("adversarial"), weights = model.get("weights");
     const line = (name, y, style = {}) => smooth({ name, x, y, ...style }, chosen.smoothing);
-    const raw = names.slice(3).filter((name) => name !== "total" && name !== "adversarial_weight" && !played.includes(name));
+    const raw = names.slice(3).filter((name) => name !== "total" && name !== "adversarial_weight" && !against.includes(name));
     const shown = weighted ? [...raw.filter((name) => name in weights), ...["adversarial"].filter((name) => names.includes(name))] : raw;
     const own = column("adversarial_weight");  // it changes from step to step
     const terms = shown.map((name) => {
@@ -88,9 +86,9 @@ export default { initialize, render({ model, el }) {
     if (names.includes("total")) terms.push(line("total", column("total"), { color: theme(box).ink }));
     const above = !terms.some((term) => term.y.some((value) => value <= 0)), ylog = chosen.axis === "log" && above;
     const axis = above || chosen.axis === "linear" ? "" : ", linear axis: some are not above 0";
-    const players = played.filter((name) => names.includes(name));
+    const players = against.filter((name) => names.includes(name));
     gamePart.style.display = players.length ? "" : "none";
-    charts.classList.toggle("played", players.length > 0);
+    charts.classList.toggle("adversarial", players.length > 0);
     linePlot(losses, terms, { width: wide(losses, 400), height: 232, ylog, xrange, xlabel, ylabel: (weighted ? "loss × weight" : "loss") + axis });
     losses.setAttribute("aria-label", `${weighted ? "weighted" : "raw"} losses over steps${axis}: ${terms.map((term) => term.name).join(", ")}`);
     key.replaceChildren(legendOf(terms));
@@ -128,9 +126,7 @@ export default { initialize, render({ model, el }) {
     if (codes.textContent !== text) codes.textContent = text;
   }
 
-  function scrub(step) {
-    model.set("shown_step", step); model.save_changes();
-  }
+  const scrub = (step) => save(model, { shown_step: step });
 
   const seen = new Map();  // step to the reconstructions that came here: scrubbing asks Python only for what is missing
 
@@ -181,11 +177,9 @@ export default { initialize, render({ model, el }) {
   });
   box.addEventListener("live", () => { drawProgress(); drawPicture(); });
   const stopTheme = onTheme(box, redraw);
-  let width = 0;
-  const resized = new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) { width = box.clientWidth; laterCurves(); sizePicture(); } });
-  resized.observe(box);
+  const stopWidth = onWidth(box, () => { laterCurves(); sizePicture(); });
   const stopCalling = comeIntoView(box, model);
-  return () => { chosen.views.delete(redraw); resized.disconnect(); stopCalling(); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
+  return () => { chosen.views.delete(redraw); stopWidth(); stopCalling(); stopListening(); stopTheme(); stopFrame(); setPicture(picture, null); };
 } };
 
 // When a training begins, show it, and keep it on the screen while it grows: "Run all" scrolls to the last cell, far below. Whoever
@@ -193,7 +187,7 @@ export default { initialize, render({ model, el }) {
 // took him, which is its active cell. The focus stays where it is.
 function comeIntoView(box, model) {
   if (!model.get("unseen")) return () => {};
-  model.set("unseen", false); model.save_changes();
+  save(model, { unseen: false });
   const signs = ["wheel", "touchmove", "keydown", "pointerdown"];
   let placed = false;
   const growth = new ResizeObserver(() => {

@@ -25,7 +25,7 @@ function render({ model, el }) {
   const share = node("input", { type: "range", min: 0, max: 1, step: 0.01, oninput: () => mix() });
   const shareText = node("span", { class: "number caption", data: { role: "share" } });
   const snap = node("input", { type: "checkbox", onchange: () => mix() });
-  const [nearTitle, near, deafNear] = nearCodes(model, (code) => ask("replace", { code }));
+  const [nearTitle, near, stopNear] = nearCodes(model, (code) => ask("replace", { code }));
   const change = node("p", { class: "number", "aria-live": "polite", data: { role: "change" }, style: "margin:8px 0 4px;max-width:62em" });
   const kinds = { original: "original", before: "decoded before any edit", difference: "difference from before", other_decoded: "other image, decoded now" };
   const small = Object.fromEntries(Object.entries(kinds).map(([kind, text]) => [kind, node("canvas", { role: "img", "aria-label": text, data: { picture: kind } })]));
@@ -88,8 +88,8 @@ function render({ model, el }) {
   const handlers = { "change:offered": offer, "change:answered": () => { if (!behind()) slide(); }, "change:image": numbers, "change:other": numbers };
   for (const name of ["original", "decoded_png", "before", "other_decoded"]) handlers[`change:${name}`] = load;
   for (const name of ["titles", "level", "share", "to_codes", "can_undo", "change", "selection", "token_values"]) handlers[`change:${name}`] = controls;
-  const deaf = listen(model, handlers);
+  const stopListening = listen(model, handlers);
   numbers(); controls(); load(); offer();
-  return () => { asked++; images.stop(); deaf(); deafNear(); grid.stop(); talk.stop(); stop(); };
+  return () => { asked++; images.stop(); stopListening(); stopNear(); grid.stop(); talk.stop(); stop(); };
 }
 export default { initialize, render };

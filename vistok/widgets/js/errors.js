@@ -1,9 +1,5 @@
 // Shared by the widgets that compare pictures: pixels of PNG files, maps of how far two pictures are apart, enlargements.
 
-// Whether a key or a button of the mouse is meant for a widget: with ctrl, alt or meta a key is the browser's or JupyterLab's,
-// and so is every button but the first.
-const plain = (event) => !(event.ctrlKey || event.altKey || event.metaKey || event.button);
-
 // Decode the bytes of a PNG file: a canvas of the picture's own size, and its pixels. null where there is none.
 async function picture(view) {
   if (!bytes(view).length) return null;
@@ -43,6 +39,38 @@ function paint(canvas, shown, width, height, part = [0, 0, shown.width, shown.he
   return context;
 }
 
+// Draw a picture over what a canvas shows, up to a line so many pixels from the left; returns these.
+function wipe(canvas, shown, share, width, height) {
+  const context = canvas.getContext("2d"), split = Math.round(share * width);
+  context.save();
+  context.beginPath(); context.rect(0, 0, split, height); context.clip();
+  context.drawImage(shown.canvas, 0, 0, width, height);
+  context.restore();
+  context.fillStyle = "#fff"; context.fillRect(split - 2, 0, 4, height);  // black between white: seen on any picture
+  context.fillStyle = "#000"; context.fillRect(split - 1, 0, 2, height);
+  return split;
+}
+
+// Move the line of a wipe by pointer and keys. move(share) is told where to, done() when the pointer is let go; the line of a
+// canvas rests where `moves` says so; get() tells where it is, step(event) how far a key moves it.
+function wipeBy(canvas, { get, move, done = () => {}, step, moves = () => true }) {
+  const drag = (event) => { if (moves() && event.buttons & 1) move(pointed(canvas, event)[0]); };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!plain(event) || !moves()) return;
+    canvas.setPointerCapture(event.pointerId);
+    drag(event);
+  });
+  canvas.addEventListener("pointermove", drag);
+  canvas.addEventListener("pointerup", done);
+  canvas.addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: get() - step(event), ArrowRight: get() + step(event), Home: 0, End: 1 }[event.key];
+    if (to === undefined || !plain(event)) return;
+    keepEvent(event);
+    move(Math.min(Math.max(to, 0), 1));
+    done();
+  });
+}
+
 // Outline a rectangle so that it is seen on any picture: black between white.
 function outline(context, x, y, width, height, thick = 1.5) {
   context.strokeStyle = "#fff"; context.lineWidth = thick + 2; context.strokeRect(x, y, width, height);
@@ -58,8 +86,7 @@ function pointed(canvas, event) {
 // The colours of an error map beside the numbers that they stand for.
 function errorBar(scale, what = "error") {
   const bar = node("canvas", { role: "img", "aria-label": `colours from 0 to ${scale}`, style: "display:inline-block;vertical-align:middle" });
-  const context = sized(bar, 96, 10);
-  for (let x = 0; x < 96; x++) { context.fillStyle = `rgb(${heat(x / 95)})`; context.fillRect(x, 0, 1, 10); }
+  drawColours(bar, 96, 10);
   return node("p", { class: "caption scale" }, `${what}: mean over the channels, colours from 0 `, bar, ` to ${scale} or more, of a range 0 to 1`);
 }
 

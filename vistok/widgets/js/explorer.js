@@ -25,7 +25,7 @@ function render({ model, el }) {
     ...["index", "count", "similarity"].map((name) => node("option", { value: name }, `by ${name}`)));
   const cells = node("select", { "aria-label": "what a cell shows", class: "cells", onchange: fill },
     node("option", { value: "count" }, "count"), node("option", { value: "patch" }, "decoded alone"));
-  const level = node("select", { "aria-label": "level", class: "level", onchange: () => { model.set("level", +level.value); model.save_changes(); } });
+  const level = node("select", { "aria-label": "level", class: "level", onchange: () => save(model, { level: +level.value }) });
   const go = node("input", { type: "number", min: 0, step: 1, "aria-label": "go to code", class: "go", style: "width:6em",
     onkeydown: (event) => { if (event.key === "Enter" && go.value !== "") choose(go.valueAsNumber); event.stopPropagation(); } });
   const zoomIn = node("button", { "aria-label": "zoom in", class: "zoom-in", onclick: () => map.zoom(2) }, "+");
@@ -34,7 +34,7 @@ function render({ model, el }) {
   const bar = node("div", { class: "bar" }, node("strong", { class: "name" }), level, node("label", {}, "codes ", sort), node("label", {}, "cells ", cells),
     zoomIn, zoomOut, whole, node("label", {}, "code ", go));
 
-  // Below: what is of the whole codebook.
+  // Below: the whole codebook.
   const summary = node("p", { class: "caption summary", style: "max-width:75em" });
   const frequencies = node("canvas", { role: "img", "aria-label": "codes' frequencies, most frequent first", class: "frequencies" });
   const covered = node("canvas", { role: "img", "aria-label": "share of the tokens that the most frequent codes cover", class: "covered" });
@@ -51,17 +51,15 @@ function render({ model, el }) {
 
   function choose(code) {
     if (!Number.isInteger(code) || code < 0 || code >= counts.length) {
-      const message = `There is no code ${code}: codes are 0 to ${counts.length - 1}.`;
-      model.set("message", message); model.save_changes();
+      save(model, { message: `There is no code ${code}: codes are 0 to ${counts.length - 1}.` });
       return;
     }
     performance.mark("vistok:click");
-    if (!model.get("decoding")) model.set("message", "");
-    model.set("selected", code); model.save_changes();
+    save(model, { ...model.get("decoding") ? {} : { message: "" }, selected: code });
     map.set({ selected: code });
     map.show(code);
     head.textContent = say(code);
-    below.classList.add("stale");  // what is below the name is of the former code until Python has answered
+    below.classList.add("stale");  // below the name the former code is shown until Python has answered
   }
 
   function arrange() {
@@ -88,7 +86,7 @@ function render({ model, el }) {
     if (!sizes.length) return;
     bar.querySelector(".name").textContent = model.get("name");
     level.hidden = sizes.length < 2;
-    level.replaceChildren(...sizes.map((size, number) => node("option", { value: number, selected: number === model.get("level") }, `level ${number}: ${count(size)} codes`)));
+    level.replaceChildren(...levelOptions(sizes, model.get("level")));
     counts = u32(model.get("counts")); similar = u32(model.get("similar"));
     total = counts.reduce((sum, value) => sum + value, 0);
     go.max = counts.length - 1;
@@ -120,8 +118,7 @@ function render({ model, el }) {
       width: number === 2 ? 3 : 1.8 })),  // dots over a line that they may follow all along
       { width: CURVE, height: 150, xlog: true, ylabel: "codes seen, % of the codebook", xlabel: "tokens seen", yrange: [0, 103],
         marks: tokens.at(-1) > 65536 ? [{ x: 65536, label: "65,536" }] : [] });
-    const context = sized(scale, 420, 10);
-    for (let x = 0; x < 420; x++) { context.fillStyle = `rgb(${heat(x / 419)})`; context.fillRect(x, 0, 1, 10); }
+    drawColours(scale, 420, 10);
     readScale();
   }
 
@@ -142,6 +139,46 @@ function render({ model, el }) {
     return canvas;
   }
 
+  // The code by itself, and where in the grid it appears: `places`, or null where it does not.
+  function aloneAndWhere(detail, alone, places) {
+    const [h, w] = detail.grid, here = u32(detail.grid_counts);
+    const where = places ? [node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${ends(Math.min(...here), Math.max(...here))}`), places.element]
+      : [node("p", { class: "caption" }, `where in the ${h}x${w} grid: nowhere`)];
+    return node("div", { class: "row", style: "flex-wrap:nowrap;align-items:flex-end" },
+      node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, "decoded alone"), tile(alone, alone.height, 0, PATCH, `code ${detail.code} decoded alone`)),
+      node("div", { class: "column" }, ...where));
+  }
+
+  function nearestCodes(detail, alone) {
+    return node("div", { class: "bar nearest-codes" }, ...detail.nearest.map((code, place) => {
+      const distance = short(detail.distances[place]);
+      return node("button", { class: "nearest", "aria-label": `code ${code}, at distance ${distance}`, onclick: () => choose(code) },
+        tile(alone, alone.height, place + 1, 40, `code ${code} decoded alone`), `${code}`, node("div", { class: "caption number" }, distance));
+    }));
+  }
+
+  // The images that use the code most, its tokens outlined.
+  function imagesUsing(detail, images) {
+    const names = detail.image_names, side = images.height, wide = images.width / names.length, [h, w] = detail.grid;
+    const [cellWide, cellHigh] = [SHOWN / w, SHOWN * side / wide / h];
+    return node("div", { class: "images" }, ...names.map((name, number) => {
+      const canvas = tile(images, side, number, SHOWN, name, wide), context = canvas.getContext("2d");
+      canvas.classList.add("image");
+      for (const [y, x] of detail.image_places[number]) {
+        strokeTwice(context, "#d55e00", 1.5, () => context.rect(x * cellWide, y * cellHigh, cellWide, cellHigh), 3);
+      }
+      return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));
+    }));
+  }
+
+  // Some of the patches with the code in the middle; below each comes what it decodes to in its image.
+  function patchRow(detail, patches, from, to) {
+    return node("div", { class: "bar" }, ...Array.from({ length: to - from }, (_, i) => {
+      const [image, y, x] = detail.patch_places[from + i];
+      return node("div", { class: "column pair", data: { place: from + i } }, marked(tile(patches, patches.height, from + i, 48, `image ${image}, row ${y}, column ${x}`)));
+    }));
+  }
+
   let turn = 0;
   async function show() {
     const detail = model.get("detail"), mine = ++turn;
@@ -149,41 +186,16 @@ function render({ model, el }) {
     const [alone, images, patches] = await Promise.all([detail.alone, detail.images, detail.patches].map((part) => part?.byteLength ? bitmap(part) : null));
     const free = () => [alone, images, patches].forEach((strip) => strip?.close());
     if (mine !== turn) return free();  // another code was chosen meanwhile
-    const size = alone.height;
-    const nearest = detail.nearest.map((code, place) => node("button", { class: "nearest", "aria-label": `code ${code}, at distance ${short(detail.distances[place])}`, onclick: () => choose(code) },
-      tile(alone, size, place + 1, 40, `code ${code} decoded alone`), `${code}`, node("div", { class: "caption number" }, short(detail.distances[place]))));
-    const [h, w] = detail.grid, here = u32(detail.grid_counts), [least, most] = [Math.min(...here), Math.max(...here)];
-    const places = most > 0 && new CellMap({ width: PATCH, height: PATCH, label: "where in the grid this code appears", interactive: false });
+    const here = u32(detail.grid_counts);
+    const places = Math.max(...here) > 0 && new CellMap({ width: PATCH, height: PATCH, label: "where in the grid this code appears", interactive: false });
     head.textContent = say(detail.code);
-    const where = places ? [node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${ends(least, most)}`), places.element]
-      : [node("p", { class: "caption" }, `where in the ${h}x${w} grid: nowhere`)];
-    const parts = [node("div", { class: "row", style: "flex-wrap:nowrap;align-items:flex-end" },
-      node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, "decoded alone"), tile(alone, size, 0, PATCH, `code ${detail.code} decoded alone`)),
-      node("div", { class: "column" }, ...where))];
-    const more = [node("p", { class: "caption" }, "nearest codes, and how far they are"), node("div", { class: "bar nearest-codes" }, ...nearest)];
+    const caption = (text) => node("p", { class: "caption" }, text);
+    const parts = [aloneAndWhere(detail, alone, places)], more = [caption("nearest codes, and how far they are"), nearestCodes(detail, alone)];
     if (images) {
-      const names = detail.image_names, side = images.height, wide = images.width / names.length, [cellWide, cellHigh] = [SHOWN / w, SHOWN * side / wide / h];
-      parts.push(node("p", { class: "caption" }, "the images that use it most, its tokens outlined"), node("div", { class: "images" }, ...names.map((name, number) => {
-        const canvas = tile(images, side, number, SHOWN, name, wide), context = canvas.getContext("2d");
-        canvas.classList.add("image");
-        detail.image_places[number].forEach(([y, x]) => {
-          for (const [colour, width] of [["#fff", 3], ["#d55e00", 1.5]]) {
-            context.strokeStyle = colour; context.lineWidth = width;
-            context.strokeRect(x * cellWide, y * cellHigh, cellWide, cellHigh);
-          }
-        });
-        return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));
-      })));
-      const patch = patches.height, number = detail.patch_places.length;
-      const line = (from, to) => node("div", { class: "bar" }, ...Array.from({ length: to - from }, (_, i) => {
-        const [image, y, x] = detail.patch_places[from + i];
-        const pair = node("div", { class: "column pair" }, marked(tile(patches, patch, from + i, 48, `image ${image}, row ${y}, column ${x}`)));
-        pair.dataset.place = from + i;
-        return pair;
-      }));
-      more.push(node("p", { class: "caption" }, "patches from these images, the token in the middle; below each, as decoded in its image"), line(0, detail.num_first),
+      parts.push(caption("the images that use it most, its tokens outlined"), imagesUsing(detail, images));
+      more.push(caption("patches from these images, the token in the middle; below each, as decoded in its image"), patchRow(detail, patches, 0, detail.num_first),
         node("div", { class: "bar" }, node("span", { class: "caption" }, "a random sample of all its patches"),
-          node("button", { class: "sample", onclick: () => model.send({ do: "sample" }) }, "another sample")), line(detail.num_first, number));
+          node("button", { class: "sample", onclick: () => model.send({ do: "sample" }) }, "another sample")), patchRow(detail, patches, detail.num_first, detail.patch_places.length));
     } else parts.push(node("p", { style: "margin:0" }, "No image uses this code."));
     free();
     const focused = [...below.querySelectorAll("button")].indexOf(below.querySelector("button:focus"));
@@ -191,7 +203,7 @@ function render({ model, el }) {
     below.classList.remove("stale");
     below.dataset.code = detail.code;
     if (focused >= 0) below.querySelectorAll("button")[focused]?.focus({ preventScroll: true });  // it stays where it was
-    if (places) places.set({ values: here, columns: w, scale: "linear" });
+    if (places) places.set({ values: here, columns: detail.grid[1], scale: "linear" });
     await addDecoded(mine);
     performance.mark("vistok:patches");
     if (performance.getEntriesByName("vistok:click").length) performance.measure("vistok:click-to-patches", "vistok:click", "vistok:patches");

@@ -1,16 +1,16 @@
 // The frame of a view: the sentence of `message` where the reader acted, `description` as the text alternative, its keys, and a
-// line where Python is gone. alone: names of the traits that need no Python when they are changed here, or true: nothing does.
+// line where Python is gone. ownTraits: names of the traits that need no Python when they are changed here, or true: nothing does.
 // Where Python goes, the box gets the event "live". Returns [box, stop].
-function frame(el, model, name, alone = []) {
+function frame(el, model, name, ownTraits = []) {
   const text = node("p", { class: "hidden-text description" }), gone = node("p", { class: "caption gone" }, GONE);
   const box = node("div", { class: `vistok ${name}`, role: "group", tabindex: -1, "aria-label": name.replaceAll("-", " ") }, text, gone);
   const describe = () => { text.textContent = model.get("description") ?? ""; };
   const connected = () => {
-    gone.hidden = alone === true || alive(model);
+    gone.hidden = ownTraits === true || alive(model);
     box.dataset.live = alive(model);
     box.dispatchEvent(new Event("live"));
   };
-  refuseWithoutPython(model, alone, () => model.set("message", GONE));
+  refuseWithoutPython(model, ownTraits, () => model.set("message", GONE));
   saveWithNotebook(model.widget_manager);
   describe(); connected();
   el.append(box);
@@ -73,8 +73,8 @@ function showMessages(box, model) {
   queueMicrotask(say);  // once the view has its content
   box.addEventListener("keydown", (event) => { if (event.key === "Escape" && !message.hidden) dismiss(); });
   for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, notice, true);
-  const deaf = listen(model, { "change:message": say });
-  return () => { deaf(); for (const kind of ["pointerdown", "keydown"]) document.removeEventListener(kind, notice, true); };
+  const stopListening = listen(model, { "change:message": say });
+  return () => { stopListening(); for (const kind of ["pointerdown", "keydown"]) document.removeEventListener(kind, notice, true); };
 }
 
 // From where to where an element is seen, in pixels from its top; all of it where nothing is.

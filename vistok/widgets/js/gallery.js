@@ -7,16 +7,15 @@ function render({ model, el }) {
   if (!tiles.length) return stop;
   let real = null, made = [], grown = null, split = 0.5, gone = false;
 
-  const save = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
   const choices = node("div", { class: "row", role: "radiogroup", "aria-label": "photograph", style: "gap:6px" });
   const thumbnails = images.map((name, number) => {
     const canvas = node("canvas", { "aria-hidden": "true" });
     choices.append(node("button", { type: "button", role: "radio", title: name, "aria-label": name, style: "padding:2px;line-height:0",
-      onclick: () => save({ image: number }), onkeydown: (event) => step(event, number) }, canvas));
+      onclick: () => save(model, { image: number }), onkeydown: (event) => step(event, number) }, canvas));
     return canvas;
   });
-  const order = node("select", { onchange: () => save({ order: order.value }) }, ...model.get("orders").map((name) => node("option", {}, name)));
-  const errors = node("input", { type: "checkbox", onchange: () => save({ errors: errors.checked }) });
+  const order = node("select", { onchange: () => save(model, { order: order.value }) }, ...model.get("orders").map((name) => node("option", {}, name)));
+  const errors = node("input", { type: "checkbox", onchange: () => save(model, { errors: errors.checked }) });
   const title = node("p", { class: "caption", "aria-live": "polite", data: { role: "title" } });
   const grid = node("div", { style: `display:grid;grid-template-columns:repeat(auto-fill, minmax(${SMALL}px, 1fr));gap:14px 12px;grid-auto-flow:dense` });
   const colours = errorBar(scale);
@@ -27,9 +26,9 @@ function render({ model, el }) {
   function step(event, number) {
     const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (!way || !plain(event)) return;
-    event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+    keepEvent(event);
     const to = (number + way + images.length) % images.length;
-    save({ image: to });
+    save(model, { image: to });
     choices.children[to].focus();
   }
 
@@ -41,7 +40,7 @@ function render({ model, el }) {
       style: "text-align:left;background:none;border:none;box-shadow:none;padding:2px 0;width:100%;opacity:1;cursor:pointer", onclick: () => grow(number) },
       line(name, "font-weight:600"), quality, ...about.map((text) => line(text, "color:var(--faint);font-size:12px")));
     const shown = node("div", { data: { row: name }, style: "min-width:0" }, canvas, label);
-    if (number >= 0) wipe(canvas, number);
+    if (number >= 0) growAndWipe(canvas, number);
     return { name, canvas, label, quality, shown, number };
   }
   const bits = (row) => `${row.quantizer} · ${count(Math.round(row.bits))} bits`;
@@ -67,39 +66,25 @@ function render({ model, el }) {
   }
 
   // The line of a tile that has grown: left of it is the original.
-  function wipe(canvas, number) {
-    const drag = (event) => { if (grown === number && event.buttons & 1) { split = pointed(canvas, event)[0]; paintTile(all[number]); } };
-    canvas.addEventListener("pointerdown", (event) => {
-      if (!plain(event)) return;
-      if (grown !== number) { grow(number); return; }
-      canvas.setPointerCapture(event.pointerId);
-      drag(event);
-    });
-    canvas.addEventListener("pointermove", drag);
+  function growAndWipe(canvas, number) {
+    wipeBy(canvas, { get: () => split, move: (share) => { split = share; paintTile(all[number]); }, step: () => 0.02, moves: () => grown === number });
+    canvas.addEventListener("pointerdown", (event) => { if (plain(event) && grown !== number) grow(number); });
     canvas.addEventListener("keydown", (event) => {
-      const to = { ArrowLeft: split - 0.02, ArrowRight: split + 0.02, Home: 0, End: 1, Escape: NaN }[event.key];
-      if (to === undefined || !plain(event)) return;
-      event.preventDefault(); event.stopPropagation();
-      if (Number.isNaN(to)) { grow(number); all[number].label.focus(); return; }
-      split = Math.min(Math.max(to, 0), 1);
-      paintTile(all[number]);
+      if (event.key !== "Escape" || !plain(event)) return;
+      keepEvent(event);
+      grow(number);
+      all[number].label.focus();
     });
   }
 
   function paintTile(one) {
     const large = one.number >= 0 && one.number === grown, side = large ? 2 * SMALL + 12 : SMALL, picture = made[one.number];
     const shown = one.number < 0 ? real : model.get("errors") ? picture.error : picture;
-    const context = paint(one.canvas, shown, side, side * real.height / real.width);
+    paint(one.canvas, shown, side, side * real.height / real.width);
     one.canvas.style.cursor = one.number < 0 ? "default" : large ? "ew-resize" : "pointer";
     one.canvas.style.touchAction = large ? "none" : "";
     if (large) {
-      const at = Math.round(split * side), height = side * real.height / real.width;
-      context.save();
-      context.beginPath(); context.rect(0, 0, at, height); context.clip();
-      context.drawImage(real.canvas, 0, 0, side, height);
-      context.restore();
-      context.fillStyle = "#fff"; context.fillRect(at - 2, 0, 4, height);  // black between white: seen on any picture
-      context.fillStyle = "#000"; context.fillRect(at - 1, 0, 2, height);
+      wipe(one.canvas, real, split, side, side * real.height / real.width);
       one.canvas.setAttribute("aria-valuenow", Math.round(100 * split));
     }
     one.canvas.dataset.split = large ? split : "";
@@ -158,8 +143,8 @@ function render({ model, el }) {
     choose();
   }
 
-  const deaf = listen(model, { "change:image": choose, "change:order": arrange, "change:errors": arrange });
+  const stopListening = listen(model, { "change:image": choose, "change:order": arrange, "change:errors": arrange });
   choose(); open();
-  return () => { gone = true; strips?.forEach((one) => one.close()); deaf(); stop(); };
+  return () => { gone = true; strips?.forEach((one) => one.close()); stopListening(); stop(); };
 }
 export default { initialize, render };

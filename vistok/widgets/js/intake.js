@@ -2,7 +2,7 @@
 // to the kernel. Formats are those of the browser, which turns photographs as their camera says. Nothing leaves the machine.
 
 const MAX_MEGAPIXELS = 120;  // 4 bytes a pixel while it is made small
-const MAX_BYTES = 400e6;  // of a file
+const MAX_BYTES = 400e6;  // a file has no more
 const SENT_PIXELS = 2e6;  // 3 bytes each: a message to the kernel holds 10 MB
 
 // The size of a picture file, turned as its camera says, without decoding it: {width, height, image}; null: no picture.
@@ -115,7 +115,7 @@ async function fileAt(address, name) {
   return new File([await answer.blob()], name || "picture of the page", { type: answer.headers.get("content-type") ?? "" });
 }
 
-// What is dragged from JupyterLab's list of files, in events of its own: the promise of a file; null: something else is dragged.
+// The promise of a file that is dragged from JupyterLab's list, in events of its own; null: something else is dragged.
 function fileOfLab(dragged) {
   if (!dragged?.hasData("application/x-jupyter-icontents")) return null;
   const one = dragged.getData("application/x-jupyter-icontentsrich");
@@ -137,31 +137,31 @@ function intake(box, take) {
   const viewfinder = camera(take);
   const over = (event) => {
     if (![...event.dataTransfer?.types ?? []].length) return;
-    event.preventDefault(); event.stopPropagation();
+    keepEvent(event);
     event.dataTransfer.dropEffect = "copy";
     box.classList.add("receiving");
   };
   const leave = (event) => { if (!box.contains(event.relatedTarget)) box.classList.remove("receiving"); };
   const drop = (event) => {
-    event.preventDefault(); event.stopPropagation();  // the browser would open the picture in place of the notebook
+    keepEvent(event);  // the browser would open the picture in place of the notebook
     box.classList.remove("receiving");
     given(() => fileAmong(event.dataTransfer, "dropped"));
   };
   const paste = (event) => {
     if (event.target.matches?.("input:not([type=file]), textarea") && !event.clipboardData?.files.length) return;  // into a field
-    event.preventDefault(); event.stopPropagation();
+    keepEvent(event);
     given(() => fileAmong(event.clipboardData, "pasted"));
   };
   const overOfLab = (event) => {
     if (!fileOfLab(event.mimeData)) return;
-    event.preventDefault(); event.stopPropagation();
+    keepEvent(event);
     event.dropAction = event.proposedAction;
     box.classList.add("receiving");
   };
   const dropOfLab = (event) => {
     const file = fileOfLab(event.mimeData);
     if (!file) return;
-    event.preventDefault(); event.stopPropagation();
+    keepEvent(event);
     event.dropAction = event.proposedAction;
     box.classList.remove("receiving");
     take(file());

@@ -1,9 +1,9 @@
-// Which codes appear at which place of the grid: a map of the places, where the chosen codes are, and the chosen place's most frequent codes.
+// The codes that appear at each place of the grid: a map of the places, where the chosen codes are, and the chosen place's most frequent codes.
 
 function render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "place-explorer");
   let perplexity = new Float32Array(), codes = new Int32Array(), counts = new Uint32Array(), where = new Uint32Array(), number = 0;
-  const width = () => model.get("grid")[1], choose = (place) => { model.set("selected", place); model.save_changes(); };
+  const width = () => model.get("grid")[1], choose = (place) => save(model, { selected: place });
   const named = (place) => `row ${Math.floor(place / width())}, column ${place % width()}`;
   const images = (number) => number === 1 ? "1 image" : `${count(number)} images`;
   const say = (place) => `${named(place)}: perplexity ${perplexity[place].toFixed(1)}; most frequent: code ${codes[place * number]}, ${images(counts[place * number])}`;
@@ -25,17 +25,14 @@ function render({ model, el }) {
     const rows = [];
     for (let i = 0; i < number && codes[place * number + i] >= 0; i++) {
       const code = codes[place * number + i], times = counts[place * number + i], share = times / model.get("num_images");
-      const canvas = node("canvas", { role: "img", "aria-label": "decoded alone" }), context = sized(canvas, 22, 22);
-      context.imageSmoothingEnabled = false;
-      if (strip && strip.width >= (i + 1) * strip.height) context.drawImage(strip, i * strip.height, 0, strip.height, strip.height, 0, 0, 22, 22);
+      const canvas = node("canvas", { role: "img", "aria-label": "decoded alone" });
+      drawSquare(canvas, strip && strip.width >= (i + 1) * strip.height ? [strip, i * strip.height, 0, strip.height] : null, 22);
       rows.push(node("div", { class: "bar number", style: "margin:0" }, canvas,
         node("button", { style: "min-width:6em", title: "choose it in all views", onclick: () => model.send({ do: "choose", code }) }, `code ${code}`),
         node("span", { style: `display:inline-block;height:10px;background:#0072b2;width:${Math.max(1, 60 * share)}px` }), `${images(times)}, ${percent(share)}`));
     }
     strip?.close();
-    const focused = [...list.querySelectorAll("button")].indexOf(list.querySelector("button:focus"));
-    list.replaceChildren(node("strong", { class: "head" }, `${named(place)}: perplexity ${perplexity[place].toFixed(1)}`), ...rows);
-    if (focused >= 0) list.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
+    replaceButtons(list, node("strong", { class: "head" }, `${named(place)}: perplexity ${perplexity[place].toFixed(1)}`), ...rows);
   }
 
   function showWhere() {

@@ -20,7 +20,7 @@ function lowest(lines, x, y) {
   return best;
 }
 
-// What chooses the code of a place: a function of x and y. `books` are the codes of each codebook.
+// Return the function of x and y that chooses the code of a place. `books` are the codes of each codebook.
 function chooser({ kind, sizes, borders }, books, map) {
   if (kind === "grid") {
     const [first, second] = borders, cell = (axis, at) => axis.reduce((sum, border) => sum + (at > border), 0);
@@ -53,7 +53,7 @@ function codesOf({ kind, sizes }, books) {
   });
 }
 
-// What a drag of a handle changes: handles are the codes, and then, of "residual", the codes of its first level.
+// Change the codes as a drag of a handle does: handles are the codes, and then, of "residual", the codes of its first level.
 function move({ kind, sizes }, books, handle, [x, y]) {
   if (kind === "grouped") { books[0][Math.floor(handle / sizes[1])] = x; books[1][handle % sizes[1]] = y; return; }
   if (kind === "direction") { const length = Math.hypot(x, y) || 1; books[0].set([x / length, y / length], 2 * handle); return; }
@@ -75,7 +75,7 @@ const HINTS = {
 };
 const TAB20 = ["1f77b4", "aec7e8", "ff7f0e", "ffbb78", "2ca02c", "98df8a", "d62728", "ff9896", "9467bd", "c5b0d5", "8c564b", "c49c94",
   "e377c2", "f7b6d2", "7f7f7f", "c7c7c7", "bcbd22", "dbdb8d", "17becf", "9edae5"].map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-const PLACES = 240, SIDE = 460;  // of the regions, along a side; CSS pixels
+const PLACES = 240, SIDE = 460;  // places of the regions along a side; CSS pixels
 const calm = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function render({ model, el }) {
@@ -86,7 +86,7 @@ function render({ model, el }) {
   const extent = model.get("extent"), points = f32(model.get("points")), learnt = {};
   let rule, books, map, chosen = -1, dragged = false, timer = null, shownStep = null, asked = null;
 
-  const method = node("select", { onchange: () => { pause(); save({ method: method.value }); } },
+  const method = node("select", { onchange: () => { pause(); save(model, { method: method.value }); } },
     ...model.get("methods").map((name) => node("option", { value: name }, name)));
   const play = node("button", { type: "button", data: { role: "play" }, onclick: () => timer ? pause() : start() });
   const slider = node("input", { type: "range", min: 0, max: frames.length - 1, step: 1, style: "flex:1;min-width:120px", "aria-label": "step of learning",
@@ -119,11 +119,6 @@ function render({ model, el }) {
         readout("codes in use", shown.used), readout("perplexity", shown.perplexity)),
       curve, node("div", { class: "column", style: "gap:6px;align-items:flex-start" }, hint, back), status)),
     legendRow);
-
-  function save(changes) {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  }
 
   const place = (x, y) => [((x + extent) / (2 * extent) * (PLACES - 1) + 0.5) / PLACES * SIDE, ((extent - y) / (2 * extent) * (PLACES - 1) + 0.5) / PLACES * SIDE];
   const unplace = ([across, down]) => [across, down].map((share, i) => {
@@ -239,7 +234,7 @@ function render({ model, el }) {
   }
   function name() { play.textContent = timer ? "❚❚ pause" : "▶ play"; play.setAttribute("aria-label", timer ? "pause" : "play the steps of learning"); }
 
-  // Of a method that is not learnt yet, what is shown stays until Python has learnt it.
+  // Where a method is not learnt yet, the one that is shown stays until Python has learnt it.
   function choose() {
     const wanted = model.get("method"), there = model.get("rules")[wanted];
     method.value = wanted;
@@ -301,8 +296,8 @@ function render({ model, el }) {
   for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { holding = false; });
   canvas.addEventListener("keydown", (event) => {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!rule || event.ctrlKey || event.altKey || event.metaKey || !(way || event.key === "Escape")) return;
-    event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+    if (!rule || !plain(event) || !(way || event.key === "Escape")) return;
+    keepEvent(event);
     const all = handles();
     if (!way) at(model.get("step"));
     else if (!event.shiftKey || chosen < 0) select(chosen < 0 ? 0 : (chosen + way[0] - way[1] + all.length) % all.length);  // right and down: the next
@@ -310,10 +305,10 @@ function render({ model, el }) {
   });
 
   name();
-  const deaf = listen(model, { "change:rules": choose, "change:method": choose, "change:step": () => { if (model.get("step") !== shownStep) at(model.get("step")); } });
+  const stopListening = listen(model, { "change:rules": choose, "change:method": choose, "change:step": () => { if (model.get("step") !== shownStep) at(model.get("step")); } });
   choose();
   const calmTheme = onTheme(box, draw);
-  return () => { clearTimeout(timer); deaf(); calmTheme(); stop(); };
+  return () => { clearTimeout(timer); stopListening(); calmTheme(); stop(); };
 }
 
 // Marks of the codes: seen on every region.
@@ -323,12 +318,7 @@ function dot(context, x, y) {
   context.strokeStyle = "#fff"; context.lineWidth = 1.5; context.stroke();
 }
 function cross(context, x, y) {
-  for (const [colour, width] of [["#fff", 4.5], ["#b2182b", 2.2]]) {
-    context.strokeStyle = colour; context.lineWidth = width;
-    context.beginPath();
-    context.moveTo(x - 4, y - 4); context.lineTo(x + 4, y + 4); context.moveTo(x - 4, y + 4); context.lineTo(x + 4, y - 4);
-    context.stroke();
-  }
+  strokeTwice(context, "#b2182b", 2.2, () => traceCross(context, x, y, 4), 4.5);
 }
 function diamond(context, x, y) {
   context.beginPath(); context.moveTo(x, y - 7); context.lineTo(x + 7, y); context.lineTo(x, y + 7); context.lineTo(x - 7, y); context.closePath();
@@ -336,9 +326,6 @@ function diamond(context, x, y) {
   context.strokeStyle = "#fff"; context.lineWidth = 1.5; context.stroke();
 }
 function ring(context, x, y) {
-  for (const [colour, width] of [["#fff", 4], ["#000", 2]]) {
-    context.strokeStyle = colour; context.lineWidth = width;
-    context.beginPath(); context.arc(x, y, 10, 0, 7); context.stroke();
-  }
+  strokeTwice(context, "#000", 2, () => context.arc(x, y, 10, 0, 7));
 }
 export default { initialize, render };

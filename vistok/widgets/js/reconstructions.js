@@ -9,9 +9,9 @@ function render({ model, el }) {
   let shown = [], thumbnails = null, painted = 0, asked = 0;
 
   const heading = node("span", { class: "number", data: { role: "psnr" } });
-  const zoom = node("select", { onchange: () => save({ zoom: Number(zoom.value) }) },
+  const zoom = node("select", { onchange: () => save(model, { zoom: Number(zoom.value) }) },
     ...[2, 4, 8, 16].map((times) => node("option", { value: times }, `${times} ×`)));
-  const order = node("select", { onchange: () => save({ order: order.value }) },
+  const order = node("select", { onchange: () => save(model, { order: order.value }) },
     ...["worst first", "best first", "by number"].map((name) => node("option", { value: name }, name)));
   const wholes = kinds.map((kind) => node("canvas", { tabindex: 0, role: "application", data: { picture: kind },
     "aria-label": `${kind}; arrow keys move the lens, with shift by 8 pixels`, style: "cursor:crosshair" }));
@@ -29,11 +29,6 @@ function render({ model, el }) {
       node("p", { class: "caption" }, kind), wholes[i], details[i]))),
     place, errorBar(scale),
     node("div", { class: "bar", style: "margin-top:6px" }, node("label", {}, "images ", order)), strip, more);
-
-  function save(changes) {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  }
 
   // The square of pixels under the lens: [left, top, side, side].
   function lens() {
@@ -75,7 +70,7 @@ function render({ model, el }) {
       const small = node("canvas", { "aria-hidden": "true" });
       if (thumbnails) paint(small, thumbnails, 48, 48, [image * side, 0, side, side]);
       return node("button", { role: "radio", "aria-label": `image ${image}, ${names[image]}, ${decibels(psnr[image])}`,
-        title: `image ${image}: ${names[image]}`, data: { image }, onclick: () => save({ image }),
+        title: `image ${image}: ${names[image]}`, data: { image }, onclick: () => save(model, { image }),
         style: `padding:2px;box-sizing:border-box;height:calc(${HIGH});scroll-snap-align:start` },
       small, node("span", { class: "caption number" }, decibels(psnr[image])));
     }));
@@ -91,7 +86,7 @@ function render({ model, el }) {
     more.textContent = hidden.length ? `${count(hidden.length)} more: scroll` : "";
   }
 
-  // Of the thumbnails one is chosen, and one is reached by the tab key; arrow keys go from there.
+  // One thumbnail is chosen, and that one is reached by the tab key; arrow keys go from there.
   function mark() {
     const image = model.get("image");
     heading.textContent = `image ${image}: ${names[image]}, PSNR ${decibels(psnr[image])}`;
@@ -107,35 +102,35 @@ function render({ model, el }) {
     const all = [...strip.children], from = all.findIndex((button) => button.tabIndex === 0);
     const to = { ArrowRight: from + 1, ArrowDown: from + 1, ArrowLeft: from - 1, ArrowUp: from - 1, Home: 0, End: all.length - 1 }[event.key];
     if (to === undefined || !plain(event)) return;
-    event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+    keepEvent(event);
     const next = all[Math.min(Math.max(to, 0), all.length - 1)];
-    save({ image: Number(next.dataset.image) });
+    save(model, { image: Number(next.dataset.image) });
     next.focus();
   });
   wholes.forEach((canvas) => {
     canvas.addEventListener("pointermove", (event) => {
       if (!shown.length) return;
       const [x, y] = pointed(canvas, event);
-      model.set("lens", [y * shown[0].height, x * shown[0].width]);  // drawn at once, told to the kernel at the end
+      model.set("lens", [y * shown[0].height, x * shown[0].width]);  // drawn at once, sent to the kernel at the end
     });
     canvas.addEventListener("pointerleave", () => model.save_changes());
     canvas.addEventListener("keydown", (event) => {
       const step = event.shiftKey ? 8 : 1;
       const move = { ArrowLeft: [0, -step], ArrowRight: [0, step], ArrowUp: [-step, 0], ArrowDown: [step, 0] }[event.key];
       if (!move || !shown.length || !plain(event)) return;
-      event.preventDefault(); event.stopPropagation();
+      keepEvent(event);
       const [left, top, side] = lens();  // from where it is seen, not from beyond the edge
-      save({ lens: [top + side / 2 + move[0], left + side / 2 + move[1]] });
+      save(model, { lens: [top + side / 2 + move[0], left + side / 2 + move[1]] });
     });
   });
 
-  const deaf = listen(model, { "change:original": load, "change:reconstruction": load, "change:image": mark,
+  const stopListening = listen(model, { "change:original": load, "change:reconstruction": load, "change:image": mark,
     "change:lens": draw, "change:zoom": draw, "change:order": list });
   const watch = new ResizeObserver(rest);
   watch.observe(strip);
   list();
   load();
   picture(model.get("thumbnails")).then((made) => { thumbnails = made; list(); });
-  return () => { asked++; watch.disconnect(); deaf(); stop(); };
+  return () => { asked++; watch.disconnect(); stopListening(); stop(); };
 }
 export default { initialize, render };

@@ -10,13 +10,11 @@ function diverged(line) {
 
 export default { initialize, render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "run-curves", ["quantity", "against", "axis", "smoothing"]);
-  const save = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
-
-  const quantity = node("select", { class: "quantity", onchange: () => save({ quantity: quantity.value, axis: quantity.value in LABELS ? "linear" : "log" }) });
-  const against = node("select", { class: "against", onchange: () => save({ against: against.value }) },
+  const quantity = node("select", { class: "quantity", onchange: () => save(model, { quantity: quantity.value, axis: quantity.value in LABELS ? "linear" : "log" }) });
+  const against = node("select", { class: "against", onchange: () => save(model, { against: against.value }) },
     ...Object.entries(AGAINST).map(([value, text]) => node("option", { value }, text)));
-  const [axes, showAxis] = choice("axis", ["log", "linear"], (axis) => save({ axis }));
-  const [smoothing, showSmoothing] = smoothingSlider((weight) => save({ smoothing: weight }));
+  const [axes, showAxis] = choice("axis", ["log", "linear"], (axis) => save(model, { axis }));
+  const [smoothing, showSmoothing] = smoothingSlider((weight) => save(model, { smoothing: weight }));
   const again = node("button", { class: "refresh", title: "of runs that are being trained", onclick: () => model.send({ do: "refresh" }) }, "read the logs again");
   const canvas = node("canvas", { role: "img", class: "curves" }), key = node("div");
   const content = node("div", {}, node("div", { class: "bar choices" }, node("label", {}, "curves of ", quantity), node("label", {}, "over ", against),
@@ -56,8 +54,6 @@ export default { initialize, render({ model, el }) {
   const stopListening = listen(model, Object.fromEntries(["labels", "notes", "columns", "curves", "quantities", "quantity", "against", "axis", "smoothing"]
     .map((name) => [`change:${name}`, laterDraw])));
   const stopTheme = onTheme(box, draw);
-  let width = 0;
-  const resized = new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== width) { width = box.clientWidth; laterDraw(); } });
-  resized.observe(box);
-  return () => { resized.disconnect(); stopListening(); stopTheme(); stopFrame(); };
+  const stopWidth = onWidth(box, laterDraw);
+  return () => { stopWidth(); stopListening(); stopTheme(); stopFrame(); };
 } };

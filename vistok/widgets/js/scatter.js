@@ -85,10 +85,7 @@ class Scatter {
     const ring = (code, colour, thick) => {
       if (code < 0 || code >= this.counts.length || Number.isNaN(this.points[2 * code])) return;
       const [x, y] = this.place(code), radius = Math.max(this.radius, this.shown === "patches" ? this.side * 0.7 : 0) + 3;
-      for (const [ink, width] of [["#fff", thick + 2], [colour, thick]]) {
-        context.strokeStyle = ink; context.lineWidth = width;
-        context.beginPath(); context.arc(x, y, radius, 0, 7); context.stroke();
-      }
+      strokeTwice(context, colour, thick, () => context.arc(x, y, radius, 0, 7));
     };
     ring(this.cursor, "#000", 1);
     ring(this.selected, "#d55e00", 2);
@@ -130,7 +127,7 @@ class Scatter {
     for (const value of ticks(-high, -low)) context.fillText(short(value), left - 4, y0 - value * this.scale + 4);
   }
 
-  // What is not selected steps back, where something is.
+  // Where codes are selected, the others step back.
   #fade(context, code) { context.globalAlpha = this.marked && !this.marked[code] ? 0.13 : 1; }
 
   #dots(context) {
@@ -140,7 +137,7 @@ class Scatter {
       this.#fade(context, code);
       if (!this.counts[code]) {
         context.strokeStyle = CellMap.CROSS; context.lineWidth = 1.3; context.beginPath();
-        context.moveTo(x - arm, y - arm); context.lineTo(x + arm, y + arm); context.moveTo(x + arm, y - arm); context.lineTo(x - arm, y + arm);
+        traceCross(context, x, y, arm);
         context.stroke();
         continue;
       }
@@ -233,9 +230,7 @@ class Scatter {
     this.patch.hidden = !found;
     Object.assign(this.patch.dataset, { code: found ? code : -1 });
     if (!found) return;
-    const context = sized(this.patch, 48, 48);
-    context.imageSmoothingEnabled = false;
-    context.drawImage(found[0], found[1], found[2], found[3], found[3], 0, 0, 48, 48);
+    drawSquare(this.patch, found, 48);
   }
 
   choose(code) { if (code >= 0) this.onSelect(code); }
@@ -329,7 +324,7 @@ class Scatter {
       if (this.view.zoom !== before) event.preventDefault();
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;  // the page's own
+      if (!plain(event)) return;
       const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
       if (step) {
         const from = this.cursor >= 0 ? this.cursor : this.selected >= 0 ? this.selected : this.order.at(-1);
@@ -343,7 +338,7 @@ class Scatter {
       else if (event.key === "-") this.zoom(0.5);
       else if (event.key === "0") this.reset();
       else return;
-      event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+      keepEvent(event);
     });
   }
 }

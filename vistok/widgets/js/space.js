@@ -10,7 +10,7 @@ function render({ model, el }) {
     + (others > 0 ? `; ${count(others)} more ${others === 1 ? "code" : "codes"} here` : "");
   const sum = (codes) => codes.reduce((all, code) => all + counts[code], 0);
   const sayMany = (codes) => `${count(codes.length)} codes here: ${count(codes.filter((code) => counts[code]).length)} used, ${tokens(sum(codes))}; zoom in to see each`;
-  const choose = (code) => { model.set("selected", code); model.save_changes(); showSelected(); };
+  const choose = (code) => { save(model, { selected: code }); showSelected(); };
 
   // Patches are asked for when one looks at them, one request at a time.
   function picture(code, wanted) {
@@ -35,7 +35,7 @@ function render({ model, el }) {
     if (scatter.cursor >= 0) scatter.tell(scatter.cursor);
     showSelected(); showMarked(); wish();
   }
-  // What is in sight and not there yet.
+  // Ask for patches that are in sight and not there yet.
   function wish() {
     if (scatter.shown === "patches" && !scatter.together && scatter.seen.length <= Scatter.PATCHES) ask(scatter.seen.toReversed());
     if (model.get("selected") >= 0) ask([model.get("selected")]);
@@ -57,8 +57,8 @@ function render({ model, el }) {
   map.canvas.classList.add("map");
 
   // Controls.
-  const level = node("select", { "aria-label": "level", class: "level", onchange: () => { model.set("level", +level.value); model.save_changes(); } });
-  const projection = node("select", { class: "projection", onchange: () => { model.set("projection", projection.value); model.save_changes(); } });
+  const level = node("select", { "aria-label": "level", class: "level", onchange: () => save(model, { level: +level.value }) });
+  const projection = node("select", { class: "projection", onchange: () => save(model, { projection: projection.value }) });
   const shown = node("select", { class: "shown", onchange: () => scatter.set({ shown: shown.value }) },
     node("option", { value: "dots" }, "count"), node("option", { value: "patches" }, "decoded alone"));
   const move = node("button", { class: "move", "aria-pressed": "false", title: "drag to move instead of selecting; with shift, always", onclick: () => {
@@ -90,25 +90,19 @@ function render({ model, el }) {
     clear.disabled = !codes.length;
     group.textContent = codes.length ? `${codes.length === 1 ? "1 code" : `${count(codes.length)} codes`} selected, ${tokens(sum(codes))}, ${percent(sum(codes) / total)}${codes.length > LISTED ? `; the ${LISTED} most frequent:` : ":"}`
       : "Drag a box around points to select codes in all views.";
-    const focused = [...list.children].indexOf(list.querySelector(":focus"));
-    list.replaceChildren(...best.map((code) => {
-      const tile = node("canvas", { "aria-hidden": "true" }), context = sized(tile, 24, 24), found = known.get(code);
-      context.imageSmoothingEnabled = false;
-      if (found) context.drawImage(found[0], found[1], found[2], found[3], found[3], 0, 0, 24, 24);
+    replaceButtons(list, ...best.map((code) => {
+      const tile = node("canvas", { "aria-hidden": "true" });
+      drawSquare(tile, known.get(code), 24);
       return node("button", { class: "listed", style: "padding:1px", "aria-label": say(code), title: say(code), data: { code }, onclick: () => choose(code) }, tile);
     }));
-    if (focused >= 0) list.children[focused]?.focus({ preventScroll: true });
     ask(best);
   }
   function showSelected() {
-    const code = model.get("selected"), context = sized(patch, 48, 48);
+    const code = model.get("selected"), found = code >= 0 ? picture(code, true) : null;
     scatter.set({ selected: code }); map.set({ selected: code });
-    if (code < 0) { head.textContent = "no code is chosen"; return; }
-    head.textContent = say(code);
-    const found = picture(code, true);
-    patch.dataset.code = found ? code : -1;
-    context.imageSmoothingEnabled = false;
-    if (found) context.drawImage(found[0], found[1], found[2], found[3], found[3], 0, 0, 48, 48);
+    head.textContent = code < 0 ? "no code is chosen" : say(code);
+    drawSquare(patch, found, 48);
+    if (code >= 0) patch.dataset.code = found ? code : -1;
   }
   function showPoints() {
     const points = f32(model.get("points")), axes = model.get("axes");
@@ -124,7 +118,7 @@ function render({ model, el }) {
     counts = u32(model.get("counts")); total = Math.max(1, counts.reduce((all, value) => all + value, 0));
     bar.querySelector(".name").textContent = model.get("name");
     level.hidden = sizes.length < 2;
-    level.replaceChildren(...sizes.map((size, number) => node("option", { value: number, selected: number === model.get("level") }, `level ${number}: ${count(size)} codes`)));
+    level.replaceChildren(...levelOptions(sizes, model.get("level")));
     projection.replaceChildren(...model.get("methods").map(([name, title, missing]) =>
       node("option", { value: name, disabled: Boolean(missing) }, missing ? `${title} (pip install ${missing})` : title)));
     forget();
@@ -132,8 +126,7 @@ function render({ model, el }) {
     showPoints(); showMarked(); showSelected(); takePatches();
   }
   function readScale() {
-    const context = sized(scale, 470, 8);
-    for (let x = 0; x < 470; x++) { context.fillStyle = `rgb(${heat(x / 469)})`; context.fillRect(x, 0, 1, 8); }
+    drawColours(scale, 470, 8);
     scale.style.display = scatter.shown === "patches" && !scatter.together ? "none" : "";
     scaleText.textContent = scatter.reading();
   }

@@ -7,7 +7,7 @@ const WAITING = "waiting for the kernel …";
 // counts them. `busy` says so when the kernel keeps the reader waiting. `last` asks for what is dragged: one request at a time,
 // and meanwhile only the last one waits.
 function asking(model, busy) {
-  let due = 0;  // what the kernel's count of answers comes to with the last request
+  let due = 0;  // the kernel's count of answers once the last request is dealt with
   let waiting = null;
   const behind = () => model.get("answered") < due;
   function ask(what, more = {}, data = []) {
@@ -30,7 +30,7 @@ function asking(model, busy) {
   return { ask, last, forget, behind, stop: listen(model, { "change:answered": answered }) };
 }
 
-// What was typed: a number where it is one, or else the text, for the kernel to refuse in a sentence.
+// The text that was typed: a number where it is one, or else the text, for the kernel to refuse in a sentence.
 const typed = (input) => input.value === "" || !Number.isFinite(Number(input.value)) ? input.value : Number(input.value);
 
 // A field for a whole number: [label, input].
@@ -67,7 +67,7 @@ function tokenGrid(model, talk, enter) {
   let selection = model.get("selection"), anchor = selection.slice(0, 2), cursor = anchor;
   let dragged = null, hovered = null, painted = 0;
   const watch = new ResizeObserver(() => draw());
-  let chosen = 0;  // what the kernel's count of answers comes to with the last selection
+  let chosen = 0;  // the kernel's count of answers once the last selection is dealt with
   const [lines, codes] = [0, 1].map(() => node("input", { type: "checkbox", checked: true, onchange: () => draw() }));
   const status = node("p", { class: "caption number", "aria-live": "polite", data: { role: "token" } });
   const token = (row, column) => u32(model.get("token_values"))[row * shape()[1] + column];
@@ -157,7 +157,7 @@ function tokenGrid(model, talk, enter) {
     canvas.addEventListener("keydown", (event) => {
       const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
       if (!move && (event.key !== "Enter" || event.shiftKey) || !plain(event)) return;
-      event.preventDefault(); event.stopPropagation();  // JupyterLab has its own use for these keys
+      keepEvent(event);
       if (!move) { enter(); return; }
       cursor = cursor.map((place, i) => Math.min(Math.max(place + move[i], 0), shape()[i] - 1));
       if (!event.shiftKey) anchor = cursor;

@@ -9,7 +9,7 @@ function render({ model, el }) {
 
   const busy = node("span", { class: "caption", role: "status", data: { role: "busy" } });
   const talk = asking(model, busy), { ask } = talk;
-  const say = (sentence) => { model.set("message", sentence); model.save_changes(); };
+  const say = (message) => save(model, { message });
   const source = intake(box, take);
   const middle = { style: "display:inline-flex;align-items:center;gap:4px" };
   const button = (text, act, title) => node("button", { onclick: act, title }, text);
@@ -26,7 +26,7 @@ function render({ model, el }) {
   const reset = button("reset", () => ask("reset"), "all tokens as they were encoded");
   const level = node("select", { onchange: () => ask("look_at", { tokenizer: model.get("active"), level: Number(level.value) }) });
   const levelLabel = node("label", {}, "level ", level);
-  const [nearTitle, near, deafNear] = nearCodes(model, (code) => ask("replace", { code }));
+  const [nearTitle, near, stopNear] = nearCodes(model, (code) => ask("replace", { code }));
 
   const maps = node("input", { type: "checkbox", onchange: () => { cards.dataset.errors = maps.checked; bar.hidden = !maps.checked; } });
   const bar = errorBar(scale);
@@ -85,7 +85,7 @@ function render({ model, el }) {
     }
   }
 
-  // What a reader reads beside the pictures.
+  // Write what stands beside the pictures.
   function tell() {
     const active = model.get("active"), facts = tokenizers[active], [rows, columns] = model.get("grid"), sizes = model.get("codebook_sizes");
     body.hidden = !model.get("extent")[0];
@@ -118,7 +118,7 @@ function render({ model, el }) {
     const active = shown[model.get("active")];
     if (active?.seen) { seen.show(active.seen); decoded.show(active.made); put(original.canvas, active.seen); }
     made.forEach(({ canvas, error }, i) => {
-      canvas.style.opacity = shown[i].seen ? 1 : 0.3;  // of the picture before
+      canvas.style.opacity = shown[i].seen ? 1 : 0.3;  // the picture before is shown
       if (!shown[i].seen) return;
       put(canvas, shown[i].made);
       put(error, errorMap(shown[i].seen, shown[i].made, scale));
@@ -133,8 +133,8 @@ function render({ model, el }) {
 
   const handlers = { "change:seen": load, "change:reconstructions": load, "change:active": load };
   for (const name of ["grid", "codebook_sizes", "level", "can_undo", "psnr", "selection", "token_values", "extent"]) handlers[`change:${name}`] = tell;
-  const deaf = listen(model, handlers);
+  const stopListening = listen(model, handlers);
   tell(); load();
-  return () => { asked++; taken++; source.stop(); crop.stop(); deaf(); deafNear(); grid.stop(); talk.stop(); stop(); };
+  return () => { asked++; taken++; source.stop(); crop.stop(); stopListening(); stopNear(); grid.stop(); talk.stop(); stop(); };
 }
 export default { initialize, render };
