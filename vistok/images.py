@@ -1,15 +1,119 @@
-"""Images as people give them: taken where it is plain what is meant, else refused in one sentence that says what is expected
-and what was given."""
+"""Images: their ranges, PSNR, PNG files and grids, and what people give as images.
 
+Networks see float images in [-1, 1], metrics float images in [0, 1], files and pages uint8; no other module converts between
+these. What people give is taken where it is plain what is meant, else refused in one sentence that says what is expected and
+what was given.
+"""
+
+import io
 import math
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 # Resampling takes [-1, 1] to 1.89 at most (bicubic: the absolute values of its weights sum to 1.375 along a side). Images in
 # [0, 255] go much farther, and those normalised by ImageNet's mean and deviation a little, where they are black or white.
 FARTHEST = 2.0
+
+
+def to_float(images_uint8: Tensor) -> Tensor:
+    """Map uint8 images of any shape and device to float32 in [-1, 1]."""
+    return images_uint8.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map float images in [-1, 1] of any shape to uint8, those beyond clamped."""
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Map float images in [-1, 1] of any shape to float32 in [0, 1], those beyond clamped."""
+    return images.float().clamp(-1, 1).add_(1).div_(2)
+
+
+def from_unit(images: Tensor) -> Tensor:
+    """Map float images in [0, 1] of any shape to [-1, 1]."""
+    return images * 2 - 1
+
+
+def unit_to_uint8(images: Tensor) -> Tensor:
+    """Map float images in [0, 1] of any shape to uint8, rounded as torchvision's `save_image` does."""
+    return images.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def psnr(images: Tensor, reconstructions: Tensor, data_range: float = 2.0) -> Tensor:
+    """Return the peak signal-to-noise ratio of each pair in dB, -10 log10(MSE / range^2); infinite where nothing differs.
+
+    Args:
+        images: [B, 3, H, W], float in a range of `data_range`, or uint8, whose range is 255.
+        reconstructions: the same, clamped to that range.
+        data_range: 2 of images in [-1, 1], 1 of images in [0, 1].
+
+    Returns:
+        float64 [B]; the squared error is in float32 where the images are.
+    """
+    if images.dtype == torch.uint8:
+        images, reconstructions, data_range = images.double(), reconstructions.double(), 255
+    mse = (images - reconstructions).square().mean(dim=(1, 2, 3))  # [B]
+    mse = mse.cpu() if mse.device.type == "mps" else mse  # Apple's GPUs have no float64
+    return -10 * (mse.double() / data_range**2).log10()
+
+
+def check_unit_pair(images: Tensor, reconstructions: Tensor, smallest: int) -> None:
+    """Raise ValueError unless both are float [B, 3, H, W] in [0, 1], of one shape and at least `smallest` pixels."""
+    if images.shape != reconstructions.shape:
+        raise ValueError(
+            f"Images are {list(images.shape)}, but their reconstructions {list(reconstructions.shape)}: "
+            "both must have one shape."
+        )
+    for name, batch in (("Images", images), ("Reconstructions", reconstructions)):
+        if batch.ndim != 4 or batch.shape[1] != 3 or len(batch) == 0 or not batch.is_floating_point():
+            raise ValueError(
+                f"{name} are {batch.dtype} {list(batch.shape)}, but must be float [B, 3, H, W], B above 0."
+            )
+        if min(batch.shape[2:]) < smallest:
+            raise ValueError(
+                f"{name} are {batch.shape[2]}x{batch.shape[3]} pixels, but must be at least {smallest}x{smallest}."
+            )
+        low, high = batch.aminmax()
+        if not (low >= 0 and high <= 1):  # so written that NaN fails
+            raise ValueError(f"{name} have values from {low:.4g} to {high:.4g}, but must be in [0, 1].")
+
+
+def image_png(image: Tensor) -> bytes:
+    """Return an image, uint8 [3, H, W], as the bytes of a PNG file; of low compression, as it travels to a page nearby."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="png", compress_level=1)
+    return buffer.getvalue()
+
+
+def strip_png(images: Tensor) -> bytes:
+    """Return images, uint8 [n, 3, H, W] with n > 0, side by side as the bytes of a PNG file."""
+    return image_png(images.permute(1, 2, 0, 3).reshape(3, images.shape[2], -1))
+
+
+def poster(tiles: Tensor, columns: int, order: Tensor | None = None, gap: int = 0) -> Tensor:
+    """Lay out small images, such as the patches of all codes, as one picture.
+
+    Args:
+        tiles: uint8 [K, 3, p, p].
+        columns: tiles a row.
+        order: int64 [K], the tile of each place; None: by index.
+        gap: white pixels between two tiles.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    if order is not None:
+        tiles = tiles[order]
+    rows = -(-len(tiles) // columns)
+    cells = tiles.new_full((rows * columns, 3, tiles.shape[2] + gap, tiles.shape[3] + gap), 255)
+    cells[: len(tiles), :, : tiles.shape[2], : tiles.shape[3]] = tiles
+    height, width = cells.shape[2:]
+    picture = cells.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2).reshape(rows * height, -1, 3)
+    return picture[: len(picture) - gap, : picture.shape[1] - gap]
 
 
 def as_images(images: Tensor | np.ndarray, like: Tensor | None = None) -> Tensor:

@@ -9,7 +9,8 @@ from vistok.data.datasets import ImageDataset, called
 from vistok.data.identity import find_run_dir, same_images
 from vistok.data.photos import also_trained_on
 from vistok.data.registry import DATASETS, open_dataset, open_figures, with_batch_that_fits
-from vistok.data.sampling import check_batch_size, eval_batches, share, to_float, train_batches
+from vistok.data.sampling import check_batch_size, eval_batches, share, train_batches
+from vistok.images import to_float
 
 __all__ = [
     "DATASETS",

@@ -120,11 +120,6 @@ def share(images: range, rank: int, num_processes: int) -> range:
     return images[first:end]
 
 
-def to_float(images_uint8: torch.Tensor) -> torch.Tensor:
-    """Map uint8 images of any shape and device to float32 in [-1, 1]."""
-    return images_uint8.to(torch.float32).div_(127.5).sub_(1.0)
-
-
 class _TrainBatches(Dataset):
     """This process's share of each training step, by step."""
 

@@ -11,15 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vistok.images import to_uint8
 from vistok.system.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
 
 TOKENS_AT_A_TIME = 8192  # decoded together
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Map float images in [-1, 1] of any shape to uint8, those beyond clamped."""
-    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def principal_components(codebook: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -246,28 +242,6 @@ def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
     """Return the height and width, in tokens, of each level's grid, for images of the tokenizer's size."""
     side = tokenizer.image_size // tokenizer.downsample_factor
     return tokenizer.quantizer.grids(side, side)
-
-
-def poster(tiles: Tensor, columns: int, order: Tensor | None = None, gap: int = 0) -> Tensor:
-    """Lay out the patches of all codes as one picture.
-
-    Args:
-        tiles: uint8 [K, 3, p, p], one a code.
-        columns: patches a row.
-        order: int64 [K], the code of each place; None: by index.
-        gap: white pixels between two patches.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    if order is not None:
-        tiles = tiles[order]
-    rows = -(-len(tiles) // columns)
-    cells = tiles.new_full((rows * columns, 3, tiles.shape[2] + gap, tiles.shape[3] + gap), 255)
-    cells[: len(tiles), :, : tiles.shape[2], : tiles.shape[3]] = tiles
-    height, width = cells.shape[2:]
-    picture = cells.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2).reshape(rows * height, -1, 3)
-    return picture[: len(picture) - gap, : picture.shape[1] - gap]
 
 
 @torch.no_grad()

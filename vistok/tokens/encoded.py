@@ -13,8 +13,8 @@ import torch
 import traitlets
 from torch import Tensor
 
-from vistok.data import ImageDataset, also_trained_on, eval_batches, open_dataset, to_float
-from vistok.images import as_images, begin_range_check, end_range_check
+from vistok.data import ImageDataset, also_trained_on, eval_batches, open_dataset
+from vistok.images import as_images, begin_range_check, end_range_check, psnr, to_float, to_uint8
 from vistok.pretrained import load_pretrained
 from vistok.runs import short_names
 from vistok.system.devices import eval_view, exact_float32, usable_device
@@ -23,7 +23,6 @@ from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens.codebook import to_uint8
 from vistok.tokens.store import TokenFile
 from vistok.usage import CodebookUsage
 
@@ -283,8 +282,7 @@ class EncodedImages:
 
     def psnr(self, rows: Sequence[int]) -> np.ndarray:
         """Return the PSNR of some reconstructions in dB, float64 [n]; infinite where nothing differs."""
-        error = (self.pixels(rows).double() - self.reconstructions(rows).double()).square().mean((1, 2, 3))
-        return (10 * (255**2 / error).log10()).numpy()
+        return psnr(self.pixels(rows), self.reconstructions(rows)).numpy()
 
     # Codes.
 

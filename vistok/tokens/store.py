@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
+from vistok.data import ImageDataset, eval_batches, open_dataset
+from vistok.images import to_float
 from vistok.system.devices import eval_view, exact_float32, usable_device
 from vistok.system.files import replace_file, shown, strict_json
 from vistok.system.locks import only_process

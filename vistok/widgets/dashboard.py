@@ -24,12 +24,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vistok import plots
+from vistok.images import to_uint8
 from vistok.runs import Report
 from vistok.system.devices import eval_view
 from vistok.system.files import say
 from vistok.system.progress import progress_bar
 from vistok.system.threads import release_idle_threads
-from vistok.tokens.codebook import to_uint8
 from vistok.training.trainer import Trainer, deferred_interrupt
 from vistok.widgets.view import View, script, strip_png
 

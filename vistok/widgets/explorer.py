@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vistok import plots
+from vistok.images import poster
 from vistok.system.files import say
 from vistok.system.weights import first_line
-from vistok.tokens.codebook import decode_alone, nearest_codes, poster, similarity_order
+from vistok.tokens.codebook import decode_alone, nearest_codes, similarity_order
 from vistok.tokens.encoded import QUEUE_SIZE, Chosen, EncodedImages
 from vistok.widgets.view import Refusal, View, answering, image_png, script, strip_png
 

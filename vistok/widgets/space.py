@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from vistok import plots
+from vistok.images import poster
 from vistok.system.weights import first_line
 from vistok.tokens.codebook import (
     PROJECTIONS,
     Projection,
     decode_alone,
     is_there,
-    poster,
     project,
     similarity_order,
     usual_projection,
