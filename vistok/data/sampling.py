@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vistok.data.datasets import FLIP_DRAW, ImageDataset, called
 from vistok.data.draws import permutation, uniform
+from vistok.system.values import checked
 
 
 def train_batches(
@@ -81,6 +82,20 @@ def check_batch_size(dataset: ImageDataset, batch_size: int, num_parts: int) -> 
         raise ValueError(
             f"batch_size {batch_size} cannot be shared evenly by {num_parts} processes; {nearest_size} can."
         )
+
+
+def check_loading(batch_size: int, num_workers: int, max_images: int | None = None) -> None:
+    """Check how images are to be read, before any is.
+
+    Raises:
+        ValueError: a number is out of range.
+        TypeError: it is none.
+    """
+    given = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
+    given |= {} if max_images is None else {"max_images": (max_images, 1)}
+    for name, (value, least) in given.items():
+        if checked(name, int, value) < least:
+            raise ValueError(f"{name} is {value}, but must be at least {least}.")
 
 
 def eval_batches(
