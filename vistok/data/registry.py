@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vistok.config import TrainConfig
 from vistok.data.celeba import HELP as CELEBA_HELP
@@ -82,21 +82,12 @@ def open_dataset(
     return CachedImages(name, split, image_size, "cached", square, files, on_bad_image)
 
 
-class HasImageSize(Protocol):
-    """What a tokenizer says of the images that it takes."""
-
-    image_size: int  # pixels, height and width
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError where images of this size do not fit."""
-
-
 def open_given(
     caller: Callable[..., Any],
     dataset: str | ImageDataset,
     of_dataset: dict[str, Any],
     split: str,
-    tokenizer: HasImageSize,
+    tokenizer: Any,
 ) -> ImageDataset:
     """Return the images that a function is given to measure or encode: a dataset that is open, or one by its name.
 
@@ -105,7 +96,7 @@ def open_given(
         dataset: open, or one of `DATASETS`.
         of_dataset: arguments of `open_dataset` as they were given to the function; one that is None is not given.
         split: where none is given.
-        tokenizer: whose images they must fit, and whose size they have where none is given.
+        tokenizer: has `image_size`, theirs where none is given, and `check_size`, which raises where they do not fit.
 
     Raises:
         ValueError: there is no such argument, or it is given beside a dataset that is open; or as `open_dataset` says.

@@ -84,7 +84,7 @@ def check_batch_size(dataset: ImageDataset, batch_size: int, num_parts: int) -> 
         )
 
 
-def check_loading(batch_size: int, num_workers: int, max_images: int | None = None) -> None:
+def check_loading(batch_size: int, num_workers: int = 0, max_images: int | None = None) -> None:
     """Check how images are to be read, before any is.
 
     Raises:
@@ -122,8 +122,7 @@ def eval_batches(
     Returns:
         An iterator over uint8 [b, 3, H, W], channels_last.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
+    check_loading(batch_size, num_workers)
     images = share(range(first_image, len(dataset) if end_image is None else end_image), rank, num_processes)
     batches = _EvalBatches(dataset, batch_size, images.start, images.stop)
     return _load(batches, range(len(batches)), num_workers, pin_memory=False)

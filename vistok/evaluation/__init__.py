@@ -8,15 +8,7 @@ if TYPE_CHECKING:
     from vistok.evaluation.record import Evaluation
     from vistok.evaluation.run_records import check_results, evaluate_run, images_of_run, save_record
 
-__all__ = [
-    "Evaluation",
-    "check_options",
-    "check_results",
-    "evaluate",
-    "evaluate_run",
-    "images_of_run",
-    "save_record",
-]
+__all__ = ["Evaluation", "check_options", "check_results", "evaluate", "evaluate_run", "images_of_run", "save_record"]
 _PLACES = {"Evaluation": "record", "check_options": "measuring", "evaluate": "measuring"}  # the others: run_records
 
 

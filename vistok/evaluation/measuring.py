@@ -10,12 +10,14 @@ Several processes share the images, each once, and all come to the record of one
     accelerate launch --multi_gpu -m vistok.evaluation runs/<run>
 """
 
+import contextlib
 import datetime
 import functools
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,7 +27,7 @@ from vistok.data import ImageDataset, called, check_loading, eval_batches, open_
 from vistok.evaluation.record import Evaluation
 from vistok.images import to_float, to_unit
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7
-from vistok.system.devices import check_default_dtype, eval_view, exact_float32, usable_device
+from vistok.system.devices import check_default_dtype, computing, eval_view, usable_device
 from vistok.system.paths import resolve_path
 from vistok.system.processes import of_all_processes, rank_and_number
 from vistok.system.progress import progress_bar
@@ -167,19 +169,12 @@ def _image_metrics(
 
 
 class _Found(NamedTuple):
-    """What a pass over the images came to, over all processes.
+    """What a pass over the images came to, over all processes."""
 
-    Attributes:
-        values: of each metric of images; None: it could not be measured.
-        notes: metric to what must be said beside it.
-        usage: of the codebooks.
-        seconds: of "network", "data", "metrics" and "total".
-    """
-
-    values: dict[str, float | None]
-    notes: dict[str, str]
+    values: dict[str, float | None]  # of each metric of images; None: it could not be measured
+    notes: dict[str, str]  # metric to what must be said beside it
     usage: CodebookUsage
-    seconds: dict[str, float]
+    seconds: dict[str, float]  # of "network", "data", "metrics" and "total"
 
 
 def _measure(
@@ -200,9 +195,9 @@ def _measure(
     text = f"evaluating on {called(images.name)}"
     start, data_seconds, num_done = time.perf_counter(), 0.0, 0
     with (
-        exact_float32(device),
+        computing(device, exact=True),
         torch.inference_mode(),
-        _Stopwatch(networks, device) as stopwatch,
+        _timed(networks, device) as network_seconds,
         progress_bar(total=len(mine), desc=text, unit=" images", disable=not progress or rank > 0) as bar,
     ):
         batches = eval_batches(images, end_image=num_images, rank=rank, num_processes=num_processes, **reading)
@@ -224,7 +219,7 @@ def _measure(
     usage = usage.summed()
     values, notes = _computed(metrics, unavailable)
     total = time.perf_counter() - start
-    seconds = {"network": stopwatch.seconds, "data": data_seconds}
+    seconds = {"network": sum(network_seconds), "data": data_seconds}
     return _Found(values, notes, usage, seconds | {"metrics": total - sum(seconds.values()), "total": total})
 
 
@@ -297,33 +292,20 @@ def _record(
     )
 
 
-class _Stopwatch:
-    """Adds up the seconds spent in the forward passes of some networks while it is entered."""
+@contextlib.contextmanager
+def _timed(networks: list[nn.Module], device: torch.device) -> Iterator[list[float]]:
+    """Yield a list that the seconds of each forward pass of some networks are added to, until it ends."""
+    began: list[float] = []
+    seconds: list[float] = []
 
-    def __init__(self, networks: list[nn.Module], device: torch.device) -> None:
-        self.seconds = 0.0
-        self._networks = networks
-        self._device = device
-
-    def __enter__(self) -> Self:
-        self._handles = [network.register_forward_pre_hook(self._begin) for network in self._networks]
-        self._handles += [network.register_forward_hook(self._end) for network in self._networks]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _begin(self, *_: object) -> None:
-        self._started = self._now()
-
-    def _end(self, *_: object) -> None:
-        self.seconds += self._now() - self._started
-
-    def _now(self) -> float:
+    def now() -> float:
         """Return the time at which the device is done with what it was given."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         return time.perf_counter()
+
+    with contextlib.ExitStack() as hooks:
+        for network in networks:
+            hooks.enter_context(network.register_forward_pre_hook(lambda *_: began.append(now())))
+            hooks.enter_context(network.register_forward_hook(lambda *_: seconds.append(now() - began.pop())))
+        yield seconds

@@ -34,7 +34,7 @@ from vistok.networks.blocks import recompute_activations
 from vistok.pretrained import load_pretrained
 from vistok.runs import Report, Run
 from vistok.system.checkpoints import step_of
-from vistok.system.devices import check_default_dtype, deterministic, get_rng_state, set_rng_state, undisturbed
+from vistok.system.devices import check_default_dtype, computing, get_rng_state, set_rng_state
 from vistok.system.files import say
 from vistok.system.processes import (
     is_distributed,
@@ -194,7 +194,7 @@ class Trainer:
         if min(of_all_processes(-1 if self._failed else self._saved_step)) >= self.config.steps:
             self._check_same_images()  # a run of other images is not what was asked for
             return
-        with self._alone(), deterministic(self.config.deterministic):
+        with self._alone():
             if self.step < self.config.steps:
                 self._begin()
                 try:
@@ -290,7 +290,7 @@ class Trainer:
             unweighted losses of the whole batch with their weighted sum as "total", detached and still on the device.
         """
         # Precision is the configuration's, whatever autocast is on outside, and whatever another thread looks at.
-        with torch.autocast(self.device.type, enabled=False), undisturbed(self.device):
+        with computing(self.device, deterministic=self.config.deterministic):
             return self._take_step(images)
 
     def _take_step(self, images: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from vistok.images import psnr, to_float, to_uint8
 from vistok.plots import DPI
 from vistok.pretrained import load_pretrained
 from vistok.runs import short_names
-from vistok.system.devices import exact_float32, usable_device
+from vistok.system.devices import computing, usable_device
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import token_grids
 from vistok.tokens.encoded import EncodedImages
@@ -53,7 +53,7 @@ class Trial:
         """Encode what is seen of a picture, and decode it."""
         self.seen = picture.square(self.tokenizer.image_size)
         device = next(self.tokenizer.parameters()).device
-        with exact_float32(device):
+        with computing(device, exact=True):
             found = self.tokenizer.encode(to_float(self.seen[None].to(device)))
         levels = found if isinstance(found, tuple) else (found,)
         self.edits = Edits(Edit(tuple(level.cpu() for level in levels)))
