@@ -176,7 +176,7 @@ def begin_range_check(images: Tensor) -> Tensor | None:
     Raises:
         ValueError: on a CPU, as of `end_range_check`.
     """
-    # Of tensors that hold no numbers yet (meta, fake, traced, captured as a graph) nothing can be said.
+    # Nothing can be said of tensors that hold no numbers yet (meta, fake, traced, captured as a graph).
     if torch.compiler.is_compiling() or type(images) is not Tensor or images.is_meta or images.numel() == 0:
         return None
     if images.device.type == "cuda" and torch.cuda.is_current_stream_capturing():

@@ -206,7 +206,7 @@ class RFID(Metric):
         means = self.sums / num_images  # [2, 2048]
         outer_means = means.unsqueeze(2) * means.unsqueeze(1)  # [2, 2048, 2048]
         covariances = (self.outer_sums - num_images * outer_means) / (num_images - 1)
-        return frechet_distance(means[0], covariances[0], means[1], covariances[1]).clamp(min=0)  # of rounding
+        return frechet_distance(means[0], covariances[0], means[1], covariances[1]).clamp(min=0)  # rounding
 
     @property
     def note(self) -> str | None:

@@ -171,10 +171,10 @@ def _image_metrics(
 class _Found(NamedTuple):
     """What a pass over the images came to, over all processes."""
 
-    values: dict[str, float | None]  # of each metric of images; None: it could not be measured
+    values: dict[str, float | None]  # metric of images to its mean; None: it was not measured
     notes: dict[str, str]  # metric to what must be said beside it
     usage: CodebookUsage
-    seconds: dict[str, float]  # of "network", "data", "metrics" and "total"
+    seconds: dict[str, float]  # spent in "network", "data" and "metrics", and "total"
 
 
 def _measure(
@@ -248,7 +248,7 @@ def _move(metric: Metric, device: torch.device) -> None:
 
 
 def _settings_of(tokenizer: nn.Module, metrics: dict[str, Metric]) -> dict[str, Any]:
-    """Return what a record says of the networks: of which weights they are, and in which dtype where it is not float32."""
+    """Return what a record says of the networks: the weights' digests, and the dtype where it is not float32."""
     weights = {name: metric.weights_sha256 for name, metric in metrics.items() if isinstance(metric, LPIPS | RFID)}
     others = {str(weight.dtype).removeprefix("torch.") for weight in tokenizer.parameters()} - {"float32"}
     return {"weights_sha256": weights} | ({"dtype": ", ".join(sorted(others))} if others else {})

@@ -26,12 +26,12 @@ class Evaluation:
         unavailable: metric to the reason why it is None.
         notes: metric to what must be said beside it, such as rFID's bias at few images.
         codebooks: for each codebook its size, usage, usage_queue, perplexity and entropy_bits.
-        dataset: what was measured on.
+        dataset: the record of the images that were measured.
         settings: the choices made in calling `evaluate` that bear on the numbers.
-        seconds: of "network" (tokenizer, Inception, LPIPS), "data", "metrics" (the rest of them) and "total".
+        seconds: spent in "network" (tokenizer, Inception, LPIPS), "data", "metrics" (the rest of them) and "total".
         provenance: versions, commit, device, threads, day, processes, the data, time; of a run its seed.
         counts: for each codebook the tokens that chose each code, int64 [K]; for figures, not part of the record.
-        file_name: of the record beside its run, where `evaluate_run` measured one, or else empty; not part of the record.
+        file_name: how the file of a run's record is called; empty where `evaluate` measured a tokenizer. It is not part of it.
     """
 
     psnr: float | None

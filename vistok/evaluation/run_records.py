@@ -79,7 +79,7 @@ def _images(run: Run, dataset: str | None, data_root: str | Path | None, split: 
 def _are_own_images(run: Run, here: TrainConfig) -> bool:
     """Return whether the images that `here` names are those of the run; others in the run's own place are warned of."""
     data, in_place = run.provenance.get("data"), here.run_name == run.config.run_name
-    # Of ImageNet the place alone decides: its test images are files of their own, and nothing need be indexed or copied.
+    # The place of ImageNet alone decides: its test images are files of their own, and nothing need be indexed or copied.
     if in_place and (not data or here.dataset in ("imagenet", "photos")):
         return True
     same = same_images(data, here)
@@ -116,7 +116,7 @@ def save_record(run: Run, record: Evaluation, *, overwrite: bool = False) -> Pat
 
     Args:
         run: the run.
-        record: what was measured of it.
+        record: the measurement.
         overwrite: replace a record that is there.
 
     Returns:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vistok.system.weights import file_sha256, find_weights, first_line, load_state
 
-NUM_FEATURES = 2048  # of the last pooling
+NUM_FEATURES = 2048  # channels of the last pooling
 
 
 class Inception(nn.Module):

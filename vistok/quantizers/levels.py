@@ -20,7 +20,7 @@ def as_levels(indices: object, sizes: tuple[int, ...], grids: list[Grid]) -> tup
             them. On the tokenizer's own grid also [B, h*w] or [h, w] of each level, and [B, tokens of all levels] as in a
             file of tokens, or one row of it.
         sizes: K of each level.
-        grids: of each level, for images of the tokenizer's own size.
+        grids: each level's, for images of the tokenizer's own size.
 
     Raises:
         ValueError: they are no integers, or not in [0, K), or it is not plain what their shape means.

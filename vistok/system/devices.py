@@ -46,7 +46,7 @@ def eval_view(module: Module, device: torch.device | None = None) -> Module:
         module: it and its parts are copied, their parameters and buffers are not.
         device: where to look from; None: where the module is. On another device the weights are copies.
     """
-    module = module._modules.get("_orig_mod", module)  # of torch.compile, which would run the module that it compiled
+    module = module._modules.get("_orig_mod", module)  # torch.compile's wrapper would run the module that it compiled
     view = object.__new__(type(module))
     # Dictionaries are copied too: what is hooked to the view stays there.
     attributes = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(module).items()}

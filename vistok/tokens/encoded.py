@@ -52,7 +52,7 @@ class Chosen(NamedTuple):
     """What is chosen of a codebook.
 
     Attributes:
-        level: of the codebooks.
+        level: number of the codebook.
         code: the one; -1: none.
         codes: several, rising, each once; empty: none.
     """
@@ -113,11 +113,11 @@ class EncodedImages:
     """Images and their tokens.
 
     Attributes:
-        tokenizer: that encoded them.
+        tokenizer: the one that encoded them.
         name: what it is called in captions.
         images_name: what the images are called in captions.
         tokens: int32 [N, h, w], one array a level.
-        image_names: of each image, for captions.
+        image_names: each image's, for captions.
         choice: the codes that are chosen in all views of these images.
     """
 
@@ -133,9 +133,9 @@ class EncodedImages:
         """Put images and their indices together.
 
         Args:
-            tokenizer: that encoded them.
+            tokenizer: the one that encoded them.
             images: a dataset, or uint8 [N, 3, H, W].
-            indices: of the first images, as `VisualTokenizer.decode` takes them.
+            indices: those of the first images, as `VisualTokenizer.decode` takes them.
             name: what to call the tokenizer.
             trained_on: names of images of a dataset that it was trained on; their captions say so.
 
@@ -152,7 +152,7 @@ class EncodedImages:
         self.tokens = [level.to(torch.int32).cpu().numpy() for level in levels]
         size = self.pixels([0]).shape[2]
         tokenizer.check_size(size, size)
-        # Of levels on grids of different sizes, the last is the finest.
+        # Where levels have grids of different sizes, the last is the finest.
         if levels[-1].shape[1] != size // tokenizer.downsample_factor:
             raise ValueError(
                 f"Images of {size} pixels have a grid of {size // tokenizer.downsample_factor}x"
@@ -234,7 +234,7 @@ class EncodedImages:
 
     @property
     def title(self) -> str:
-        """What captions call the tokenizer: of a run its row alone."""
+        """What captions call the tokenizer; a run goes by its row."""
         return short_names([self.name])[0]
 
     @property
@@ -286,7 +286,7 @@ class EncodedImages:
 
     @functools.cached_property
     def _by_code(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each level the places of all tokens sorted by code, the codes' counts, and where each code's places begin."""
+        """For each level the places of all tokens sorted by code, the codes' counts, and where each code's places begin."""
         found = []
         for tokens, size in zip(self.tokens, self.codebook_sizes, strict=True):
             flat = tokens.ravel()
@@ -320,7 +320,7 @@ class EncodedImages:
             places: int64 [n, 3] of image, row and column.
             level: whose grid rows and columns are of.
             margin: tokens shown on each side of it.
-            decoded: of the reconstructions instead of the images.
+            decoded: cut them from the reconstructions instead of the images.
 
         Returns:
             uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token, a part of a pixel counted as one: grids of several
@@ -353,7 +353,7 @@ class EncodedImages:
 
         Args:
             number: how many codes to name for each place.
-            level: of the codebooks.
+            level: number of the codebook.
 
         Returns:
             codes and their counts, int64 [h, w, number], most frequent first, -1 and 0 where there are fewer; and the

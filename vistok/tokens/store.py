@@ -47,7 +47,7 @@ from vistok.tokenizer import VisualTokenizer
 ARRAY, HEADER = "tokens.npy", "tokens.json"
 FORMAT = "vistok tokens 1"
 MAX_HEADER_BYTES = 2**28  # most of it the names of images that were left out; a million of them take 50 MB
-SECONDS_BETWEEN_RECORDS = 5.0  # of how many images are done: as much work is lost where encoding is stopped
+SECONDS_BETWEEN_RECORDS = 5.0  # as much work is lost where encoding is stopped
 
 
 class TokenFile(Dataset):
@@ -157,7 +157,7 @@ def encode_dataset(
     call this in one of them.
 
     Args:
-        tokenizer: what encodes.
+        tokenizer: the one that encodes.
         dataset: its name, or a dataset that is open.
         path: the folder to write, a relative one counted from the repository.
         batch_size: images at a time; changes speed and memory, and indices only where rounding decides.
@@ -241,7 +241,7 @@ def _encode_rest(
                     "images_per_second": round((num_done - first_image) / seconds, 2),
                 }
                 file.flush()
-                os.fsync(file.fileno())  # what the header calls done is on the disk
+                os.fsync(file.fileno())  # images that the header calls done are on the disk
                 _write_header(path, header | {"num_images_done": num_done, "provenance": where | rate})
 
 
