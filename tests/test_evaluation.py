@@ -14,10 +14,12 @@ import torch
 from helpers.weights import write_backbone, write_inception_weights
 from PIL import Image
 
-import vistok.evaluation
+import vistok.evaluation.measuring
+import vistok.evaluation.run_records
 from vistok.config import TrainConfig
 from vistok.data import eval_batches, open_dataset, to_float
-from vistok.evaluation import evaluate, evaluate_run, main
+from vistok.evaluation import evaluate, evaluate_run, save_record
+from vistok.evaluation.__main__ import main
 from vistok.runs import Run
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.training.trainer import Trainer
@@ -75,6 +77,9 @@ class Levels(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.tensor(1.5))
         self.quantizer = self.Quantizer()
 
+    def check_size(self, height: int, width: int) -> None:
+        assert (height, width) == (16, 16)
+
     def forward(self, images: torch.Tensor) -> TokenizerOutput:
         first = torch.arange(len(images) * 4).reshape(-1, 2, 2) % 2
         second = torch.arange(len(images) * 16).reshape(-1, 4, 4) % 16
@@ -111,6 +116,18 @@ def test_the_record_holds_what_was_measured(photographs: Path) -> None:
     seconds = record.seconds
     assert seconds["network"] > 0
     assert sum(seconds[part] for part in ("network", "data", "metrics")) == pytest.approx(seconds["total"], abs=0.01)
+
+
+def test_a_dataset_that_is_open_is_measured_as_one_by_its_name(photographs: Path) -> None:
+    options = {"rfid": False, "lpips": "off", "device": "cpu", "progress": False}
+    dataset = open_dataset("folder", "test", 16, data_root=photographs)
+    opened, named = (evaluate(toy(), dataset, **options), evaluate(toy(), "folder", data_root=photographs, **options))
+    for key in ("psnr", "ssim", "usage", "bits_per_pixel", "dataset", "settings"):
+        assert opened[key] == named[key]
+    with pytest.raises(ValueError, match="split is given, but the dataset is open already"):
+        evaluate(toy(), dataset, split="train", **options)
+    with pytest.raises(ValueError, match="image_size 18 is not divisible"):
+        evaluate(toy(), open_dataset("folder", "test", 18, data_root=photographs), **options)
 
 
 def test_what_cannot_be_measured_is_null_with_the_reason(photographs: Path) -> None:
@@ -210,7 +227,10 @@ def test_it_computes_in_float32_whatever_is_on_outside(photographs: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"image_size": 18}, "image_size is 18, but must be a multiple of the tokenizer's downsample factor 4; 16 is"),
+        (
+            {"image_size": 18},
+            "image_size 18 is not divisible by the downsample factor 4 .* nearest that is: 16",
+        ),
         ({"image_size": 0}, "image_size is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"max_images": 0}, "max_images is 0"),
@@ -218,12 +238,14 @@ def test_it_computes_in_float32_whatever_is_on_outside(photographs: Path) -> Non
         ({"lpips": "if-presnt"}, "lpips is 'if-presnt', but must be 'if-present', 'download', 'off' or a folder"),
         ({"rfid": False, "rfid_weights": "some.pth"}, "rfid_weights is given, but rfid is False"),
         ({"split": "tset"}, "tset"),
+        ({"batchsize": 4}, "evaluate has no option 'batchsize'; did you mean 'batch_size'"),
+        ({"data_rot": "images"}, "evaluate has no option 'data_rot'; did you mean 'data_root'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_read(
     options: dict, sentence: str, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vistok.evaluation, "eval_batches", lambda *_, **__: pytest.fail("images were read"))
+    monkeypatch.setattr(vistok.evaluation.measuring, "eval_batches", lambda *_, **__: pytest.fail("images were read"))
     with pytest.raises(ValueError, match=sentence):
         evaluate(toy(), "folder", **({"data_root": photographs} | options))
     with pytest.raises(FileNotFoundError, match="rfid_weights is 'nothing.pth', but there is no such file"):
@@ -269,7 +291,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("vistok.system.files.os.fsync", full)  # root may write wherever there is room
-    monkeypatch.setattr(vistok.evaluation, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr(vistok.evaluation.run_records, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
     assert main([str(run.path), "--no-rfid"]) == 1
     assert re.search(
         r"\S+ cannot be written \(No space left on device\), where metrics.json would go", capsys.readouterr().err
@@ -290,7 +312,7 @@ def test_a_record_that_cannot_be_written_after_all_is_printed(
         (run.path / "metrics.json").mkdir()
         return record
 
-    monkeypatch.setattr(vistok.evaluation, "evaluate", then_a_folder_is_in_the_way)
+    monkeypatch.setattr(vistok.evaluation.run_records, "evaluate", then_a_folder_is_in_the_way)
     assert main([str(run.path), "--no-rfid", "--lpips", "off", "--overwrite"]) == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out)["psnr"] > 0
@@ -310,14 +332,26 @@ def test_a_run_measured_elsewhere_is_filed_apart(
     for _ in Trainer(run, progress=False):
         pass
     options = {"rfid": False, "lpips": "off", "progress": False}
-    assert evaluate_run(run, **options)[1] is True  # its own folder
-    assert evaluate_run(run, "photos", **options)[1] is True  # another dataset: filed by its name
+
+    def name(*dataset: str, **more: object) -> str:
+        return evaluate_run(run, *dataset, **options, **more).file_name
+
+    assert name() == "metrics.json"
+    assert name(max_images=2) == "metrics-folder-test-part.json"
+    assert name(split="train") == "metrics-folder-train.json"
+    assert name("photos", max_images=2) == "metrics-photos-test-part.json"  # another dataset: filed by its name
     shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
     for same in (f"{images_root}/", tmp_path / "copy"):  # the data decides, not its place
-        assert evaluate_run(run, data_root=same, **options)[1] is True
+        assert name(data_root=same) == "metrics.json"
     Image.new("RGB", (24, 24), "red").save(tmp_path / "copy" / "more.png")
-    record, own_folder = evaluate_run(run, data_root=tmp_path / "copy", **options)
-    assert own_folder is False and record.dataset["name"] == "folder"  # its dataset, but other images
+    record = evaluate_run(run, data_root=tmp_path / "copy", **options)  # its dataset, but other images
+    file = save_record(run, record)
+    assert file.name == record.file_name == f"metrics-folder-test-{record.dataset['fingerprint'][:8]}.json"
+    assert json.loads(file.read_text()) == record.to_dict() and "file_name" not in record.to_dict()
+    assert run.metrics is None
+    alone = evaluate(VisualTokenizer.load(run.path), "folder", data_root=images_root, **options)
+    with pytest.raises(ValueError, match="The record is of a tokenizer, not of a run"):
+        save_record(run, alone)
 
 
 def test_a_run_measured_on_what_has_become_of_its_images_is_filed_apart(
@@ -329,9 +363,9 @@ def test_a_run_measured_on_what_has_become_of_its_images_is_filed_apart(
     for _ in Trainer(run, progress=False):
         pass
     options = {"rfid": False, "lpips": "off", "progress": False}
-    assert evaluate_run(run, **options)[1] is True
+    assert evaluate_run(run, **options).file_name == "metrics.json"
     next(iter(sorted(root.rglob("*.png")))).unlink()  # now other images are every tenth
     with pytest.warns(
         UserWarning, match="are others than those that .* was trained on, so that some of those it is tested"
     ):
-        assert evaluate_run(run, **options)[1] is False
+        assert evaluate_run(run, **options).file_name.startswith("metrics-folder-test-")

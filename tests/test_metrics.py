@@ -22,7 +22,7 @@ from helpers.processes import run_two
 from helpers.weights import write_backbone, write_inception_weights
 from torch import Tensor
 
-from vistok import metrics
+from vistok.images import unit_to_uint8
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7, frechet_distance
 from vistok.networks.lpips import build_lpips
 from vistok.system.weights import Unavailable
@@ -245,10 +245,10 @@ def test_rfid_is_that_of_torch_fidelity_on_pngs(inception_weights: Path, tmp_pat
 class Projection(torch.nn.Module):
     """Stands in for Inception where it is too slow: 8-bit images to 2048 features."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
+    def forward(self, images: Tensor) -> Tensor:
         pixels = images.flatten(1).float() / 255
         weights = torch.randn(pixels.shape[1], 2048, generator=torch.Generator().manual_seed(0))
-        return (pixels @ weights,)
+        return pixels @ weights
 
 
 def test_rfid_streams_merges_and_needs_two_images(inception_weights: Path) -> None:
@@ -264,7 +264,7 @@ def test_rfid_streams_merges_and_needs_two_images(inception_weights: Path) -> No
     metric.merge_state(states)
     statistics = []
     for batch in (images, reconstructions):
-        features = Projection()(metrics._to_8_bit(batch))[0].double()
+        features = Projection()(unit_to_uint8(batch)).double()
         statistics += [features.mean(0), features.T.cov()]
     with pytest.warns(UserWarning):
         assert float(metric.compute()) == pytest.approx(float(frechet_distance(*statistics)), rel=1e-6)
@@ -296,9 +296,9 @@ def test_8_bit_images_are_those_that_save_image_writes(tmp_path: Path) -> None:
     images = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     torchvision.utils.save_image(images[0], tmp_path / "image.png")
     written = skimage.io.imread(tmp_path / "image.png")
-    assert torch.equal(metrics._to_8_bit(images)[0], torch.from_numpy(written).permute(2, 0, 1))
+    assert torch.equal(unit_to_uint8(images)[0], torch.from_numpy(written).permute(2, 0, 1))
     exact = torch.arange(256, dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 16, 16)
-    assert torch.equal(metrics._to_8_bit((exact / 127.5 - 1 + 1) / 2), exact)
+    assert torch.equal(unit_to_uint8((exact / 127.5 - 1 + 1) / 2), exact)
 
 
 @pytest.mark.parametrize(("num_samples", "num_features"), [(200, 30), (10, 30)])
@@ -331,6 +331,7 @@ def test_states_of_two_metrics_add_up() -> None:
 
 TWO_PROCESSES = """
 import sys, torch
+from vistok.images import unit_to_uint8
 from vistok.metrics import PSNR
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)

@@ -257,34 +257,16 @@ def test_a_finished_record_without_weights_may_be_measured(toy: Toy) -> None:
         Run.open(None, toy(steps=7)).check_finished()
 
 
-@pytest.mark.parametrize(
-    ("dataset", "split", "max_images", "name"),
-    [
-        ("folder", "test", None, "metrics.json"),
-        ("folder", "test", 10, "metrics-folder-test-part.json"),
-        ("folder", "train", None, "metrics-folder-train.json"),
-        ("photos", "test", None, "metrics-photos-test.json"),
-    ],
-)
-def test_an_evaluation_is_filed_by_its_data_and_stays(
-    toy: Toy, dataset: str, split: str, max_images: int | None, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["metrics.json", "metrics-folder-train.json"])
+def test_an_evaluation_that_is_recorded_stays(toy: Toy, name: str) -> None:
     run = begun(toy(), 6)
-    record = {"psnr": 20.0, "dataset": {"name": dataset, "split": split}, "settings": {"max_images": max_images}}
-    assert run.save_metrics(record) == run.path / name
-    assert run.save_metrics(record | {"psnr": 30.0}) is None
+    record = {"psnr": 20.0}
+    assert run.save_metrics(record, name) == run.path / name
+    assert run.save_metrics({"psnr": 30.0}, name) is None
     assert json.loads((run.path / name).read_text()) == record
     assert run.metrics == (record if name == "metrics.json" else None)
-    assert run.save_metrics(record | {"psnr": 30.0}, overwrite=True) == run.path / name
+    assert run.save_metrics({"psnr": 30.0}, name, overwrite=True) == run.path / name
     assert json.loads((run.path / name).read_text())["psnr"] == 30.0
-
-
-def test_another_folder_of_the_same_dataset_is_not_the_runs_own(toy: Toy) -> None:
-    run = begun(toy(), 6)
-    about = {"name": "folder", "split": "test", "fingerprint": "0123456789ab"}
-    record = {"psnr": 20.0, "dataset": about, "settings": {"max_images": None}}
-    assert run.save_metrics(record, own_folder=False) == run.path / "metrics-folder-test-01234567.json"
-    assert run.metrics is None
 
 
 # The data decides which run it is, not the place that it lies in.

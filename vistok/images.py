@@ -1,19 +1,119 @@
-"""Images and tokens as people give them: taken where it is plain what is meant, else refused in one sentence that says what is
-expected and what was given."""
+"""Images: their ranges, PSNR, PNG files and grids, and what people give as images.
 
+Networks see float images in [-1, 1], metrics float images in [0, 1], files and pages uint8; no other module converts between
+these. What people give is taken where it is plain what is meant, else refused in one sentence that says what is expected and
+what was given.
+"""
+
+import io
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-
-Grid = tuple[int, int]
 
 # Resampling takes [-1, 1] to 1.89 at most (bicubic: the absolute values of its weights sum to 1.375 along a side). Images in
 # [0, 255] go much farther, and those normalised by ImageNet's mean and deviation a little, where they are black or white.
 FARTHEST = 2.0
+
+
+def to_float(images_uint8: Tensor) -> Tensor:
+    """Map uint8 images of any shape and device to float32 in [-1, 1]."""
+    return images_uint8.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map float images in [-1, 1] of any shape to uint8, those beyond clamped."""
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Map float images in [-1, 1] of any shape to float32 in [0, 1], those beyond clamped."""
+    return images.float().clamp(-1, 1).add_(1).div_(2)
+
+
+def from_unit(images: Tensor) -> Tensor:
+    """Map float images in [0, 1] of any shape to [-1, 1]."""
+    return images * 2 - 1
+
+
+def unit_to_uint8(images: Tensor) -> Tensor:
+    """Map float images in [0, 1] of any shape to uint8, rounded as torchvision's `save_image` does."""
+    return images.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def psnr(images: Tensor, reconstructions: Tensor, data_range: float = 2.0) -> Tensor:
+    """Return the peak signal-to-noise ratio of each pair in dB, -10 log10(MSE / range^2); infinite where nothing differs.
+
+    Args:
+        images: [B, 3, H, W], float in a range of `data_range`, or uint8, whose range is 255.
+        reconstructions: the same, clamped to that range.
+        data_range: 2 of images in [-1, 1], 1 of images in [0, 1].
+
+    Returns:
+        float64 [B]; the squared error is in float32 where the images are.
+    """
+    if images.dtype == torch.uint8:
+        images, reconstructions, data_range = images.double(), reconstructions.double(), 255
+    mse = (images - reconstructions).square().mean(dim=(1, 2, 3))  # [B]
+    mse = mse.cpu() if mse.device.type == "mps" else mse  # Apple's GPUs have no float64
+    return -10 * (mse.double() / data_range**2).log10()
+
+
+def check_unit_pair(images: Tensor, reconstructions: Tensor, smallest: int) -> None:
+    """Raise ValueError unless both are float [B, 3, H, W] in [0, 1], of one shape and at least `smallest` pixels."""
+    if images.shape != reconstructions.shape:
+        raise ValueError(
+            f"Images are {list(images.shape)}, but their reconstructions {list(reconstructions.shape)}: "
+            "both must have one shape."
+        )
+    for name, batch in (("Images", images), ("Reconstructions", reconstructions)):
+        if batch.ndim != 4 or batch.shape[1] != 3 or len(batch) == 0 or not batch.is_floating_point():
+            raise ValueError(
+                f"{name} are {batch.dtype} {list(batch.shape)}, but must be float [B, 3, H, W], B above 0."
+            )
+        if min(batch.shape[2:]) < smallest:
+            raise ValueError(
+                f"{name} are {batch.shape[2]}x{batch.shape[3]} pixels, but must be at least {smallest}x{smallest}."
+            )
+        low, high = batch.aminmax()
+        if not (low >= 0 and high <= 1):  # so written that NaN fails
+            raise ValueError(f"{name} have values from {low:.4g} to {high:.4g}, but must be in [0, 1].")
+
+
+def image_png(image: Tensor) -> bytes:
+    """Return an image, uint8 [3, H, W], as the bytes of a PNG file; of low compression, as it travels to a page nearby."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="png", compress_level=1)
+    return buffer.getvalue()
+
+
+def strip_png(images: Tensor) -> bytes:
+    """Return images, uint8 [n, 3, H, W] with n > 0, side by side as the bytes of a PNG file."""
+    return image_png(images.permute(1, 2, 0, 3).reshape(3, images.shape[2], -1))
+
+
+def poster(tiles: Tensor, columns: int, order: Tensor | None = None, gap: int = 0) -> Tensor:
+    """Lay out small images, such as the patches of all codes, as one picture.
+
+    Args:
+        tiles: uint8 [K, 3, p, p].
+        columns: tiles a row.
+        order: int64 [K], the tile of each place; None: by index.
+        gap: white pixels between two tiles.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    if order is not None:
+        tiles = tiles[order]
+    rows = -(-len(tiles) // columns)
+    cells = tiles.new_full((rows * columns, 3, tiles.shape[2] + gap, tiles.shape[3] + gap), 255)
+    cells[: len(tiles), :, : tiles.shape[2], : tiles.shape[3]] = tiles
+    height, width = cells.shape[2:]
+    picture = cells.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2).reshape(rows * height, -1, 3)
+    return picture[: len(picture) - gap, : picture.shape[1] - gap]
 
 
 def as_images(images: Tensor | np.ndarray, like: Tensor | None = None) -> Tensor:
@@ -76,7 +176,7 @@ def begin_range_check(images: Tensor) -> Tensor | None:
     Raises:
         ValueError: on a CPU, as of `end_range_check`.
     """
-    # Of tensors that hold no numbers yet (meta, fake, traced, captured as a graph) nothing can be said.
+    # Nothing can be said of tensors that hold no numbers yet (meta, fake, traced, captured as a graph).
     if torch.compiler.is_compiling() or type(images) is not Tensor or images.is_meta or images.numel() == 0:
         return None
     if images.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -107,121 +207,3 @@ def end_range_check(bounds: Tensor | None) -> None:
     else:
         helps = "map them there first"
     raise ValueError(f"Images must be in [-1, 1], but these reach from {low:.4g} to {high:.4g}: {helps}.")
-
-
-def as_levels(indices: object, sizes: tuple[int, ...], grids: list[Grid]) -> tuple[Tensor, ...]:
-    """Return indices as int64 [B, h_l, w_l], one tensor a level, on the device that they are on.
-
-    Args:
-        indices: integers of any dtype, as tensors, arrays or lists: of one level [B, h, w]; of several a tuple or list of
-            them. On the tokenizer's own grid also [B, h*w] or [h, w] of each level, and [B, tokens of all levels] as in a
-            file of tokens, or one row of it.
-        sizes: K of each level.
-        grids: of each level, for images of the tokenizer's own size.
-
-    Raises:
-        ValueError: they are no integers, or not in [0, K), or it is not plain what their shape means.
-    """
-    given = _parts(indices, len(sizes), grids)
-    expected = _expected(sizes, grids)
-    wrong = f"Indices must be {expected}, not {_described(given)}."
-    if not all(_whole(part) for part in given):
-        hint = " Whole numbers become indices by .long()." if any(_floating(part) for part in given) else ""
-        raise ValueError(wrong + hint)
-    levels: Sequence[Tensor | None] = [_to_int64(part) for part in given]
-    if len(levels) == 1 and len(sizes) > 1:
-        levels = _split(levels[0], grids)
-    if len(levels) > 1 and len(levels) != len(sizes) and all(level.ndim > 1 for level in levels):
-        raise ValueError(f"There are {len(levels)} levels of indices, but the tokenizer has {len(sizes)} codebooks.")
-    if len(levels) == len(sizes):
-        levels = [_on_grid(level, grid) for level, grid in zip(levels, grids, strict=True)]
-    if len(levels) != len(sizes) or any(level is None for level in levels):
-        raise ValueError(wrong)
-    if len({len(level) for level in levels}) > 1:
-        raise ValueError(f"The levels are of {' and '.join(str(len(level)) for level in levels)} images.")
-    for level, size in zip(levels, sizes, strict=True):
-        if level.numel():
-            low, high = torch.stack(level.aminmax()).tolist()
-            if low < 0 or high >= size:
-                index = low if low < 0 else high
-                raise ValueError(f"Index {index} is outside of this tokenizer's codebook: [0, {size}).")
-    return tuple(levels)
-
-
-def _parts(indices: object, num_levels: int, grids: list[Grid]) -> list[Any]:
-    """Return the tensor or array of each level; one where all levels are in it."""
-    if not isinstance(indices, list | tuple):
-        return [indices]
-    parts = [part if isinstance(part, Tensor | np.ndarray) else _to_array(part) for part in indices]
-    rows = all(part.ndim == 1 and len(part) == sum(map(math.prod, grids)) for part in parts)
-    if num_levels > 1 and all(part.ndim for part in parts) and not rows:
-        return parts  # also where there are too few or too many
-    if (
-        parts and parts[0].ndim < 3 and len({tuple(part.shape) for part in parts}) == 1
-    ):  # grids or rows of single images
-        if all(isinstance(part, Tensor) for part in parts):
-            return [torch.stack(parts)]
-        return [np.stack([np.asarray(part) for part in parts])]
-    return parts
-
-
-def _to_array(numbers: object) -> np.ndarray:
-    """Return nested lists of numbers as an array; of what is no such thing an array of objects."""
-    try:
-        return np.asarray(numbers)
-    except ValueError:  # rows of different lengths
-        return np.asarray(numbers, dtype=object)
-
-
-def _whole(part: object) -> bool:
-    """Whether a tensor or array is one of integers; truth values are not."""
-    if isinstance(part, Tensor):
-        return not (part.is_floating_point() or part.is_complex() or part.dtype == torch.bool)
-    return isinstance(part, np.ndarray) and part.dtype.kind in "iu"
-
-
-def _floating(part: object) -> bool:
-    return part.is_floating_point() if isinstance(part, Tensor) else getattr(part, "dtype", np.dtype(bool)).kind == "f"
-
-
-def _to_int64(part: Tensor | np.ndarray) -> Tensor:
-    return part.to(torch.int64) if isinstance(part, Tensor) else torch.from_numpy(part.astype(np.int64))
-
-
-def _split(rows: Tensor, grids: list[Grid]) -> list[Tensor]:
-    """Return the levels of rows [B, tokens of all levels], or of one row; what is no such thing as it is."""
-    tokens = [math.prod(grid) for grid in grids]
-    if rows.ndim not in (1, 2) or rows.shape[-1] != sum(tokens):
-        return [rows]
-    return list(rows.split(tokens, dim=-1))
-
-
-def _on_grid(level: Tensor, grid: Grid) -> Tensor | None:
-    """Return a level as [B, h, w]; None where it is not plain how."""
-    if level.ndim == 3:
-        return level
-    if tuple(level.shape) == grid:
-        return level[None]
-    if level.ndim in (1, 2) and level.shape[-1] == math.prod(grid):
-        return level.reshape(-1, *grid)
-    return None
-
-
-def _expected(sizes: tuple[int, ...], grids: list[Grid]) -> str:
-    bounds = " and ".join(f"[0, {size})" for size in dict.fromkeys(sizes))
-    shapes = [f"[B, {height}, {width}]" for height, width in grids]
-    total = sum(map(math.prod, grids))
-    if len(grids) == 1:
-        return f"integers in {bounds}, {shapes[0]} or [B, {total}] or another [B, h, w]"
-    return f"integers in {bounds}, a tuple of {len(grids)}, {', '.join(shapes)}, or one [B, {total}]"
-
-
-def _described(parts: list[Any]) -> str:
-    """Return dtypes and shapes of what was given."""
-    names = [
-        f"{part.dtype} {list(part.shape)}" if isinstance(part, Tensor | np.ndarray) else type(part).__name__
-        for part in parts
-    ]
-    if len(names) < 2:
-        return names[0] if names else "an empty list"
-    return f"{len(names)} parts: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"

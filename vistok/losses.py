@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistok.config import TrainConfig
+from vistok.images import to_unit
 from vistok.quantizers import Quantizer
 from vistok.system.devices import in_precision
 from vistok.system.processes import batch_mean, mean_over_processes
@@ -45,8 +46,7 @@ def logit_laplace_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
     """
 
     def to_logit(x: Tensor) -> Tensor:
-        unit = (x.float().clamp(-1, 1) + 1) / 2
-        return torch.logit(LOGIT_LAPLACE_MARGIN + (1 - 2 * LOGIT_LAPLACE_MARGIN) * unit)
+        return torch.logit(LOGIT_LAPLACE_MARGIN + (1 - 2 * LOGIT_LAPLACE_MARGIN) * to_unit(x))
 
     return (to_logit(reconstruction) - to_logit(images)).abs().mean()
 

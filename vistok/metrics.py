@@ -3,18 +3,14 @@
 Every sum is float64 (counts are int64) and adds up over processes, so a metric over many batches, or over many
 processes, is the metric over all images at once; nothing is kept per image. Image metrics take float images in [0, 1].
 
-Sources: SSIM, Wang et al. 2004 (IEEE TIP 13(4)); LPIPS, Zhang et al., arXiv:1801.03924, in torchmetrics'
-implementation; FID, Heusel et al., arXiv:1706.08500, in torch-fidelity's, on pairs of an image and its reconstruction
-(rFID).
+Sources: SSIM, Wang et al. 2004 (IEEE TIP 13(4)); LPIPS, Zhang et al., arXiv:1801.03924, in torchmetrics' implementation;
+FID, Heusel et al., arXiv:1706.08500, in torch-fidelity's, on pairs of an image and its reconstruction (rFID).
 
-Deviations:
-- The Frechet distance takes tr sqrt(S1 S2) from a symmetric matrix of full rank, not from the complex eigenvalues of
-  S1 S2: the same number, and stable where there are fewer images than features.
-- Weights are read with `weights_only=True`; torch-fidelity itself would unpickle any object in them.
+Deviation: the Frechet distance takes tr sqrt(S1 S2) from a symmetric matrix of full rank, not from the complex eigenvalues of
+S1 S2: the same number, and stable where there are fewer images than features.
 """
 
 import abc
-import io
 import warnings
 from pathlib import Path
 
@@ -23,15 +19,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vistok.images import check_unit_pair, from_unit, psnr, unit_to_uint8
+from vistok.networks.inception import NUM_FEATURES, build_inception
 from vistok.networks.lpips import build_lpips
-from vistok.system.weights import file_sha256, find_weights, first_line, load_state
 
-NUM_FEATURES = 2048  # of Inception's last pooling
 UNBIASED_FID_IMAGES = 10_000  # below this FID's bias, which falls as 1/N, is larger than differences people report
 
 
 class ImageMetric(Metric):
-    """Base of the metrics that are a mean over images of a value of each; what a metric is, is its `per_image`.
+    """Base of the metrics that are a mean over images of a value of each, which `per_image` returns.
 
     Attributes:
         smallest: pixels, the least height and width of an image.
@@ -50,21 +46,19 @@ class ImageMetric(Metric):
         """Return the value of each image, float [B].
 
         Args:
-            images: float32 [B, 3, H, W] in [0, 1], height and width of at least `smallest` pixels.
-            reconstructions: the same.
+            images, reconstructions: float32 [B, 3, H, W] in [0, 1], height and width of at least `smallest` pixels.
         """
 
     def update(self, images: Tensor, reconstructions: Tensor) -> None:
         """Add a batch.
 
         Args:
-            images: float [B, 3, H, W] in [0, 1], height and width of at least `smallest` pixels.
-            reconstructions: the same.
+            images, reconstructions: float [B, 3, H, W] in [0, 1], height and width of at least `smallest` pixels.
 
         Raises:
             ValueError: shape, type or range are others.
         """
-        _check_images(images, reconstructions, self.smallest)
+        check_unit_pair(images, reconstructions, self.smallest)
         values = self.per_image(images.float(), reconstructions.float())
         self.total += values.to(self.total.device).double().sum()  # moved first: Apple's GPUs have no float64
         self.num_images += len(values)
@@ -90,8 +84,7 @@ class PSNR(ImageMetric):
     smallest = 1
 
     def per_image(self, images: Tensor, reconstructions: Tensor) -> Tensor:
-        mse = (images - reconstructions).square().mean(dim=(1, 2, 3))  # [B]
-        return -10 * mse.to(self.total.device).double().log10()
+        return psnr(images, reconstructions, data_range=1)
 
 
 class SSIM(ImageMetric):
@@ -132,21 +125,12 @@ class SSIMUniform7(ImageMetric):
 class LPIPS(ImageMetric):
     """Mean over images of the learned perceptual distance, lin heads v0.1, images mapped to [-1, 1].
 
-    The heads come with torchmetrics. The backbone's weights are large, so they are downloaded only where asked for.
-
     Args:
-        net: "alex" (AlexNet) or "vgg" (VGG16).
-        weights: torchvision's weights file of the backbone, or a folder that holds it; None: PyTorch's download folder.
-        download: download the weights where they are not in PyTorch's download folder.
+        net, weights, download: as of `build_lpips`, which raises what it says.
 
     Attributes:
         smallest: pixels, the least height and width of an image: 31 (AlexNet) or 16 (VGG16).
         weights_sha256: first eight hex digits of the weights file's SHA-256, which a published file's name ends in.
-
-    Raises:
-        Unavailable: there are no weights; the message says what, how large, from where and where to put it.
-        FileNotFoundError: `weights` does not exist.
-        ValueError: `net` is another name, or the file is not that backbone's.
 
     Source: arXiv:1801.03924, section 3; `vistok.networks.lpips`.
     """
@@ -162,7 +146,7 @@ class LPIPS(ImageMetric):
         self.weights_sha256 = self.network.weights_sha256
 
     def per_image(self, images: Tensor, reconstructions: Tensor) -> Tensor:
-        return self.network(images * 2 - 1, reconstructions * 2 - 1)
+        return self.network(from_unit(images), from_unit(reconstructions))
 
 
 class RFID(Metric):
@@ -173,15 +157,10 @@ class RFID(Metric):
     are kept, not the features. FID is biased at small N, upward: `compute` warns below 10,000 images.
 
     Args:
-        weights: torch-fidelity's Inception weights file; None: PyTorch's download folder, or else a download of 91 MB.
+        weights: as of `build_inception`, which raises what it says.
 
     Attributes:
         weights_sha256: first eight hex digits of the weights file's SHA-256, which the published file's name ends in.
-
-    Raises:
-        Unavailable: there are no weights and they cannot be downloaded; the message says why and what helps.
-        FileNotFoundError: `weights` does not exist.
-        ValueError: the file is not that network's.
 
     Source: arXiv:1706.08500, equation 6; `torch_fidelity.metric_fid`.
     """
@@ -191,27 +170,10 @@ class RFID(Metric):
     smallest = 1  # pixels, height and width of an image
 
     def __init__(self, weights: str | Path | None = None, **kwargs: object) -> None:
-        # Here, for its import takes longer than PyTorch's, and most that measure do not measure this.
-        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-
         super().__init__(**kwargs)
-        path = find_weights(
-            weights, URL_INCEPTION_V3, "InceptionV3 (91 MB)", download=True, options="rfid_weights=FILE"
-        )
-        self.weights_sha256 = file_sha256(path)
-        self._published = Path(URL_INCEPTION_V3).stem.endswith(self.weights_sha256)
-        # torch-fidelity unpickles whatever its file holds: it is handed a copy of the tensors alone.
-        tensors = io.BytesIO()
-        torch.save(load_state(path), tensors)
-        tensors.seek(0)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                network = FeatureExtractorInceptionV3(
-                    "inception-v3-compat", [str(NUM_FEATURES)], feature_extractor_weights_path=tensors
-                )
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not hold torch-fidelity's InceptionV3: {first_line(error)}.") from error
-        self.network = network.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
+        self.network = build_inception(weights)
+        self.weights_sha256 = self.network.weights_sha256
+        self._published = self.network.published
         # Row 0 is of the images, row 1 of the reconstructions.
         self.add_state("sums", torch.zeros(2, NUM_FEATURES, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state(
@@ -222,20 +184,10 @@ class RFID(Metric):
         self.add_state("num_images", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, images: Tensor, reconstructions: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            images: float [B, 3, H, W] in [0, 1].
-            reconstructions: the same.
-
-        Raises:
-            ValueError: shape, type or range are others.
-        """
-        _check_images(images, reconstructions, self.smallest)
+        """Add a batch, float [B, 3, H, W] in [0, 1]; raises ValueError where shape, type or range are others."""
+        check_unit_pair(images, reconstructions, self.smallest)
         for side, batch in enumerate((images, reconstructions)):
-            pixels = _to_8_bit(batch).contiguous(memory_format=torch.channels_last)
-            (features,) = self.network(pixels)  # [B, 2048] float32
-            features = features.to(self.sums.device).double()
+            features = self.network(unit_to_uint8(batch)).to(self.sums.device).double()  # [B, 2048]
             self.sums[side] += features.sum(dim=0)
             self.outer_sums[side].addmm_(features.T, features)
         self.num_images += len(images)
@@ -254,7 +206,7 @@ class RFID(Metric):
         means = self.sums / num_images  # [2, 2048]
         outer_means = means.unsqueeze(2) * means.unsqueeze(1)  # [2, 2048, 2048]
         covariances = (self.outer_sums - num_images * outer_means) / (num_images - 1)
-        return frechet_distance(means[0], covariances[0], means[1], covariances[1]).clamp(min=0)  # of rounding
+        return frechet_distance(means[0], covariances[0], means[1], covariances[1]).clamp(min=0)  # rounding
 
     @property
     def note(self) -> str | None:
@@ -278,10 +230,8 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
     errors, and a few images cost little. Computed on the CPU.
 
     Args:
-        mean1: float64 [D].
-        covariance1: float64 [D, D].
-        mean2: float64 [D].
-        covariance2: float64 [D, D].
+        mean1, mean2: float64 [D].
+        covariance1, covariance2: float64 [D, D].
 
     Returns:
         float64, at least 0 up to rounding.
@@ -295,32 +245,6 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
     return (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * trace_of_root
 
 
-def _check_images(images: Tensor, reconstructions: Tensor, smallest: int) -> None:
-    """Raise ValueError unless both are float [B, 3, H, W] in [0, 1], of one shape and at least `smallest` pixels."""
-    if images.shape != reconstructions.shape:
-        raise ValueError(
-            f"Images are {list(images.shape)}, but their reconstructions {list(reconstructions.shape)}: "
-            "both must have one shape."
-        )
-    for name, batch in (("Images", images), ("Reconstructions", reconstructions)):
-        if batch.ndim != 4 or batch.shape[1] != 3 or len(batch) == 0 or not batch.is_floating_point():
-            raise ValueError(
-                f"{name} are {batch.dtype} {list(batch.shape)}, but must be float [B, 3, H, W], B above 0."
-            )
-        if min(batch.shape[2:]) < smallest:
-            raise ValueError(
-                f"{name} are {batch.shape[2]}x{batch.shape[3]} pixels, but must be at least {smallest}x{smallest}."
-            )
-        low, high = batch.aminmax()
-        if not (low >= 0 and high <= 1):  # so written that NaN fails
-            raise ValueError(f"{name} have values from {low:.4g} to {high:.4g}, but must be in [0, 1].")
-
-
-def _to_8_bit(images: Tensor) -> Tensor:
-    """Return uint8 images of float images in [0, 1], rounded as torchvision's `save_image` does."""
-    return images.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
-
-
 def _ssim(images: Tensor, reconstructions: Tensor, window: list[float], covariance_scale: float = 1.0) -> Tensor:
     """Return each image's structural similarity, float32 [B].
 
@@ -328,8 +252,7 @@ def _ssim(images: Tensor, reconstructions: Tensor, window: list[float], covarian
     float32 exact to rounding on every device, where convolutions and matrix products may drop to fewer bits.
 
     Args:
-        images: float32 [B, C, H, W] in [0, 1].
-        reconstructions: the same.
+        images, reconstructions: float32 [B, C, H, W] in [0, 1].
         window: weights along one axis, sum 1.
         covariance_scale: factor on local variances and covariances.
 

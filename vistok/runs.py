@@ -323,27 +323,21 @@ class Run:
                 "02_train with the same parameters goes on where it stopped."
             )
 
-    def save_metrics(self, record: dict[str, Any], *, own_folder: bool = True, overwrite: bool = False) -> Path | None:
+    def save_metrics(
+        self, record: dict[str, Any], name: str = "metrics.json", *, overwrite: bool = False
+    ) -> Path | None:
         """Write an evaluation, and return its file; None where one is there already and stays.
-
-        The whole of the run's own test split goes to `metrics.json`, others to `metrics-<dataset>-<split>.json`.
 
         Args:
             record: `Evaluation.to_dict()`.
-            own_folder: whether the dataset's images are those that the run was trained on.
+            name: of the file, which `evaluate_run` says: `metrics.json` holds the whole of the run's own test split.
             overwrite: replace an evaluation that is there.
 
         Raises:
-            TypeError: `overwrite` or `own_folder` is no bool: any other text, "false" too, is true.
+            TypeError: `overwrite` is no bool: any other text, "false" too, is true.
         """
         checked("overwrite", bool, overwrite)
-        checked("own_folder", bool, own_folder)
-        dataset, split = record["dataset"]["name"], record["dataset"]["split"]
-        whole = record["settings"]["max_images"] is None
-        own = dataset == self.config.dataset and split == "test" and whole and own_folder
-        which = "" if own_folder else f"-{record['dataset']['fingerprint'][:8]}"
-        name = f"metrics-{dataset}-{split}{which}{'' if whole else '-part'}.json"
-        file = self.path / ("metrics.json" if own else name)
+        file = self.path / name
         if file.exists() and not overwrite:
             return None
         replace_file(file, json.dumps(record, indent=2).encode())

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from vistok import networks, quantizers
 from vistok.config import TrainConfig
-from vistok.images import as_images, as_levels, begin_range_check, end_range_check
+from vistok.images import as_images, begin_range_check, end_range_check
+from vistok.quantizers.levels import as_levels
 from vistok.system.devices import eval_view, usable_device
 from vistok.system.files import replace_file, strict_json
 from vistok.system.paths import resolve_path

@@ -135,11 +135,12 @@ def keep_gradients(model: torch.nn.Module, optimizer: Any, into: dict[str, torch
 
 def measure(out: Path, images: str) -> None:
     """Save the record of 17 images in batches of 4, which nothing shares evenly, and of 2: fewer than processes."""
-    import vistok.evaluation
+    import vistok.evaluation.measuring
     from vistok import VisualTokenizer, evaluate
     from vistok.data import open_dataset, to_float
 
-    vistok.evaluation.CodebookUsage = functools.partial(vistok.evaluation.CodebookUsage, queue_size=75)
+    measuring = vistok.evaluation.measuring
+    measuring.CodebookUsage = functools.partial(measuring.CodebookUsage, queue_size=75)
     torch.manual_seed(0)
     tokenizer = VisualTokenizer.from_config(config(images))
     first = to_float(open_dataset("folder", "train", 16, data_root=images).images(range(1)))

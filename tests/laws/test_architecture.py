@@ -128,7 +128,7 @@ def test_every_command_that_is_named_is_there() -> None:
             assert importlib.util.find_spec(name), f"{path} names {name}"
 
 
-@pytest.mark.parametrize("command", ["estimate", "gpu_check", "tables", "tokens", "training"])
+@pytest.mark.parametrize("command", ["estimate", "evaluation", "gpu_check", "tables", "tokens", "training"])
 def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
     program = (
         f"import runpy, sys; sys.argv = ['it', '--help']\n"

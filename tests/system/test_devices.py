@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from vistok.system.devices import deterministic, exact_float32, undisturbed
+from vistok.system.devices import computing
 
 COUNT = """
 import os, torch
@@ -42,7 +42,7 @@ def test_deterministic_algorithms_are_on_while_asked_for_and_off_again(
     on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    with pytest.raises(KeyError), deterministic(on):
+    with pytest.raises(KeyError), computing(torch.device("cpu"), deterministic=on):
         assert torch.are_deterministic_algorithms_enabled() == on
         assert torch.backends.cudnn.deterministic == on
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == on
@@ -55,14 +55,14 @@ def test_a_gpus_settings_do_not_change_amid_another_threads_step(kind: str, wait
     device, changed = torch.device(kind), threading.Event()
 
     def look() -> None:
-        with exact_float32(device):
+        with computing(device, exact=True):
             changed.set()
 
     thread = threading.Thread(target=look)
-    with undisturbed(device):  # a step
+    with computing(device):  # a step
         thread.start()
         assert changed.wait(0.2) != waits
     thread.join()
     assert changed.is_set()
-    with exact_float32(device), undisturbed(device):  # a thread does not wait for itself
+    with computing(device, exact=True), computing(device):  # a thread does not wait for itself
         pass

@@ -5,15 +5,8 @@ import torch
 from torch import Tensor
 
 from vistok import VisualTokenizer
-from vistok.tokens.codebook import (
-    decode_alone,
-    interpolate,
-    nearest_codes,
-    poster,
-    similarity_order,
-    to_uint8,
-    token_grids,
-)
+from vistok.images import poster, to_uint8
+from vistok.tokens.codebook import decode_alone, interpolate, nearest_codes, similarity_order, token_grids
 
 
 def tokenizer(**options: object) -> VisualTokenizer:

@@ -11,9 +11,9 @@ import torch
 from vistok import VisualTokenizer
 from vistok.data import to_float
 from vistok.evaluation import evaluate
+from vistok.images import to_uint8
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens import encode_dataset
-from vistok.tokens.codebook import to_uint8
 from vistok.tokens.encoded import QUEUE_SIZE, EncodedImages
 
 

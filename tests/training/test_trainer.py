@@ -26,8 +26,8 @@ from helpers.trainings import assert_same_weights, crash_at, log_without_rates, 
 from PIL import Image
 from torch import Tensor
 
-from vistok import evaluation
 from vistok.config import TrainConfig
+from vistok.evaluation.__main__ import main as evaluation_main
 from vistok.quantizers import VectorQuantizer
 from vistok.runs import Run
 from vistok.system.checkpoints import Checkpoints
@@ -673,7 +673,7 @@ def test_what_accelerates_environment_cannot_mean_here_is_refused(
     file = tmp_path / "config.json"
     file.write_text(toy().to_json())
     assert main(["--config", str(file)]) == 1
-    assert evaluation.main([str(tmp_path)]) == 1
+    assert evaluation_main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.count(f"{name} is {value!r}, but ") == 2
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.data import open_dataset
 from vistok.runs import EXAMPLE_RUN
 from vistok.system import progress
 from vistok.tokenizer import VisualTokenizer
@@ -74,13 +72,14 @@ def test_without_a_kernel_there_are_numbers_and_a_picture(encoded: EncodedImages
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_images_of_any_name_are_shown(make: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_any_name_are_shown(make: Callable, tmp_path: Path) -> None:
     for name in (b"caf\xe9.png", b"$x_$y_$.png", b"$\\frac$.png", "日本 $1$.png".encode()):
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
             Image.effect_noise((24, 24), 90).save(file, "PNG")
     tokenizer = small("vq", {"codebook_size": 8, "codebook_dim": 4}).tokenizer
-    monkeypatch.setattr("vistok.tokens.encoded.open_dataset", partial(open_dataset, test_fraction=0.9))
-    encoded = EncodedImages.open(tokenizer, "folder", data_root=tmp_path, device="cpu", progress=False)
+    encoded = EncodedImages.open(
+        tokenizer, "folder", data_root=tmp_path, test_fraction=0.9, device="cpu", progress=False
+    )
     widget = make(encoded)
     for image in range(len(encoded)):
         widget.image = image

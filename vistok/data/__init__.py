@@ -8,8 +8,16 @@ for batch in train_batches(dataset, 64, seed=0, steps=100):   # uint8 [64, 3, 64
 from vistok.data.datasets import ImageDataset, called
 from vistok.data.identity import check_same_images, find_run_dir, same_images
 from vistok.data.photos import also_trained_on
-from vistok.data.registry import DATASETS, open_dataset, open_figures, open_training_images, with_batch_that_fits
-from vistok.data.sampling import check_batch_size, eval_batches, share, to_float, train_batches
+from vistok.data.registry import (
+    DATASETS,
+    open_dataset,
+    open_figures,
+    open_given,
+    open_training_images,
+    with_batch_that_fits,
+)
+from vistok.data.sampling import check_batch_size, check_loading, eval_batches, share, train_batches
+from vistok.images import to_float
 
 __all__ = [
     "DATASETS",
@@ -17,11 +25,13 @@ __all__ = [
     "also_trained_on",
     "called",
     "check_batch_size",
+    "check_loading",
     "check_same_images",
     "eval_batches",
     "find_run_dir",
     "open_dataset",
     "open_figures",
+    "open_given",
     "open_training_images",
     "same_images",
     "share",

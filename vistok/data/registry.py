@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
 from vistok.data.photos import SCENES, photos, scenes
 from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, SceneSquare, Square
 from vistok.system.paths import PACKAGE, resolve_path
+from vistok.system.values import checked
 from vistok.system.words import misspelt, nearest
 
 # Name -> how to get it, the beginning of a sentence that a folder's path ends; None: nothing to get.
@@ -79,6 +81,47 @@ def open_dataset(
     return CachedImages(
         name, split, image_size, "cached", CenterSquare(round(CROP_MARGIN * image_size)), files, on_bad_image
     )
+
+
+def open_given(
+    caller: Callable[..., Any],
+    dataset: str | ImageDataset,
+    of_dataset: dict[str, Any],
+    split: str,
+    tokenizer: Any,
+) -> ImageDataset:
+    """Return the images that a function is given to measure or encode: a dataset that is open, or one by its name.
+
+    Args:
+        caller: the function, for the error.
+        dataset: open, or one of `DATASETS`.
+        of_dataset: arguments of `open_dataset` as they were given to the function; one that is None is not given.
+        split: where none is given.
+        tokenizer: has `image_size`, theirs where none is given, and `check_size`, which raises where they do not fit.
+
+    Raises:
+        ValueError: there is no such argument, or it is given beside a dataset that is open; or as `open_dataset` says.
+        TypeError: `image_size` is no whole number.
+    """
+    own, known = inspect.signature(caller).parameters, list(inspect.signature(open_dataset).parameters)[1:]
+    for name in of_dataset.keys() - set(known):
+        raise ValueError(
+            f"{caller.__qualname__} has no option {name!r}; {nearest(name, {*own, *known} - {'of_dataset'})}"
+        )
+    given = {name: value for name, value in of_dataset.items() if value is not None}
+    if isinstance(dataset, ImageDataset):
+        for name in given:
+            raise ValueError(
+                f"{name} is given, but the dataset is open already: leave it out, or give the dataset's name."
+            )
+        tokenizer.check_size(dataset.image_size, dataset.image_size)
+        return dataset
+    arguments = {"split": split, "image_size": tokenizer.image_size} | given
+    size = checked("image_size", int, arguments["image_size"])
+    if size < 1:
+        raise ValueError(f"image_size is {size}, but must be at least 1.")
+    tokenizer.check_size(size, size)
+    return open_dataset(dataset, **arguments)
 
 
 def open_figures(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vistok.data.datasets import FLIP_DRAW, ImageDataset, called
 from vistok.data.draws import permutation, uniform
+from vistok.system.values import checked
 
 
 def train_batches(
@@ -83,6 +84,20 @@ def check_batch_size(dataset: ImageDataset, batch_size: int, num_parts: int) -> 
         )
 
 
+def check_loading(batch_size: int, num_workers: int = 0, max_images: int | None = None) -> None:
+    """Check how images are to be read, before any is.
+
+    Raises:
+        ValueError: a number is out of range.
+        TypeError: it is none.
+    """
+    given = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
+    given |= {} if max_images is None else {"max_images": (max_images, 1)}
+    for name, (value, least) in given.items():
+        if checked(name, int, value) < least:
+            raise ValueError(f"{name} is {value}, but must be at least {least}.")
+
+
 def eval_batches(
     dataset: ImageDataset,
     batch_size: int,
@@ -107,8 +122,7 @@ def eval_batches(
     Returns:
         An iterator over uint8 [b, 3, H, W], channels_last.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
+    check_loading(batch_size, num_workers)
     images = share(range(first_image, len(dataset) if end_image is None else end_image), rank, num_processes)
     batches = _EvalBatches(dataset, batch_size, images.start, images.stop)
     return _load(batches, range(len(batches)), num_workers, pin_memory=False)
@@ -118,11 +132,6 @@ def share(images: range, rank: int, num_processes: int) -> range:
     """Return the contiguous part of some images that one of several processes takes; parts differ by at most one image."""
     first, end = (len(images) * r // num_processes for r in (rank, rank + 1))
     return images[first:end]
-
-
-def to_float(images_uint8: torch.Tensor) -> torch.Tensor:
-    """Map uint8 images of any shape and device to float32 in [-1, 1]."""
-    return images_uint8.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 class _TrainBatches(Dataset):

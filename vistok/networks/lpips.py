@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vistok.system.weights import file_sha256, find_weights, first_line, load_state
 
-# Backbone to its name, torchvision's weights, and the smallest image that its pooling leaves something of.
+# Each backbone's name, torchvision's weights, and the smallest image that its pooling leaves something of.
 BACKBONES = {
     "alex": ("AlexNet (230 MB)", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", 31),
     "vgg": ("VGG16 (530 MB)", "https://download.pytorch.org/models/vgg16-397923af.pth", 16),

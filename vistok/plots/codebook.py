@@ -11,9 +11,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from vistok.images import poster
 from vistok.plots.figures import DPI, NORMAL, SMALL, WIDTH
 from vistok.plots.styles import COLOURS
-from vistok.tokens.codebook import poster
 from vistok.tokens.encoded import UsageCurve
 
 _MAX_CROSSES = 4096  # on a map of more codes they would be specks: its dead codes are grey only

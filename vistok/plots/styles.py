@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from vistok.images import to_unit
 from vistok.plots.figures import SMALL
 
 # Okabe and Ito's hues, told apart by colour-blind readers too, some darkened: those of `LINES` in widgets/js/common.js.
@@ -32,4 +33,4 @@ def legend_beside(axis: Axes) -> None:
 
 def to_pixels(image: Tensor) -> np.ndarray:
     """Return what matplotlib draws of an image, float [3, H, W] in [-1, 1]: [H, W, 3] in [0, 1]."""
-    return ((image + 1) / 2).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
+    return to_unit(image).permute(1, 2, 0).cpu().numpy()

@@ -12,7 +12,7 @@ from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_EXACTNESS = threading.RLock()  # TF32 and the choice of a GPU's algorithms are settings of the process, not of a thread
+_SETTINGS = threading.RLock()  # TF32 and the choice of a GPU's algorithms are settings of the process, not of a thread
 
 
 def usable_device(given: str | torch.device | None = None) -> torch.device:
@@ -46,7 +46,7 @@ def eval_view(module: Module, device: torch.device | None = None) -> Module:
         module: it and its parts are copied, their parameters and buffers are not.
         device: where to look from; None: where the module is. On another device the weights are copies.
     """
-    module = module._modules.get("_orig_mod", module)  # of torch.compile, which would run the module that it compiled
+    module = module._modules.get("_orig_mod", module)  # torch.compile's wrapper would run the module that it compiled
     view = object.__new__(type(module))
     # Dictionaries are copied too: what is hooked to the view stays there.
     attributes = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(module).items()}
@@ -60,25 +60,33 @@ def eval_view(module: Module, device: torch.device | None = None) -> Module:
 
 
 @contextlib.contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """Compute in plain float32, the same at every time.
+def computing(device: torch.device, *, exact: bool = False, deterministic: bool = False) -> Iterator[None]:
+    """Compute without the autocast that is on outside, under settings of PyTorch that no other thread changes meanwhile.
 
-    No autocast from outside and no TF32, which move codes and Inception's features; no choice of convolutions by their speed,
-    which differs. On a GPU a training in another thread waits for the end, between two of its steps.
+    They are settings of the process: on a GPU a thread waits for another that computes, a training between two of its steps.
+
+    Args:
+        device: where.
+        exact: in plain float32, the same at every time: no TF32, which moves codes and Inception's features, and no choice of
+            convolutions by their speed, which differs.
+        deterministic: use algorithms only that give the same numbers at every time; a RuntimeError names one that has none.
+            On a CPU they all do; on a GPU sums by atomic additions are replaced, which costs speed.
     """
-    with undisturbed(device):
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            with (
-                torch.autocast(device.type, enabled=False),
-                torch.backends.cudnn.flags(
-                    enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-                ),
-            ):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
+    own = contextlib.nullcontext() if device.type == "cpu" else _SETTINGS
+    with own, contextlib.ExitStack() as after, torch.autocast(device.type, enabled=False):
+        if exact:
+            after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+            after.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+            torch.use_deterministic_algorithms(True)
+        if exact or deterministic:
+            cudnn = torch.backends.cudnn
+            tf32 = cudnn.allow_tf32 and not exact
+            flags = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=tf32)
+            after.enter_context(flags)
+        yield
 
 
 def in_precision(dtype: torch.dtype, device: torch.device, cached: bool = False) -> torch.autocast:
@@ -105,33 +113,6 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     else:
         native = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
     return torch.bfloat16 if native else torch.float32
-
-
-@contextlib.contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
-    """Compute as exactly as PyTorch is set to, while no other thread is in `exact_float32`; a CPU has no such settings."""
-    with contextlib.nullcontext() if device.type == "cpu" else _EXACTNESS:
-        yield
-
-
-@contextlib.contextmanager
-def deterministic(on: bool) -> Iterator[None]:
-    """Where `on`, use algorithms only that give the same numbers at every time; a RuntimeError names one that has none.
-
-    On a CPU nothing changes: they all do. On a GPU sums by atomic additions are replaced, which costs speed.
-    """
-    if not on:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
-    torch.use_deterministic_algorithms(True)
-    try:
-        cudnn = torch.backends.cudnn
-        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 def get_rng_state(device: torch.device) -> torch.Tensor | None:

@@ -11,15 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vistok.images import to_uint8
 from vistok.system.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
 
 TOKENS_AT_A_TIME = 8192  # decoded together
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Map float images in [-1, 1] of any shape to uint8, those beyond clamped."""
-    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def principal_components(codebook: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -27,7 +23,7 @@ def principal_components(codebook: Tensor, weights: Tensor | None = None) -> tup
 
     Args:
         codebook: float [K, D].
-        weights: of each code, at least 0, [K]; with the codes' counts the components are those of the tokens. None: all alike.
+        weights: each code's, at least 0, [K]; with the codes' counts the components are those of the tokens. None: all alike.
 
     Returns:
         float64 [K, 2] and the shares, float64 [2]; [K, 1] and [1] where D = 1.
@@ -36,7 +32,7 @@ def principal_components(codebook: Tensor, weights: Tensor | None = None) -> tup
     weights = torch.ones(len(codes), dtype=torch.float64) if weights is None else weights.double()
     weights = (weights / weights.sum()).to(codes.device)[:, None]
     centred = codes - (weights * codes).sum(0)
-    # Of D x D, however many codes there are; eigenvalues ascend.
+    # A D x D matrix, however many codes there are; eigenvalues ascend.
     values, directions = torch.linalg.eigh(centred.T @ (weights * centred))
     values, directions = values[-2:].flip(0), directions[:, -2:].flip(1)  # [D, 2 or 1]
     largest = directions.abs().argmax(0, keepdim=True)
@@ -125,7 +121,7 @@ def project(codebook: Tensor, counts: Tensor, method: str = "codes", *, seed: in
         counts: tokens of each code, int64 [K]; they weight the components of "tokens", and UMAP and t-SNE leave the rarest
             codes out where there are more than 2,048.
         method: "codes" or "tokens", the first two principal components of either; "umap" or "tsne".
-        seed: of UMAP and t-SNE.
+        seed: fixes UMAP and t-SNE.
 
     Raises:
         ValueError: there is no such method, or its package is missing.
@@ -205,12 +201,12 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
     the patch is what the code paints beside nothing, its edges included; with 3 or more what a region of only this code
     looks like inside. A ViT decodes whole grids, so its context is the whole grid, and where the levels of a quantizer
     have grids of different sizes, the patch is the whole image made small. The other levels or groups of a quantizer that
-    has several hold their code nearest to their mean: of a residual quantizer that is about nothing added.
+    has several hold their code nearest to their mean, which adds about nothing in a residual quantizer.
 
     Args:
         tokenizer: whose codes.
         codes: int64 [n] in [0, K).
-        level: of the quantizer's codebooks.
+        level: number of the quantizer's codebook.
         context: side of the grid, odd, at least 1.
 
     Yields:
@@ -248,28 +244,6 @@ def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
     return tokenizer.quantizer.grids(side, side)
 
 
-def poster(tiles: Tensor, columns: int, order: Tensor | None = None, gap: int = 0) -> Tensor:
-    """Lay out the patches of all codes as one picture.
-
-    Args:
-        tiles: uint8 [K, 3, p, p], one a code.
-        columns: patches a row.
-        order: int64 [K], the code of each place; None: by index.
-        gap: white pixels between two patches.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    if order is not None:
-        tiles = tiles[order]
-    rows = -(-len(tiles) // columns)
-    cells = tiles.new_full((rows * columns, 3, tiles.shape[2] + gap, tiles.shape[3] + gap), 255)
-    cells[: len(tiles), :, : tiles.shape[2], : tiles.shape[3]] = tiles
-    height, width = cells.shape[2:]
-    picture = cells.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2).reshape(rows * height, -1, 3)
-    return picture[: len(picture) - gap, : picture.shape[1] - gap]
-
-
 @torch.no_grad()
 def interpolate(
     tokenizer: VisualTokenizer,
@@ -284,7 +258,7 @@ def interpolate(
     Args:
         tokenizer: whose tokens they are.
         start, end: int64 [B, h, w] of each level.
-        share: of `end`, in [0, 1].
+        share: how much of `end`, in [0, 1].
         to_codes: quantize the mixture, so that the decoder sees codes of the codebook only; False: decode it as it is, which
             lies between codes.
 

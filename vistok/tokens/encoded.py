@@ -13,17 +13,15 @@ import torch
 import traitlets
 from torch import Tensor
 
-from vistok.data import ImageDataset, also_trained_on, eval_batches, open_dataset, to_float
-from vistok.images import as_images, begin_range_check, end_range_check
+from vistok.data import ImageDataset, also_trained_on, check_loading, eval_batches, open_given
+from vistok.images import as_images, begin_range_check, end_range_check, psnr, to_float, to_uint8
 from vistok.pretrained import load_pretrained
 from vistok.runs import short_names
-from vistok.system.devices import eval_view, exact_float32, usable_device
+from vistok.system.devices import computing, eval_view, usable_device
 from vistok.system.files import readable, strict_json
 from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
-from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens.codebook import to_uint8
 from vistok.tokens.store import TokenFile
 from vistok.usage import CodebookUsage
 
@@ -54,7 +52,7 @@ class Chosen(NamedTuple):
     """What is chosen of a codebook.
 
     Attributes:
-        level: of the codebooks.
+        level: number of the codebook.
         code: the one; -1: none.
         codes: several, rising, each once; empty: none.
     """
@@ -115,11 +113,11 @@ class EncodedImages:
     """Images and their tokens.
 
     Attributes:
-        tokenizer: that encoded them.
+        tokenizer: the one that encoded them.
         name: what it is called in captions.
         images_name: what the images are called in captions.
         tokens: int32 [N, h, w], one array a level.
-        image_names: of each image, for captions.
+        image_names: each image's, for captions.
         choice: the codes that are chosen in all views of these images.
     """
 
@@ -135,9 +133,9 @@ class EncodedImages:
         """Put images and their indices together.
 
         Args:
-            tokenizer: that encoded them.
+            tokenizer: the one that encoded them.
             images: a dataset, or uint8 [N, 3, H, W].
-            indices: of the first images, as `VisualTokenizer.decode` takes them.
+            indices: those of the first images, as `VisualTokenizer.decode` takes them.
             name: what to call the tokenizer.
             trained_on: names of images of a dataset that it was trained on; their captions say so.
 
@@ -154,7 +152,7 @@ class EncodedImages:
         self.tokens = [level.to(torch.int32).cpu().numpy() for level in levels]
         size = self.pixels([0]).shape[2]
         tokenizer.check_size(size, size)
-        # Of levels on grids of different sizes, the last is the finest.
+        # Where levels have grids of different sizes, the last is the finest.
         if levels[-1].shape[1] != size // tokenizer.downsample_factor:
             raise ValueError(
                 f"Images of {size} pixels have a grid of {size // tokenizer.downsample_factor}x"
@@ -176,49 +174,44 @@ class EncodedImages:
     def open(
         cls,
         tokenizer: str | Path | VisualTokenizer,
-        dataset: str | Tensor | np.ndarray = "photos",
+        dataset: str | ImageDataset | Tensor | np.ndarray = "photos",
         *,
-        split: str = "test",
-        data_root: str | Path | None = None,
-        image_size: int | None = None,
         max_images: int | None = None,
-        on_bad_image: str = "raise",
         tokens: str | Path | None = None,
         batch_size: int = 32,
         device: str | torch.device | None = None,
         progress: bool = True,
+        **of_dataset: Any,
     ) -> Self:
         """Load a tokenizer and encode images with it, or take their tokens from a file.
 
         Args:
             tokenizer: a run directory, a saved tokenizer, an official checkpoint (its file or its name), or a tokenizer.
-            dataset, split, data_root, on_bad_image: as in `open_dataset`; or images, float [N, 3, H, W] in [-1, 1] or uint8, a
-                tensor or an array.
-            image_size: pixels, height and width; None: the tokenizer's.
+            dataset: its name, or one that is open; or images, float in [-1, 1] or uint8 [N, 3, H, W], a tensor or an array.
             max_images: the first so many only; None: all.
             tokens: folder of a file of tokens (`vistok.tokens`) of this tokenizer and this dataset; None: encode now.
             batch_size: images at a time.
             device: None: a GPU where there is one, or else the CPU; of a tokenizer, where it is.
             progress: show a bar.
+            **of_dataset: `split` ("test"), `image_size` (the tokenizer's), `data_root`, `crop`, `test_fraction` and
+                `on_bad_image`, as of `open_dataset`.
 
         Raises:
             FileNotFoundError: there is no tokenizer, or there are no tokens.
             ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say; or weights are not finite.
         """
-        if checked("max_images", int | None, max_images) is not None and max_images < 1:
-            raise ValueError(f"max_images is {max_images}, but must be at least 1.")
+        check_loading(batch_size, max_images=max_images)
         name, trained = "tokenizer", ""
         if not isinstance(tokenizer, VisualTokenizer):
             name, trained = Path(tokenizer).name, _dataset_of_run(tokenizer)
-            tokenizer = load_pretrained(tokenizer)
-            tokenizer = tokenizer.to(usable_device(device))
+            tokenizer = load_pretrained(tokenizer).to(usable_device(device))
         elif device is not None:  # a view, since somebody may train it: its mode and its place stay
             tokenizer = eval_view(tokenizer, usable_device(device))
         _check_finite(tokenizer, name)
-        if isinstance(dataset, str):
-            size = tokenizer.image_size if image_size is None else image_size
-            tokenizer.check_size(size, size)
-            images = open_dataset(dataset, split, size, data_root=data_root, on_bad_image=on_bad_image)
+        if isinstance(dataset, str | ImageDataset):
+            images: ImageDataset | Tensor = open_given(cls.open, dataset, of_dataset, "test", tokenizer)
+        elif given := [name for name, value in of_dataset.items() if value is not None]:
+            raise ValueError(f"{given[0]} is given, but the images are given as they are: leave it out.")
         else:
             images = _as_uint8(tokenizer, dataset)[:max_images]
         number = min(len(images), max_images or len(images))
@@ -241,7 +234,7 @@ class EncodedImages:
 
     @property
     def title(self) -> str:
-        """What captions call the tokenizer: of a run its row alone."""
+        """What captions call the tokenizer; a run goes by its row."""
         return short_names([self.name])[0]
 
     @property
@@ -283,8 +276,7 @@ class EncodedImages:
 
     def psnr(self, rows: Sequence[int]) -> np.ndarray:
         """Return the PSNR of some reconstructions in dB, float64 [n]; infinite where nothing differs."""
-        error = (self.pixels(rows).double() - self.reconstructions(rows).double()).square().mean((1, 2, 3))
-        return (10 * (255**2 / error).log10()).numpy()
+        return psnr(self.pixels(rows), self.reconstructions(rows)).numpy()
 
     # Codes.
 
@@ -294,7 +286,7 @@ class EncodedImages:
 
     @functools.cached_property
     def _by_code(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each level the places of all tokens sorted by code, the codes' counts, and where each code's places begin."""
+        """For each level the places of all tokens sorted by code, the codes' counts, and where each code's places begin."""
         found = []
         for tokens, size in zip(self.tokens, self.codebook_sizes, strict=True):
             flat = tokens.ravel()
@@ -328,7 +320,7 @@ class EncodedImages:
             places: int64 [n, 3] of image, row and column.
             level: whose grid rows and columns are of.
             margin: tokens shown on each side of it.
-            decoded: of the reconstructions instead of the images.
+            decoded: cut them from the reconstructions instead of the images.
 
         Returns:
             uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token, a part of a pixel counted as one: grids of several
@@ -361,7 +353,7 @@ class EncodedImages:
 
         Args:
             number: how many codes to name for each place.
-            level: of the codebooks.
+            level: number of the codebook.
 
         Returns:
             codes and their counts, int64 [h, w, number], most frequent first, -1 and 0 where there are fewer; and the
@@ -432,7 +424,6 @@ def _as_uint8(tokenizer: VisualTokenizer, images: Tensor | np.ndarray) -> Tensor
     return to_uint8(images).cpu()
 
 
-@torch.no_grad()
 def _dataset_of_run(path: str | Path) -> str:
     """Return the name of the dataset that a run was trained on; empty where it is no run, of which nothing is known."""
     try:
@@ -466,7 +457,7 @@ def _encode(
     done = 0
     # The bar comes only where it takes long, and goes: what is shown then is the view.
     bar = progress_bar(total=number, desc="encoding", unit=" images", delay=2, leave=False, disable=not progress)
-    with exact_float32(device), bar:
+    with computing(device, exact=True), bar:
         for batch in batches:
             batch = to_float(batch[: number - done].to(device))
             found = tokenizer.encode(batch.contiguous(memory_format=torch.channels_last))

@@ -25,15 +25,16 @@ import reprlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vistok.data import ImageDataset, eval_batches, open_dataset, to_float
-from vistok.system.devices import eval_view, exact_float32, usable_device
+from vistok.data import ImageDataset, check_loading, eval_batches, open_given
+from vistok.images import to_float
+from vistok.system.devices import computing, eval_view, usable_device
 from vistok.system.files import replace_file, shown, strict_json
 from vistok.system.locks import only_process
 from vistok.system.paths import resolve_path
@@ -46,7 +47,7 @@ from vistok.tokenizer import VisualTokenizer
 ARRAY, HEADER = "tokens.npy", "tokens.json"
 FORMAT = "vistok tokens 1"
 MAX_HEADER_BYTES = 2**28  # most of it the names of images that were left out; a million of them take 50 MB
-SECONDS_BETWEEN_RECORDS = 5.0  # of how many images are done: as much work is lost where encoding is stopped
+SECONDS_BETWEEN_RECORDS = 5.0  # as much work is lost where encoding is stopped
 
 
 class TokenFile(Dataset):
@@ -140,20 +141,15 @@ class TokenFile(Dataset):
 
 def encode_dataset(
     tokenizer: VisualTokenizer,
-    dataset: str,
+    dataset: str | ImageDataset,
     path: str | Path,
     *,
-    split: str = "train",
-    data_root: str | Path | None = None,
-    image_size: int | None = None,
-    crop: str | None = None,
-    test_fraction: float | None = None,
-    on_bad_image: str = "raise",
     batch_size: int = 64,
     device: str | torch.device | None = None,
     num_workers: int = 0,
     flips: bool = False,
     progress: bool = True,
+    **of_dataset: Any,
 ) -> TokenFile:
     """Encode a split of a dataset into a file of tokens, or go on where that was stopped.
 
@@ -161,54 +157,42 @@ def encode_dataset(
     call this in one of them.
 
     Args:
-        tokenizer: that encodes.
-        dataset, split, data_root, test_fraction, on_bad_image: as in `open_dataset`.
+        tokenizer: the one that encodes.
+        dataset: its name, or a dataset that is open.
         path: the folder to write, a relative one counted from the repository.
-        image_size: pixels, height and width; None: the tokenizer's.
-        crop: as in `open_dataset`; "adm" gives training images ADM's centre crop, while the centre of a cached square,
-            "cached" or None, leaves out another ninth of their height and width.
         batch_size: images at a time; changes speed and memory, and indices only where rounding decides.
         device: None: a GPU (CUDA, then Apple's) where there is one, or else the CPU.
         num_workers: loading processes; 0: load in this one.
         flips: encode the mirror image of each image too.
         progress: show a bar with rate and remaining time.
+        **of_dataset: `split` ("train"), `image_size` (the tokenizer's), `data_root`, `crop`, `test_fraction` and
+            `on_bad_image`, as of `open_dataset`. The crop "adm" gives training images ADM's centre crop, while the centre of a
+            cached square, "cached" or None, leaves out another ninth of their height and width.
 
     Returns:
         The tokens. A file that is complete is not encoded again.
 
     Raises:
-        ValueError: an argument is out of range, or what `open_dataset` raises; `path` holds tokens of another tokenizer,
-            dataset or setting (the sentence lists what differs), a damaged file, or another process writes there.
+        ValueError: an argument is unknown or out of range, or what `open_dataset` raises; `path` holds tokens of another
+            tokenizer, dataset or setting (the sentence lists what differs), a damaged file, or another process writes there.
         TypeError: a number or `flips` is of another type.
     """
-    size = tokenizer.image_size if image_size is None else image_size
-    for name, value, least in (("image_size", size, 1), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-        if checked(name, int, value) < least:
-            raise ValueError(f"{name} is {value}, but must be at least {least}.")
+    check_loading(batch_size, num_workers)
     checked("flips", bool, flips)
     path = resolve_path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, but tokens go into a folder.")
     device = usable_device(device)
+    images = open_given(encode_dataset, dataset, of_dataset, "train", tokenizer)
     tokenizer = eval_view(tokenizer, device)
-    with exact_float32(device):
-        blank = tokenizer.encode(torch.zeros(1, 3, size, size, device=device))  # refuses a size that does not fit
-        opened = open_dataset(
-            dataset,
-            split,
-            size,
-            data_root=data_root,
-            crop=crop,
-            test_fraction=test_fraction,
-            on_bad_image=on_bad_image,
-        )
-        header = _new_header(tokenizer, opened, blank, flips)
+    with computing(device, exact=True):
+        header = _new_header(tokenizer, images, flips)
         path.mkdir(parents=True, exist_ok=True)
         busy = f"Tokens are being written into {path}"
         with only_process(path / ".tokens.lock", busy, "wait for it, or give another folder."):
             header = _begin_or_resume(path, header)
-            if header["num_images_done"] < len(opened):
-                _encode_rest(tokenizer, opened, path, header, batch_size, num_workers, progress)
+            if header["num_images_done"] < len(images):
+                _encode_rest(tokenizer, images, path, header, batch_size, num_workers, progress)
     return TokenFile.open(path)
 
 
@@ -256,7 +240,9 @@ def _encode_rest(
                     "wall_seconds": round(seconds, 3),
                     "images_per_second": round((num_done - first_image) / seconds, 2),
                 }
-                _record(file, path, header | {"num_images_done": num_done, "provenance": where | rate})
+                file.flush()
+                os.fsync(file.fileno())  # images that the header calls done are on the disk
+                _write_header(path, header | {"num_images_done": num_done, "provenance": where | rate})
 
 
 def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
@@ -267,10 +253,10 @@ def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     """
     if (path / HEADER).is_file():
         there = _read_header(path)
-        if "content" not in there["dataset"]:  # of before it was recorded
+        if "content" not in there["dataset"]:  # tokens from before it was recorded
             header = header | {"dataset": {k: v for k, v in header["dataset"].items() if k != "content"}}
-        told = {name: there[name] for name in ("num_images_done", "provenance") if name in there}
-        if differences := _differences(there, header | told):
+        done = {name: there[name] for name in ("num_images_done", "provenance") if name in there}
+        if differences := _differences(there, header | done):
             raise ValueError(f"{path} holds other tokens ({differences}): delete them, or give another folder.")
         header = there
     elif (path / ARRAY).exists():
@@ -285,17 +271,10 @@ def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     return header
 
 
-def _new_header(
-    tokenizer: VisualTokenizer, dataset: ImageDataset, blank: Tensor | tuple[Tensor, ...], flips: bool
-) -> dict[str, Any]:
-    """Return what tokens.json says before the first image.
-
-    Args:
-        tokenizer: that encodes.
-        dataset: what is encoded.
-        blank: indices of one image of that size.
-        flips: whether each image is followed by its mirror image.
-    """
+def _new_header(tokenizer: VisualTokenizer, dataset: ImageDataset, flips: bool) -> dict[str, Any]:
+    """Return what tokens.json says before the first image; with `flips` each image is followed by its mirror image."""
+    device = next(tokenizer.parameters()).device
+    blank = tokenizer.encode(torch.zeros(1, 3, dataset.image_size, dataset.image_size, device=device))
     shapes = [list(level.shape[1:]) for level in _levels(blank)]
     row = [sum(math.prod(shape) for shape in shapes)] if isinstance(blank, tuple) else shapes[0]
     header = {
@@ -395,13 +374,6 @@ def _map_array(path: Path, header: dict[str, Any]) -> np.memmap:
     if num_bytes != array.offset + array.nbytes:
         raise ValueError(f"{file} has {num_bytes} bytes, but its array ends after {array.offset + array.nbytes}.")
     return array
-
-
-def _record(file: BinaryIO, path: Path, header: dict[str, Any]) -> None:
-    """Say how many images are done, once their tokens are on the disk and not before."""
-    file.flush()
-    os.fsync(file.fileno())
-    _write_header(path, header)
 
 
 def _write_header(path: Path, header: dict[str, Any]) -> None:

@@ -20,11 +20,10 @@ from vistok.runs import Report, Run
 from vistok.system.checkpoints import step_of
 from vistok.system.devices import (
     check_default_dtype,
-    deterministic,
+    computing,
     get_rng_state,
     resolve_precision,
     set_rng_state,
-    undisturbed,
 )
 from vistok.system.files import say
 from vistok.system.interrupts import deferred_interrupt
@@ -127,14 +126,14 @@ class TrainingLoop(Stoppable):
             digest = hashlib.sha256(f"{self.config.seed} {rank} {self.step}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:8]))
         # Precision is the configuration's, whatever autocast is on outside, and whatever another thread looks at.
-        with torch.autocast(self.device.type, enabled=False), undisturbed(self.device):
+        with computing(self.device, deterministic=self.config.deterministic):
             return self.take_step(batch)
 
     def _train(self) -> Iterator[Report]:
         if min(of_all_processes(-1 if self._failed else self._saved_step)) >= self.config.steps:
             self._check_same_data()  # a run of other data is not what was asked for
             return
-        with self._only_training(), deterministic(self.config.deterministic):
+        with self._only_training():
             if self.step < self.config.steps:
                 self.begin()
                 try:

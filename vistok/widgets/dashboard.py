@@ -24,13 +24,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vistok import plots
+from vistok.images import to_uint8
 from vistok.runs import Report
 from vistok.system.devices import eval_view, in_precision
 from vistok.system.files import say
 from vistok.system.interrupts import deferred_interrupt
 from vistok.system.progress import progress_bar
 from vistok.system.threads import release_idle_threads
-from vistok.tokens.codebook import to_uint8
 from vistok.training.launching import LaunchedTrainer
 from vistok.training.trainer import Trainer
 from vistok.widgets.view import View, script, strip_png

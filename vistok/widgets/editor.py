@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor
 
+from vistok.images import to_uint8
 from vistok.plots import DPI
-from vistok.tokens.codebook import interpolate, to_uint8
+from vistok.tokens.codebook import interpolate
 from vistok.tokens.encoded import Chosen, EncodedImages
 from vistok.widgets.reconstructions import ERROR_SCALE, draw_picture, error_map
 from vistok.widgets.tokenview import NEAREST, Edit, Edits, NearCodes, TokenView

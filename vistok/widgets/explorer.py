@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vistok import plots
+from vistok.images import poster
 from vistok.system.files import say
 from vistok.system.weights import first_line
-from vistok.tokens.codebook import decode_alone, nearest_codes, poster
+from vistok.tokens.codebook import decode_alone, nearest_codes
 from vistok.tokens.encoded import QUEUE_SIZE, Chosen, EncodedImages
 from vistok.widgets.codebookview import CodebookView
 from vistok.widgets.view import Refusal, answering, image_png, script, smaller, strip_png

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vistok.data.photos import photos
 from vistok.data.transforms import CenterSquare, decode, to_rgb
+from vistok.images import from_unit, to_uint8
 from vistok.system.files import readable
 from vistok.system.paths import resolve_path
-from vistok.tokens.codebook import to_uint8
 
 MAX_PIXELS = 2_000_000  # a picture that is kept has no more
 SMALLEST_CROP = 16  # pixels of the picture that is kept
@@ -165,4 +165,5 @@ def _in_range(array: np.ndarray, low: int) -> np.ndarray:
     if not (low - 1e-3 <= least and most <= 1 + 1e-3):
         layout = "channels first" if low else "channels last, or none"
         raise ValueError(f"Floats with {layout} are in [{low}, 1], but these reach from {least:.4g} to {most:.4g}.")
-    return to_uint8(torch.from_numpy(array if low else array * 2 - 1)).numpy()
+    images = torch.from_numpy(array)
+    return to_uint8(images if low else from_unit(images)).numpy()

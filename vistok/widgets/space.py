@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from vistok import plots
+from vistok.images import poster
 from vistok.system.weights import first_line
-from vistok.tokens.codebook import PROJECTIONS, Projection, decode_alone, is_there, poster, project, usual_projection
+from vistok.tokens.codebook import PROJECTIONS, Projection, decode_alone, is_there, project, usual_projection
 from vistok.tokens.encoded import Chosen, EncodedImages
 from vistok.widgets.codebookview import CodebookView
 from vistok.widgets.view import Refusal, answering, image_png, script

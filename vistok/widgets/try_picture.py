@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from vistok.data import to_float
+from vistok.images import psnr, to_float, to_uint8
 from vistok.plots import DPI
 from vistok.pretrained import load_pretrained
 from vistok.runs import numbered, short_names
-from vistok.system.devices import exact_float32, usable_device
+from vistok.system.devices import computing, usable_device
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens.codebook import to_uint8, token_grids
+from vistok.tokens.codebook import token_grids
 from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.pictures import Picture, example_picture, picture_of, sent_picture
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
@@ -53,7 +53,7 @@ class Trial:
         """Encode what is seen of a picture, and decode it."""
         self.seen = picture.square(self.tokenizer.image_size)
         device = next(self.tokenizer.parameters()).device
-        with exact_float32(device):
+        with computing(device, exact=True):
             found = self.tokenizer.encode(to_float(self.seen[None].to(device)))
         levels = found if isinstance(found, tuple) else (found,)
         self.edits = Edits(Edit(tuple(level.cpu() for level in levels)))
@@ -76,8 +76,7 @@ class Trial:
     @property
     def psnr(self) -> float:
         """PSNR of the picture as it is decoded now, in dB; infinite where nothing differs."""
-        error = float((self.seen.double() - self.decoded.double()).square().mean())
-        return 10 * math.log10(255**2 / error) if error else math.inf
+        return float(psnr(self.seen[None], self.decoded[None]))
 
 
 class TryPicture(TokenView):

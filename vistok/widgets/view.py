@@ -3,7 +3,6 @@
 import base64
 import functools
 import importlib.resources
-import io
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,10 +12,11 @@ import matplotlib.pyplot as plt
 import torch
 import traitlets
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from vistok.images import image_png as image_png
+from vistok.images import strip_png as strip_png
 from vistok.plots.figures import page_width, png
 from vistok.tokens.encoded import EncodedImages
 
@@ -150,18 +150,6 @@ def figure_png(figure: Figure) -> bytes:
     return content
 
 
-def image_png(image: Tensor) -> bytes:
-    """Return an image, uint8 [3, H, W], as the bytes of a PNG file; of low compression, as it travels to a page nearby."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="png", compress_level=1)
-    return buffer.getvalue()
-
-
 def smaller(images: Tensor, side: int) -> Tensor:
     """Return images, uint8 [n, 3, H, W], made smaller: uint8 [n, 3, side, side]."""
     return F.interpolate(images.float(), (side, side), mode="area").round().to(torch.uint8)
-
-
-def strip_png(images: Tensor) -> bytes:
-    """Return images, uint8 [n, 3, H, W] with n > 0, side by side as the bytes of a PNG file."""
-    return image_png(images.permute(1, 2, 0, 3).reshape(3, images.shape[2], -1))

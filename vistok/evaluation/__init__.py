@@ -1,0 +1,20 @@
+"""A tokenizer and a dataset to a record of metrics: measured in one pass, recorded, and filed beside a run."""
+
+from typing import TYPE_CHECKING
+
+from vistok.system.lazy import lazily
+
+if TYPE_CHECKING:
+    from vistok.evaluation.measuring import check_options, evaluate
+    from vistok.evaluation.record import Evaluation
+    from vistok.evaluation.run_records import check_results, evaluate_run, images_of_run, save_record
+
+__all__ = ["Evaluation", "check_options", "check_results", "evaluate", "evaluate_run", "images_of_run", "save_record"]
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "vistok.evaluation.measuring": ["check_options", "evaluate"],
+        "vistok.evaluation.record": ["Evaluation"],
+        "vistok.evaluation.run_records": ["check_results", "evaluate_run", "images_of_run", "save_record"],
+    },
+)
