@@ -54,7 +54,7 @@ class TrainConfig:
         TypeError: a value has another type than its field.
     """
 
-    # What the run is called.
+    # The name of the run.
     row: RowName | None = None  # "table/row" that fixed the settings, or None
     scale: FolderName = "custom"  # name of the scale that fixed the length
 
@@ -99,7 +99,7 @@ class TrainConfig:
     discriminator_options: dict[str, Any] = _field({}, adversarial=True)  # as {"num_layers": 2} of patchgan
     discriminator_lr: Annotated[float, above_zero(usual=0.0001)] | None = _field(None, adversarial=True)  # None: lr
     discriminator_start: NonNegativeInt = _field(0, adversarial=True)  # steps before the discriminator learns
-    adversarial_loss: Literal["hinge", "vanilla", "non-saturating"] = "hinge"  # what the two sides minimise
+    adversarial_loss: Literal["hinge", "vanilla", "non-saturating"] = "hinge"  # the two sides minimise it
     adversarial_weight: NonNegativeFloat = _field(0.0, adversarial=True)  # weight of what the tokenizer hears of it
     adversarial_adaptive: bool = _field(
         False, adversarial=True

@@ -279,7 +279,7 @@ class DiscriminatorLoss(nn.Module):
         super().__init__()
         self.config, self.dtype = config, dtype
         self.lecam = LeCam(logits=config.lecam_logits) if config.lecam_weight else None
-        self._mean_logits: list[Tensor] = []  # of the parts of a batch
+        self._mean_logits: list[Tensor] = []  # one of each part of a batch
 
     def forward(
         self, discriminator: nn.Module, images: Tensor, reconstruction: Tensor, step: int

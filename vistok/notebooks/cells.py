@@ -20,8 +20,8 @@ ROW_AND_SCALE = {"row", "scale"}  # where a notebook has both, every field of `T
 Dataset = Annotated[str, one_of(DATASETS)]
 Seeds = Annotated[list[int], at_least(0), not_empty]
 
-# What each parameter of a notebook may be; one whose default is None may be None too. Further bounds are for those to check
-# whose arguments they are.
+# The kinds that each parameter of a notebook may have; one whose default is None may be None too. Whoever it is an argument of
+# checks further bounds.
 TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True) | {
     "checkpoints": Annotated[list[str], not_empty] | None,
     "compare_runs": list[str],
@@ -62,7 +62,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True) 
 
 
 NOT_LITERAL = object()  # a default that is computed, as people write one into the cell
-SAME = 2 / 3  # of the names that two cells of parameters have together: then one is the other, edited
+SAME = 2 / 3  # the share of the names that two cells of parameters have together: then one is the other, edited
 
 
 def notebook_path(name: str) -> Path:

@@ -17,5 +17,5 @@ if TYPE_CHECKING:
     from vistok.pretrained.loading import load_pretrained
 
 __all__ = ["FORMATS", "checkpoint_path", "find_format", "load_pretrained", "official_file", "reference_checkpoints"]
-# What is known of checkpoints can be asked without waiting for PyTorch.
+# Facts about checkpoints can be asked for without waiting for PyTorch.
 __getattr__, __dir__ = lazily(__name__, {"vistok.pretrained.loading": ["load_pretrained"]})

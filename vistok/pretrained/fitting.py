@@ -42,9 +42,9 @@ def misfits(tensors: Mapping[str, tuple[int, ...]], expected: dict[str, tuple[in
         for n, shape in expected.items()
         if n in tensors and tensors[n] != shape
     ]
-    told = [*missing[:4], *others[:4], *shapes[:4]]
-    more = len(missing) + len(others) + len(shapes) - len(told)
-    return "; ".join(told) + (f", and {more} more" if more else "")
+    named = [*missing[:4], *others[:4], *shapes[:4]]
+    more = len(missing) + len(others) + len(shapes) - len(named)
+    return "; ".join(named) + (f", and {more} more" if more else "")
 
 
 def of_no_format(tensors: Mapping[str, tuple[int, ...]], path: Path) -> str:

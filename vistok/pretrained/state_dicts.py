@@ -15,8 +15,8 @@ from vistok.system.weights import unwrapped
 from vistok.system.words import nearest
 
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?)[._]")  # in the root of a moving average
-_PLAIN_ROOTS = ("state_dict.", "model.", "", "ema.")  # of the weights that count, where there are several
-_MOST_VISITS = 4  # of one dict: the same weights under two names, but no dict that contains itself without end
+_PLAIN_ROOTS = ("state_dict.", "model.", "", "ema.")  # where there are several, these are the weights that count
+_MOST_VISITS = 4  # to one dict: the same weights under two names, but no dict that contains itself without end
 _MOST_NESTING = 16  # dots in the keys that lead to a dict
 
 

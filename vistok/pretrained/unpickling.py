@@ -103,7 +103,7 @@ class Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes]) -> None:
         super().__init__(file, encoding="latin1")  # text of Python 2; no byte of it is invalid
         self.read_storage = read_storage
-        self.dtypes: dict[str, torch.dtype] = {}  # of each storage that was named
+        self.dtypes: dict[str, torch.dtype] = {}  # one of each storage that was named
 
     def find_class(self, module: str, name: str) -> object:
         return _KNOWN.get((module, name), _Ignored)

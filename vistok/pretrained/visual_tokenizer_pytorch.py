@@ -31,7 +31,7 @@ _NAMES = (
     (r"\.res_blocks\.(\d+)\.conv1\.", r".resblocks.\1.blocks.1."),
     (r"\.res_blocks\.(\d+)\.conv2\.", r".resblocks.\1.blocks.3."),
 )
-_QUANTIZERS = {  # of its classes, an older one among them
+_QUANTIZERS = {  # its classes, an older one among them
     "VectorQuantizer": "vq",
     "VectorQuantizerEMA": "ema",
     "SimVQQuantizer": "simvq",
@@ -83,7 +83,7 @@ def _said_beside(path: Path) -> dict[str, Any]:
                 name = _QUANTIZERS[quantizer["target"].rpartition(".")[2]]
                 options = dict(quantizer.get("params") or {})
             except (yaml.YAMLError, OSError, RecursionError, ValueError, TypeError, KeyError, AttributeError):
-                continue  # of another program
+                continue  # another program wrote it
             name = "ema" if options.get("use_ema_update") else name
             found.append({"quantizer": name} | {key: options[key] for key in ("levels", "l2_norm") if options.get(key)})
     if any(one != found[0] for one in found):

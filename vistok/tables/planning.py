@@ -21,7 +21,7 @@ from vistok.system.paths import repository_root, resolve_path
 from vistok.system.values import as_given, check_known
 from vistok.tokenizer import VisualTokenizer
 
-# What is asked for beside the overrides of a plan.
+# Settings asked for beside the overrides of a plan.
 OWN_ARGUMENTS = {
     **{name: name for name in ("table", "rows", "scale", "seeds", "dataset", "data_root", "evaluation")},
     "row": "rows",

@@ -24,7 +24,7 @@ METRIC_FORMS = {  # how the value of a metric is written; key of metrics.json to
     "bits_per_pixel": "{:.3f}",
     "num_images": "{:,}",
 }
-# What a table can show: key of metrics.json to heading, and how a value is written below it.
+# The columns a table can show: key of metrics.json to heading, and how a value is written below it.
 COLUMNS = {
     "usage": ("codebook usage ↑", "{:.1%}"),
     "usage_queue": ("usage, last 65,536 ↑", "{:.1%}"),
@@ -35,7 +35,7 @@ COLUMNS = {
     "rfid": ("rFID ↓", "{:.2f}"),
     "perplexity": ("perplexity ↑", "{:.0f}"),
 }
-# What a comparison of tokenizers shows.
+# The columns of a comparison of tokenizers.
 COMPARED = {name: COLUMNS[name] for name in ("psnr", "ssim", "lpips_alex")} | {
     "lpips_vgg": ("LPIPS VGG ↓", "{:.4f}"),
     "rfid": COLUMNS["rfid"],
@@ -221,7 +221,7 @@ def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, 
         sizes = [codebook["codebook_size"] for codebook in record["codebooks"]]
         bits = record["bits_per_pixel"] * record["dataset"]["image_size"] ** 2
         bits_a_token = sum(math.log2(size) for size in sizes)
-        tokens = f"{bits / bits_a_token:.0f}" if bits_a_token else "–"  # of K = 1, bits do not tell
+        tokens = f"{bits / bits_a_token:.0f}" if bits_a_token else "–"  # where K is 1 the bits do not say it
         measured_on = f"here: {record['dataset']['name']}, {record['num_images']:,} images"
         cells = [name, measured_on, tokens, " + ".join(map(str, sizes)), f"{record['bits_per_pixel']:.3f}"]
         lines.append(cells + [_number(record, key) for key in COMPARED])

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.scale is not None:
                 raise ValueError(f"scale is {given.scale!r}, but only a row has scales; leave it out, or give --row.")
             config = read_config(given.config, **overrides)
-        with process_state().main_process_first():  # of several processes one begins the run, or sets it aside
+        with process_state().main_process_first():  # one of several processes begins the run, or sets it aside
             start_over = given.start_over and process_state().is_main_process
             run = Run.open(given.run_dir, config, start_over=start_over)
         trainer = Trainer(run)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for last in run.log()[-1:]:  # there is none where it was stopped before the first report
             said += [f"loss {last['losses']['total']:.4f}", f"usage {last['usage']:.1%}"]
         say(f"{', '.join(said)}: {run.path}")
-    # Of several processes a launcher would call that a failure.
+    # A launcher of several processes would call that a failure.
     return 0 if trainer.step == config.steps or process_state().num_processes > 1 else 130
 
 

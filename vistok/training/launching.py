@@ -31,7 +31,7 @@ from vistok.training.stopping import Stoppable
 from vistok.training.trainer import build_tokenizer
 
 LOOK_SECONDS = 0.2  # between two looks at the log
-SHOWN_LINES = 60  # of what the processes printed, where they fail without a sentence of ours
+SHOWN_LINES = 60  # the last that the processes printed, where they fail without a sentence of ours
 
 
 class LaunchedTrainer(Stoppable):
@@ -107,7 +107,7 @@ class LaunchedTrainer(Stoppable):
                     self.step = report.step
                     bar.update(self.step - bar.n)
                     yield report
-            finally:  # of an abandoned loop the processes save and end too, those that are not there yet as well
+            finally:  # the processes of an abandoned loop save and end too, those that are not there yet as well
                 while process.poll() is None:
                     self._ask(process)
                     time.sleep(LOOK_SECONDS)

@@ -61,7 +61,7 @@ class TrainingLoop(Stoppable):
                 architecture. Before any training.
         """
         super().__init__(run, progress)
-        with run.leaving_nothing():  # what can be refused is refused before anything is written
+        with run.leaving_nothing():  # all that can be refused is refused before anything is written
             check_default_dtype()
             self.accelerator = make_accelerator(log_with=self.config.log_with, project_dir=str(run.path))
             if self.config.log_with and not self.accelerator.log_with:  # Accelerate only drops it
@@ -73,14 +73,14 @@ class TrainingLoop(Stoppable):
             self.dtype = resolve_precision(self.config.precision, self.device)
             self._saved_step = 0
             self._window: list[dict[str, Tensor]] = []  # losses of the steps since the last report, still on the device
-            self._seconds = 0.0  # of training before `_since`
+            self._seconds = 0.0  # trained before `_since`
             self._since: float | None = None  # when the loop began; None: it does not run
             self._checkpoint_seconds = 0.0  # since the last report
             self._failed = False  # amid a step: then only the checkpoint is in a known state
             self.set_up()
             self._resume()
 
-    # What is trained.
+    # The subclass says what is trained.
 
     @abc.abstractmethod
     def set_up(self) -> None:

@@ -210,7 +210,7 @@ class Trainer(TrainingLoop):
 
     def load_state(self, state: dict[str, Any], file: Path) -> None:
         """Take over what `state` returned."""
-        self.optimizer.zero_grad(set_to_none=True)  # of a step that failed
+        self.optimizer.zero_grad(set_to_none=True)  # a step that failed may have left some
         self.tokenizer.load_weights(state["tokenizer"], source=file)
         self.optimizer.load_state_dict(state["optimizer"])
         if self._average:
@@ -248,7 +248,7 @@ class Trainer(TrainingLoop):
                 total, _ = self.loss(images, output.reconstruction, output.losses)
                 total.backward()
 
-            with torch.random.fork_rng(devices=[]):  # what a quantizer draws
+            with torch.random.fork_rng(devices=[]):  # a quantizer may draw
                 say_if_one_is_faster(step, self.config.steps - self.step, len(images), "images")
 
 

@@ -27,7 +27,7 @@ class PlaneExplorer(View):
     step = traitlets.Int(plane.STEPS[-1]).tag(sync=True)
     methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
     frames = traitlets.List(traitlets.Int()).tag(sync=True)
-    rules = traitlets.Dict().tag(sync=True)  # of the methods that are learnt, each as `_rule` makes it
+    rules = traitlets.Dict().tag(sync=True)  # one for each method that is learnt, as `_rule` makes it
     points = traitlets.Bytes().tag(sync=True)  # float32, x and y of each
     extent = traitlets.Float(plane.EXTENT).tag(sync=True)
 
