@@ -29,6 +29,7 @@ from vistok.system.files import say
 from vistok.system.interrupts import deferred_interrupt
 from vistok.system.processes import make_accelerator, mean_over_processes, of_all_processes
 from vistok.system.progress import progress_bar
+from vistok.training.checks import check_finite_losses, check_finite_weights, check_same_start
 from vistok.training.stopping import SharedStop, Stoppable
 
 
@@ -164,7 +165,7 @@ class TrainingLoop(Stoppable):
                 self.step += 1
                 bar.update()
                 if self.device.type == "cpu":  # elsewhere it would wait for the device at every step
-                    self._check_finite()
+                    self._check_losses()
                 last, report = self.step == self.config.steps, None
                 if self.step % self.config.report_every == 0 or last:
                     report = self._report(self.step - reported, time.perf_counter() - clock, data_seconds)
@@ -192,20 +193,9 @@ class TrainingLoop(Stoppable):
             files = self.run.checkpoints.files()
             if self._failed or (files and step_of(files[-1]) > self._saved_step):
                 self._resume()
-            self._check_same_start()
+            data = f"{self.dataset.fingerprint} {self.dataset.content or ''}".strip()
+            check_same_start({"step": self.step, "data": data, "precision": str(self.dtype)}, self.run.path)
             yield
-
-    def _check_same_start(self) -> None:
-        """Raise ValueError unless all processes begin at one step with one dataset: else each would train something else."""
-        data = f"{self.dataset.fingerprint} {self.dataset.content or ''}".strip()
-        starts = of_all_processes({"step": self.step, "data": data, "precision": str(self.dtype)})
-        for rank, start in enumerate(starts):
-            for what, there in start.items():
-                if there != starts[0][what]:
-                    raise ValueError(
-                        f"Process {rank} would begin with {what} {there}, process 0 with {starts[0][what]}: the run "
-                        f"directory {self.run.path} and the data must be the same for all, on a disk that every machine sees."
-                    )
 
     def _check_same_data(self) -> None:
         if self.step:
@@ -231,8 +221,11 @@ class TrainingLoop(Stoppable):
         if self.config.log_with:
             self.accelerator.init_trackers("vistok", config=_flat(self.config.to_dict()))
 
+    def _check_losses(self) -> None:
+        check_finite_losses(self._window, self.step, self.run.checkpoints)
+
     def _report(self, steps: int, seconds: float, data_seconds: float) -> Report:
-        self._check_finite()
+        self._check_losses()
         # Each over the steps that have it: the adversarial ones begin amid a run.
         names = list(dict.fromkeys(name for losses in self._window for name in losses))
         means = [torch.stack([losses[name] for losses in self._window if name in losses]).mean() for name in names]
@@ -260,8 +253,8 @@ class TrainingLoop(Stoppable):
 
     def save(self) -> None:
         """Write what is trained and a checkpoint, on the main process; the checkpoint last, as it says that both are whole."""
-        self._check_finite()
-        self._check_finite_weights()
+        self._check_losses()
+        check_finite_weights(self.weights(), self.step, self.run.checkpoints)
         begun = time.perf_counter()
         state = self.state() | {
             "step": self.step,
@@ -317,30 +310,6 @@ class TrainingLoop(Stoppable):
             wall_seconds=round(seconds, 3),
             images_per_second=round(self.step * self.config.batch_size / seconds, 2) if seconds else None,
         )
-
-    def _check_finite(self) -> None:
-        """Raise FloatingPointError, naming the step and the last good checkpoint, where a loss was not finite."""
-        if not self._window:
-            return
-        bad = (~torch.stack([torch.stack([*losses.values()]).sum() for losses in self._window]).isfinite()).nonzero()
-        if len(bad):
-            step = self.step - len(self._window) + 1 + int(bad[0])
-            values = ", ".join(f"{k} {float(v):.4g}" for k, v in self._window[int(bad[0])].items())
-            self._window = []
-            raise FloatingPointError(f"The loss is not finite at step {step} ({values}); {self._what_helps()}")
-
-    def _check_finite_weights(self) -> None:
-        """Raise FloatingPointError where a weight is not finite: the gradient can overflow before the loss does."""
-        bad = [name for name, value in self.weights().items() if not value.isfinite().all()]
-        if bad:
-            raise FloatingPointError(
-                f"The weights are not finite after step {self.step} ({bad[0]}); {self._what_helps()}"
-            )
-
-    def _what_helps(self) -> str:
-        files = self.run.checkpoints.files()
-        good = f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
-        return f"{good}. A lower lr usually helps."
 
     @contextlib.contextmanager
     def _save_on_exit(self) -> Iterator[None]:
