@@ -18,7 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from vistok.quantizers.levels import as_indices
 from vistok.system.devices import eval_view
 
-MOST_BITS = 30  # of one codebook
+MOST_BITS = 30  # a codebook has at most 2**30 codes
 
 
 @dataclasses.dataclass

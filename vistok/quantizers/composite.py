@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
 
-VAR_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of VAR's tokenizer, for a grid of 16x16
-_MOST_PHIS = 4  # that VAR's levels share
+VAR_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # those of VAR's tokenizer, for a grid of 16x16
+_MOST_PHIS = 4  # VAR's levels share these
 
 
 class Composite(Quantizer):
@@ -323,7 +323,7 @@ class MultiScaleQuantizer(_Levels):
         self.scales = scales
         num_phis = min(_MOST_PHIS, len(scales)) if phi_ratio else 0
         self.phis = nn.ModuleList(Phi(codebook_dim, phi_ratio) for _ in range(num_phis))
-        if self.phis and "codebook" not in self.loss_names:  # what the convolutions learn from
+        if self.phis and "codebook" not in self.loss_names:  # the convolutions learn from it
             self.loss_names = ("codebook", *self.loss_names)
 
     def grids(self, height: int, width: int) -> list[tuple[int, int]]:

@@ -85,7 +85,7 @@ def entropy_of_signs(tokens: Tensor, temperature: float, diversity: float) -> Te
         temperature: above 0.
         diversity: gamma, at least 0.
     """
-    logits = 4 / temperature * tokens  # of each bit being 1: e_k differs by 2 in it, and so 2 z . e_k by 4 z
+    logits = 4 / temperature * tokens  # logits of each bit being 1: e_k differs by 2 in it, and so 2 z . e_k by 4 z
     token_entropy = -(logits.sigmoid() * F.logsigmoid(logits) + (-logits).sigmoid() * F.logsigmoid(-logits)).sum(1)
     low, high = (_distribution(half, temperature) for half in tokens.tensor_split([tokens.shape[1] // 2], dim=1))
     mean = batch_mean(low.T @ high / len(tokens))  # [2^(D/2), 2^(D - D/2)], E[p]
@@ -113,7 +113,7 @@ def entropy_of_independent_signs(tokens: Tensor, temperature: float, diversity: 
         temperature: above 0.
         diversity: gamma, at least 0.
     """
-    logits = 4 / temperature * tokens / tokens.shape[1] ** 0.5  # of each bit: e_k differs by 2/sqrt(D) in it
+    logits = 4 / temperature * tokens / tokens.shape[1] ** 0.5  # the same: e_k differs by 2/sqrt(D) in it
     one, zero = logits.sigmoid(), (-logits).sigmoid()  # [N, D]
     token_entropy = -(one * F.logsigmoid(logits) + zero * F.logsigmoid(-logits)).sum(1).mean()
     means = map(batch_mean, (one.mean(0), zero.mean(0)))
