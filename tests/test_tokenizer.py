@@ -52,12 +52,8 @@ def with_network(network: str) -> VisualTokenizer:
     return VisualTokenizer(network=network, **TOY | {"network_options": options})
 
 
-def levels_of(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return indices if isinstance(indices, tuple) else (indices,)
-
-
-def same(indices: Tensor | tuple[Tensor, ...], others: Tensor | tuple[Tensor, ...]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(levels_of(indices), levels_of(others), strict=True))
+def same(levels: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    return all(map(torch.equal, levels, others)) and len(levels) == len(others)
 
 
 @pytest.fixture
@@ -101,9 +97,9 @@ def test_looking_in_training_mode_is_as_in_eval_mode_and_changes_nothing(
     monkeypatch.setattr(nn.Module, "train", fail)  # `eval()` calls it too
     for part in ("the freeze", "in training"):
         indices = tokenizer.encode(images())
-        assert same(indices, expected.encode(images()))
+        levels = tokenizer.encode_levels(images())
+        assert same(levels, expected.encode_levels(images()))
         assert torch.equal(tokenizer.decode(indices), expected.decode(indices))
-        levels = levels_of(indices)
         torch.testing.assert_close(interpolate(tokenizer, levels, levels, 0.0), tokenizer.decode(indices))
         interpolate(tokenizer, levels, levels, 0.5, to_codes=True)
         if len(tokenizer.quantizer.codebook_sizes) == 1:
@@ -223,7 +219,7 @@ def test_images_and_the_default_dtype_may_be_float64(default_dtype: Callable[[to
 @every_quantizer
 def test_no_images_have_no_tokens(quantizer: str) -> None:
     tokenizer = with_quantizer(quantizer).eval()
-    full, empty = levels_of(tokenizer.encode(images())), levels_of(tokenizer.encode(images(0)))
+    full, empty = tokenizer.encode_levels(images()), tokenizer.encode_levels(images(0))
     assert [(0, *level.shape[1:]) for level in full] == [tuple(level.shape) for level in empty]
     assert tokenizer.decode(tokenizer.encode(images(0))).shape == (0, 3, 16, 16)
 
@@ -288,8 +284,9 @@ def test_decode_takes_several_levels_as_generators_give_them(quantizer: str, giv
 
 def test_one_level_of_a_quantizer_that_can_have_several_is_a_tuple_or_not() -> None:
     tokenizer = with_quantizer("residual", num_levels=1)
-    levels = tokenizer.encode(images())
-    assert torch.equal(tokenizer.decode(levels[0]), tokenizer.decode(levels))
+    indices, levels = tokenizer.encode(images()), tokenizer.encode_levels(images())
+    assert len(levels) == 1 and torch.equal(indices, levels[0])
+    assert torch.equal(tokenizer.decode(indices), tokenizer.decode(levels))
 
 
 ONE_LEVEL = r"Indices must be integers in \[0, 16\), \[B, 4, 4\] or \[B, 16\] or another \[B, h, w\], not "
@@ -469,7 +466,7 @@ def test_from_pretrained_finds_the_repositorys_folders_from_anywhere(
     """From notebooks/, say, where runs/<run> would be asked for on the Hub."""
     toy().save(tmp_path / "repository" / "runs" / "mine")
     monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path / "repository")
-    monkeypatch.setattr("vistok.tokenizer.snapshot_download", lambda *_, **__: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr("vistok.system.hub.snapshot_download", lambda *_, **__: pytest.fail("the Hub was asked"))
     monkeypatch.chdir(tmp_path)
     assert VisualTokenizer.from_pretrained("runs/mine").image_size == toy().image_size
 

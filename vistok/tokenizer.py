@@ -4,7 +4,6 @@ A saved tokenizer is a directory with `model.safetensors` and `config.json`; not
 """
 
 import dataclasses
-import inspect
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -12,20 +11,18 @@ from typing import Any, Self
 import numpy as np
 import safetensors.torch
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 
 from vistok import networks, quantizers
 from vistok.config import TrainConfig
 from vistok.images import as_images, begin_range_check, end_range_check
-from vistok.quantizers.levels import as_levels
-from vistok.system.devices import eval_view, usable_device
-from vistok.system.files import replace_file, strict_json
+from vistok.quantizers.levels import as_indices, as_levels
+from vistok.system.devices import eval_view, floating_dtype, usable_device
+from vistok.system.files import replace_file
+from vistok.system.hub import OnTheHub
 from vistok.system.paths import resolve_path
 from vistok.system.values import call_with_options
-from vistok.system.weights import first_line, unwrapped
-from vistok.system.words import nearest
+from vistok.system.weights import check_weights, first_line, read_saved
 
 
 @dataclasses.dataclass
@@ -34,23 +31,28 @@ class TokenizerOutput:
 
     Attributes:
         reconstruction: float [B, 3, H, W], about [-1, 1].
-        indices: int64 [B, h, w], or a tuple of one per level or group.
+        levels: int64 [B, h_l, w_l] of each level or group, a tuple also where there is one.
         codes: float32 [B, D, h, w], straight-through.
         z: float [B, D, h, w], the encoder's output.
         losses: name to unweighted scalar, the quantizer's.
     """
 
     reconstruction: Tensor
-    indices: Tensor | tuple[Tensor, ...]
+    levels: tuple[Tensor, ...]
     codes: Tensor
     z: Tensor
     losses: dict[str, Tensor]
 
+    @property
+    def indices(self) -> Tensor | tuple[Tensor, ...]:
+        """The one tensor where there is one level, else all of them."""
+        return as_indices(self.levels)
 
-class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["visual-tokenizer"]):
+
+class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-tokenizer"]):
     """Encoder, quantizer and decoder.
 
-    The Hugging Face Hub's mixin gives `push_to_hub`, `save_pretrained` and `from_pretrained`, on the files of `save`.
+    `system.hub` gives `push_to_hub`, `save_pretrained` and `from_pretrained`, on the files of `save`.
 
     Attributes:
         encoder, quantizer, decoder: the parts.
@@ -147,9 +149,8 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         quantized = self.quantizer(z)
         reconstruction = self.decoder(quantized.codes.to(_weight_of(self.decoder).dtype))  # [B, 3, H, W]
         end_range_check(bounds)
-        return TokenizerOutput(reconstruction, quantized.indices, quantized.codes, z, quantized.losses)
+        return TokenizerOutput(reconstruction, quantized.levels, quantized.codes, z, quantized.losses)
 
-    @torch.no_grad()
     def encode(self, images: Tensor | np.ndarray) -> Tensor | tuple[Tensor, ...]:
         """Return the indices of images, as in eval mode; changes no state and no mode, in training mode neither.
 
@@ -160,18 +161,23 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
                 `downsample_factor`. They are brought to the device and the dtype of the encoder.
 
         Returns:
-            int64 [B, H/f, W/f] in [0, K), or a tuple of one per level or group.
+            int64 [B, H/f, W/f] in [0, K), or where there are several levels or groups a tuple of them.
 
         Raises:
             ValueError: the images have another shape or dtype, or are clearly out of range.
         """
+        return as_indices(self.encode_levels(images))
+
+    @torch.no_grad()
+    def encode_levels(self, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
+        """Return what `encode` does, int64 [B, h_l, w_l] of each level or group, as a tuple also where there is one."""
         images = self._as_images(images)
         view = eval_view(self)
         with _without_cached_casts(images.device):
             bounds = begin_range_check(images)
-            indices = view.quantizer(view.encoder(images)).indices
+            levels = view.quantizer(view.encoder(images)).levels
             end_range_check(bounds)  # here, where whoever takes the indices waits for the device anyway
-        return indices
+        return levels
 
     @torch.no_grad()
     def decode(self, indices: Tensor | np.ndarray | list | tuple) -> Tensor:
@@ -187,7 +193,7 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
         Raises:
             ValueError: an index is not an integer in [0, K), or it is not plain what the shape means.
         """
-        return self.decode_codes(self.quantizer.levels_to_codes(self.as_levels(indices)))
+        return self.decode_codes(self.quantizer.indices_to_codes(*self.as_levels(indices)))
 
     @torch.no_grad()
     def decode_codes(self, codes: Tensor) -> Tensor:
@@ -242,101 +248,20 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
                 f"There is no tokenizer in {path}: model.safetensors and config.json are expected there or in its "
                 "tokenizer/. Committed records have no weights; train the row again to get them."
             )
+        settings, state = read_saved(directory)
         try:
-            settings = strict_json((directory / "config.json").read_bytes())
-            state = safetensors.torch.load_file(directory / "model.safetensors")
-        except (ValueError, safetensors.SafetensorError) as error:
-            raise ValueError(f"The tokenizer in {directory} cannot be read: {error}.") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"The tokenizer in {directory} cannot be read: its config.json holds no settings.")
-        try:
-            state = unwrapped(state, directory)
             with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
-                call_with_options("tokenizer", cls, settings).check_weights(state, directory)
+                check_weights(call_with_options("tokenizer", cls, settings).state_dict(), state, directory)
         except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
             raise ValueError(f"The tokenizer in {directory} cannot be built: {first_line(error)}.") from error
         tokenizer = call_with_options("tokenizer", cls, settings)
         tokenizer.load_weights(state, source=directory)
         return tokenizer.to(device, dtype).eval()
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.save(save_directory.absolute())
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        device: str | torch.device | None = None,
-        device_map: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        torch_dtype: str | torch.dtype | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **unknown: Any,
-    ) -> Self:
-        """Load a tokenizer of the Hugging Face Hub, or of a directory, in eval mode.
-
-        Args:
-            pretrained_model_name_or_path: "owner/name" on the Hub, or a directory.
-            device, dtype: as of `load`; `device_map` and `torch_dtype` are other libraries' names of them.
-            revision, cache_dir, force_download, local_files_only, token: as of huggingface_hub.snapshot_download.
-
-        Raises:
-            ValueError: there is no such option, which the sentence names with the nearest; or as of `load`.
-            FileNotFoundError: there is no tokenizer there.
-        """
-        for name in unknown:
-            raise ValueError(f"from_pretrained has no option {name!r}; {nearest(name, _OPTIONS)}")
-        device_map = usable_device() if device_map == "auto" else device_map
-        device = _one_of({"device": device, "device_map": device_map}, default="cpu")
-        dtype = _one_of({"dtype": floating_dtype(dtype), "torch_dtype": floating_dtype(torch_dtype)}, default=None)
-        # A relative folder is the caller's, as everywhere on the Hub, or else the repository's, as everywhere here.
-        places = (Path(pretrained_model_name_or_path).absolute(), resolve_path(pretrained_model_name_or_path))
-        path = next((place for place in places if place.is_dir()), None)
-        if path is None:
-            usable_device(device)  # before anything is downloaded
-            try:
-                path = snapshot_download(
-                    str(pretrained_model_name_or_path),
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=["config.json", "model.safetensors"],
-                )
-            except HFValidationError as error:
-                raise FileNotFoundError(
-                    f"There is no directory {pretrained_model_name_or_path}, and on the Hub a name is 'owner/name'."
-                ) from error
-        return cls.load(path, device, dtype)
-
     def load_weights(self, state: dict[str, Tensor], source: object) -> None:
-        """Take over a state dict whose names and shapes are this tokenizer's own; ValueError as of `check_weights`."""
-        self.check_weights(state, source)
+        """Take over a state dict whose names and shapes are this tokenizer's own; ValueError where they are not."""
+        check_weights(self.state_dict(), state, source)
         self.load_state_dict(state)
-
-    def check_weights(self, state: dict[str, Tensor], source: object) -> None:
-        """Compare names and shapes of a state dict with this tokenizer's own.
-
-        Raises:
-            ValueError: a tensor is missing, is not expected or has another shape; the sentence names `source` and them.
-        """
-        own = self.state_dict()
-        wrong = [f"{name} is missing" for name in own if name not in state]
-        wrong += [f"{name} is not expected" for name in state if name not in own]
-        wrong += [
-            f"{name} is {list(tensor.shape)}, not {list(own[name].shape)}"
-            for name, tensor in state.items()
-            if name in own and tensor.shape != own[name].shape
-        ]
-        if wrong:
-            more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-            raise ValueError(f"The weights in {source} are of another architecture: {'; '.join(wrong[:4])}{more}.")
 
     def check_images(self, images: Tensor | np.ndarray) -> Tensor:
         """Return images as `encode` takes them, in the dtype and on the device of the encoder.
@@ -362,36 +287,6 @@ class VisualTokenizer(nn.Module, ModelHubMixin, library_name="vistok", tags=["vi
                     f"image_size {size} is not divisible by the downsample factor {self.downsample_factor} of "
                     f"{self.settings['network']!r}; the nearest that is: {valid}."
                 )
-
-
-_OPTIONS = [
-    name
-    for name, parameter in inspect.signature(VisualTokenizer.from_pretrained).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-]
-
-
-def floating_dtype(given: str | torch.dtype | None) -> torch.dtype | None:
-    """Return a dtype of networks, given or named ("bfloat16"); None stays None.
-
-    Raises:
-        ValueError: there is no such floating dtype; the sentence names the nearest.
-    """
-    name = str(given).removeprefix("torch.")
-    if given is not None and name not in _DTYPES:
-        raise ValueError(f"dtype is {name!r}; {nearest(name, _DTYPES)}")
-    return None if given is None else getattr(torch, name)
-
-
-_DTYPES = ("bfloat16", "float16", "float32", "float64")
-
-
-def _one_of(given: dict[str, Any], default: Any) -> Any:
-    """Return what was given under one of two names; ValueError where both say something else."""
-    values = {name: value for name, value in given.items() if value is not None}
-    if len(set(map(str, values.values()))) > 1:
-        raise ValueError(" and ".join(f"{name} is {str(value)!r}" for name, value in values.items()) + ": give one.")
-    return next(iter(values.values()), default)
 
 
 def _without_cached_casts(device: torch.device) -> torch.autocast:

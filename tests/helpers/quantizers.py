@@ -52,10 +52,6 @@ def build(variant: str) -> Quantizer:
     return quantizer
 
 
-def levels_of(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return indices if isinstance(indices, tuple) else (indices,)
-
-
 def direct_entropy_loss(logits: Tensor) -> Tensor:
     """E[H(p)] - H(E[p]) with all N x K probabilities at once, in float64."""
     p = logits.double().softmax(1)

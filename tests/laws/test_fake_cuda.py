@@ -371,7 +371,7 @@ def test_quantizers_stay_on_the_device_in_float32(variant: str, training: bool, 
     assert quantized.codes.shape == codes.shape == z.shape
     for tensor in (quantized.codes, codes, z.grad, *codebooks, *quantized.losses.values()):
         assert tensor.dtype == torch.float32
-    assert all(level.dtype == torch.int64 for level in helpers.quantizers.levels_of(quantized.indices))
+    assert all(level.dtype == torch.int64 for level in quantized.levels)
     assert_on(device, vars(quantized), codes, codebooks, z.grad)
     if quantizer.state_dict() or list(quantizer.buffers()):
         assert_on(device, quantizer)
@@ -407,7 +407,7 @@ def test_images_become_indices_and_images_again_on_the_device(quantizer: str, de
     with Waits() as waits, autocast():
         indices = tokenizer.encode(images_of(device))
     assert_waits(waits, [] if is_fake() else [READ])  # the range of images is looked at, at the end
-    num_levels = len(helpers.quantizers.levels_of(indices))
+    num_levels = len(tokenizer.quantizer.codebook_sizes)
     with Waits(*[0, 15] * num_levels) as waits, autocast():  # the lowest and the highest index of each level
         images = tokenizer.decode(indices)
     assert_waits(waits, [READ] * 2 * num_levels)

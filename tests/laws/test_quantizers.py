@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.quantizers import REMEDIES, VARIANTS, D, K, build, every_variant, levels_of, options_of
+from helpers.quantizers import REMEDIES, VARIANTS, D, K, build, every_variant, options_of
 from torch import Tensor
 
 from vistok import TrainConfig, VisualTokenizer, quantizers
@@ -22,8 +22,8 @@ def z_of(grid: tuple[int, int, int], quantizer: Quantizer) -> Tensor:
     return torch.randn(batch, quantizer.codebook_dim, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def same(indices: Tensor | tuple[Tensor, ...], others: Tensor | tuple[Tensor, ...]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(levels_of(indices), levels_of(others), strict=True))
+def same(levels: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    return all(map(torch.equal, levels, others)) and len(levels) == len(others)
 
 
 @every_variant
@@ -68,8 +68,9 @@ def test_shapes_dtypes_and_range(variant: str, grid: tuple[int, int, int], autoc
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         quantized = quantizer(z)
     assert quantized.codes.shape == z.shape and quantized.codes.dtype == torch.float32
-    levels = levels_of(quantized.indices)
-    assert levels[-1].shape == grid
+    levels = quantized.levels
+    assert isinstance(levels, tuple) and levels[-1].shape == grid
+    assert quantized.indices is (levels[0] if len(levels) == 1 else levels)
     for level, size in zip(levels, quantizer.codebook_sizes, strict=True):
         assert level.ndim == 3 and len(level) == len(z) and level.dtype == torch.int64
         assert level.min() >= 0 and level.max() < size
@@ -88,7 +89,7 @@ def test_indices_to_codes_gives_the_codes_exactly(variant: str, grid: tuple[int,
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         quantized = quantizer(z_of(grid, quantizer))
         assert torch.equal(quantizer.indices_to_codes(quantized.indices), quantized.codes)
-        if not isinstance(quantized.indices, tuple):
+        if len(quantized.levels) == 1:
             assert torch.equal(quantizer.codebook[quantized.indices].movedim(-1, 1), quantized.codes)
 
 
@@ -145,7 +146,7 @@ def test_loading_a_state_keeps_every_index(variant: str) -> None:
     quantizer.eval()
     other.load_state_dict(quantizer.state_dict())
     z = z_of((4, 8, 8), quantizer)
-    assert same(other(z).indices, quantizer(z).indices)
+    assert same(other(z).levels, quantizer(z).levels)
 
 
 @every_variant
@@ -157,7 +158,7 @@ def test_float32_inside_autocast(variant: str) -> None:
     torch.manual_seed(3)
     with torch.autocast("cpu", torch.bfloat16):
         under_autocast = other(z)
-    assert same(under_autocast.indices, plain.indices)
+    assert same(under_autocast.levels, plain.levels)
     assert torch.equal(under_autocast.codes, plain.codes)
     assert all(torch.equal(loss, plain.losses[name]) for name, loss in under_autocast.losses.items())
 
@@ -179,7 +180,7 @@ def test_it_stays_in_float32_in_networks_of_another_precision(variant: str) -> N
         torch.manual_seed(2)
         expected = quantizer(z)
         torch.manual_seed(2)
-        assert same(moved(z).indices, expected.indices)
+        assert same(moved(z).levels, expected.levels)
     assert all(map(torch.equal, quantizer.state_dict().values(), moved.state_dict().values()))
 
 
@@ -198,7 +199,7 @@ def test_it_computes_in_float32_whatever_the_default_dtype_is(variant: str, dtyp
         assert {value.dtype for value in new.state_dict().values() if value.is_floating_point()} <= {torch.float32}
     finally:
         torch.set_default_dtype(torch.float32)
-    assert torch.equal(found[0].codes, found[1].codes) and same(found[0].indices, found[1].indices)
+    assert torch.equal(found[0].codes, found[1].codes) and same(found[0].levels, found[1].levels)
     assert found[0].losses == found[1].losses
 
 
@@ -207,7 +208,7 @@ def test_no_tokens_have_no_codes(variant: str) -> None:
     quantizer = build(variant).eval()
     quantized = quantizer(z_of((0, 8, 8), quantizer))
     assert quantized.codes.shape == (0, quantizer.codebook_dim, 8, 8)
-    assert levels_of(quantized.indices)[-1].shape == (0, 8, 8)
+    assert quantized.levels[-1].shape == (0, 8, 8)
 
 
 @every_variant

@@ -22,7 +22,7 @@ class Hungry(Quantizer):
 
     def quantize(self, z: Tensor) -> Quantized:
         torch.ones(self.mib * 2**18)
-        return Quantized(z * 1, torch.zeros_like(z[:, 0], dtype=torch.int64), {})
+        return Quantized(z * 1, (torch.zeros_like(z[:, 0], dtype=torch.int64),), {})
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         return torch.zeros_like(indices, dtype=torch.float32).unsqueeze(1)

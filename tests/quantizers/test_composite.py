@@ -91,12 +91,12 @@ def test_shapes_dtypes_and_range(kind: str, member: str, shape: tuple[int, ...])
     quantizer = build(kind, member).train()
     quantized = quantizer(z_of(shape))
     assert quantized.codes.shape == shape and quantized.codes.dtype == torch.float32
-    assert isinstance(quantized.indices, tuple) and len(quantized.indices) == len(quantizer.codebook_sizes)
-    assert quantized.indices[-1].shape == (shape[0], *shape[2:])
-    for indices, size in zip(quantized.indices, quantizer.codebook_sizes, strict=True):
+    assert isinstance(quantized.levels, tuple) and len(quantized.levels) == len(quantizer.codebook_sizes)
+    assert quantized.levels[-1].shape == (shape[0], *shape[2:])
+    for indices, size in zip(quantized.levels, quantizer.codebook_sizes, strict=True):
         assert indices.dtype == torch.int64 and indices.ndim == 3 and indices.shape[0] == shape[0]
         assert indices.min() >= 0 and indices.max() < size
-    assert len(quantized.indices[-1].unique()) > 2
+    assert len(quantized.levels[-1].unique()) > 2
     assert set(quantized.losses) == set(quantizer.loss_names)
     assert all(loss.ndim == 0 and loss.dtype == torch.float32 for loss in quantized.losses.values())
 
@@ -108,11 +108,11 @@ def test_indices_to_codes_gives_the_codes(kind: str, member: str, shape: tuple[i
     quantizer = build(kind, member).eval()
     z = z_of(shape)
     quantized = quantizer(z)
-    assert torch.equal(quantizer.indices_to_codes(quantized.indices), quantized.codes)
+    assert torch.equal(quantizer.indices_to_codes(quantized.levels), quantized.codes)
 
     before = copy.deepcopy(quantizer)  # in training the codes are those before the update
     quantized = quantizer.train()(z)
-    error = (before.indices_to_codes(quantized.indices) - quantized.codes).abs()
+    error = (before.indices_to_codes(quantized.levels) - quantized.codes).abs()
     assert bool((error <= 1e-6 * z.abs().clamp(min=1)).all())
 
 
@@ -146,7 +146,7 @@ def test_eval_changes_no_state_and_loading_keeps_every_index(kind: str, member: 
     quantized = quantizer(z_of(seed=3))
     assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
     other.load_state_dict(before)
-    assert_all_equal(other.eval()(z_of(seed=3)).indices, quantized.indices)
+    assert_all_equal(other.eval()(z_of(seed=3)).levels, quantized.levels)
     assert not any(module.training for module in quantizer.modules())
 
 
@@ -157,8 +157,8 @@ def test_float32_inside_autocast(kind: str, member: str) -> None:
     plain = plain_quantizer(z_of())
     with torch.autocast("cpu", torch.bfloat16):
         under_autocast = quantizer(z_of())
-        from_indices = quantizer.indices_to_codes(under_autocast.indices)
-    assert_all_equal(under_autocast.indices, plain.indices)
+        from_indices = quantizer.indices_to_codes(under_autocast.levels)
+    assert_all_equal(under_autocast.levels, plain.levels)
     assert torch.equal(under_autocast.codes, plain.codes) and torch.equal(from_indices, plain.codes)
     assert all(loss.dtype == torch.float32 for loss in under_autocast.losses.values())
     assert quantizer(z_of().bfloat16()).codes.dtype == torch.float32
@@ -218,7 +218,7 @@ def test_one_part_equals_the_member(member: str, cls: type[Composite], options: 
         total.backward()
         found.append((quantized, z.grad, [p.grad for p in part.parameters()], list(state_of(part).values())))
     (ours, *our_rest), (expected, *expected_rest) = found
-    assert torch.equal(ours.indices[0], expected.indices)
+    assert torch.equal(ours.indices, expected.indices)
     torch.testing.assert_close([ours.codes, ours.losses, our_rest], [expected.codes, expected.losses, expected_rest])
 
 
@@ -234,7 +234,7 @@ def test_residual_levels_are_the_nearest_codes_of_what_is_left() -> None:
         indices.append(nearest_directly(left, member.codebook))
         left = left - lookup(indices[-1], member.codebook.detach())
         errors.append(left.square().mean())
-    assert_all_equal(quantized.indices, tuple(indices))
+    assert_all_equal(quantized.levels, tuple(indices))
     torch.testing.assert_close(quantized.codes, z - left)
     for name in ("codebook", "commitment"):
         torch.testing.assert_close(quantized.losses[name], torch.stack(errors).mean())
@@ -253,7 +253,7 @@ def test_the_error_falls_with_every_level_once_fitted(shared: bool) -> None:
     for step in range(60):
         quantizer(z_of((4, D, 8, 8), seed=10 + step))
     z = z_of((4, D, 8, 8), seed=9)
-    indices = quantizer.eval()(z).indices
+    indices = quantizer.eval()(z).levels
     left, errors = z, [z.square().mean()]
     for level, index in enumerate(indices):
         left = left - quantizer.members[0 if shared else level].indices_to_codes(index)
@@ -269,7 +269,7 @@ def test_a_shared_codebook_moves_once_by_the_tokens_of_all_levels(kind: str) -> 
     expected = copy.deepcopy(member)
     z = z_of()
     residuals = [residual.movedim(1, -1).reshape(-1, D) for residual in quantizer._chosen(z)[0]]
-    indices = quantizer(z).indices
+    indices = quantizer(z).levels
     tokens, chosen = torch.cat(residuals), torch.cat([level.flatten() for level in indices])
     one_hot = F.one_hot(chosen, K).float()
     count = 0.99 * expected.ema_count + 0.01 * one_hot.sum(0)
@@ -286,10 +286,10 @@ def test_each_level_quantizes_what_the_codes_that_were_drawn_have_left(kind: str
     z = z_of()
     torch.manual_seed(3)
     quantized = quantizer(z)
-    assert not all(map(torch.equal, quantized.indices, copy.deepcopy(quantizer).eval()(z).indices))  # they are drawn
-    members = [quantizer.members[0 if quantizer.shared else level] for level in range(len(quantized.indices))]
+    assert not all(map(torch.equal, quantized.levels, copy.deepcopy(quantizer).eval()(z).levels))  # they are drawn
+    members = [quantizer.members[0 if quantizer.shared else level] for level in range(len(quantized.levels))]
     residual, uniform = z, []
-    for level, (member, indices) in enumerate(zip(members, quantized.indices, strict=True)):
+    for level, (member, indices) in enumerate(zip(members, quantized.levels, strict=True)):
         tokens = quantizer._down(residual, level).movedim(1, -1).reshape(-1, D)
         p = member.projection(tokens).softmax(1)
         uniform.append((p * (p * K).log()).sum(1))
@@ -321,7 +321,7 @@ def test_a_shared_codebook_that_starts_by_kmeans_starts_near_z(member: str, opti
     z = z_of((8, D, 8, 8)) + 2
     quantized = quantizer(z)
     assert (quantized.codes - z).square().mean() < 0.15 * (z - z.mean()).square().mean()
-    sums = quantizer._sums([quantizer.members[0].indices_to_codes(level) for level in quantized.indices])
+    sums = quantizer._sums([quantizer.members[0].indices_to_codes(level) for level in quantized.levels])
     errors = [(part - z).square().mean().item() for part in sums]
     assert errors == sorted(errors, reverse=True)
     assert bool(quantizer.members[0].initialized) and not quantizer.members[0].unstarted
@@ -343,7 +343,7 @@ def test_levels_quantize_what_revived_codes_have_left() -> None:
     seen: list[Tensor] = []
     quantize_as = member.quantize_as
     member.quantize_as = lambda z, indices: seen.append((z, member.weight.clone())) or quantize_as(z, indices)
-    indices = quantizer(z_of(seed=2)).indices
+    indices = quantizer(z_of(seed=2)).levels
     (tokens, codebook), left = seen[0], z_of(seed=2)
     assert not (codebook == 100).any()
     for level, part in enumerate(tokens[0, :, 0].T.split(2 * 8 * 8)):
@@ -363,7 +363,7 @@ def test_residual_indices_equal_those_of_vector_quantize_pytorch(shared: bool) -
     z = z_of()
     codes, indices, *_ = theirs(z.flatten(2).mT)  # [B, h*w, D]
     quantized = quantizer(z)
-    assert torch.equal(torch.stack(quantized.indices, -1).flatten(1, 2), indices)
+    assert torch.equal(torch.stack(quantized.levels, -1).flatten(1, 2), indices)
     torch.testing.assert_close(quantized.codes.flatten(2).mT, codes)
 
 
@@ -377,7 +377,7 @@ def test_groups_are_the_members_of_their_channels() -> None:
     for group, member in enumerate(quantizer.members):
         part = F.normalize(z[:, 2 * group : 2 * group + 2], dim=1)
         indices = nearest_directly(part, F.normalize(member.weight, dim=1))
-        assert torch.equal(quantized.indices[group], indices)
+        assert torch.equal(quantized.levels[group], indices)
         codes = lookup(indices, F.normalize(member.weight, dim=1))
         torch.testing.assert_close(quantized.codes[:, 2 * group : 2 * group + 2], codes)
     by_group = [member(z[:, 2 * g : 2 * g + 2]).losses["commitment"] for g, member in enumerate(quantizer.members)]
@@ -408,7 +408,7 @@ def test_scales_are_those_of_var(phi_ratio: float) -> None:
         errors.append((f_hat - z).square().mean())
 
     quantized = quantizer(z)
-    assert_all_equal(quantized.indices, tuple(indices))
+    assert_all_equal(quantized.levels, tuple(indices))
     torch.testing.assert_close(quantized.codes, f_hat, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(quantized.losses["commitment"], own_errors / num_tokens)
     if phi_ratio:
@@ -433,7 +433,7 @@ def test_scales_keep_their_proportions_on_other_grids() -> None:
     quantizer = MultiScaleQuantizer(K, D, scales=[1, 2, 4, 8])
     assert quantizer.grids(8, 8) == [(1, 1), (2, 2), (4, 4), (8, 8)]
     assert quantizer.grids(16, 4) == [(2, 1), (4, 1), (8, 2), (16, 4)]
-    assert [tuple(level.shape) for level in quantizer(z_of((3, D, 16, 4))).indices] == [
+    assert [tuple(level.shape) for level in quantizer(z_of((3, D, 16, 4))).levels] == [
         (3, *grid) for grid in quantizer.grids(16, 4)
     ]
 
@@ -479,8 +479,8 @@ def test_bad_options_are_refused(
 @every_kind
 def test_indices_of_another_number_of_levels_are_refused(kind: str) -> None:
     quantizer = build(kind).eval()
-    with pytest.raises(ValueError, match="shorter|longer"):
-        quantizer.indices_to_codes(quantizer(z_of()).indices[1:])
+    with pytest.raises(ValueError, match="The levels of indices are"):
+        quantizer.indices_to_codes(quantizer(z_of()).levels[1:])
 
 
 # Through the package, by name.

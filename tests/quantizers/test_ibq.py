@@ -8,7 +8,7 @@ from helpers.quantizers import direct_entropy_loss, largest_allocation
 from safetensors.torch import load_file
 
 from vistok import quantizers
-from vistok.quantizers import IBQQuantizer, ibq
+from vistok.quantizers import IBQQuantizer, entropy
 from vistok.quantizers.search import largest_dot
 
 
@@ -35,7 +35,7 @@ def test_ibq_matches_the_original() -> None:
 def test_ibq_takes_the_largest_dot_product_and_the_gradient_of_the_softmax(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ibq._TILE_SCORES, "cpu", tile)
+    monkeypatch.setitem(entropy._TILE_SCORES, "cpu", tile)
     torch.manual_seed(0)
     quantizer = IBQQuantizer(50, 6)
     quantizer.weight.data = quantizer.weight.data.double()  # float64 to compare with, which `double()` does not give
@@ -67,10 +67,10 @@ def test_ibq_codes_of_the_original_scale_let_a_gradient_through_and_small_ones_d
 
 @pytest.mark.parametrize("tile", [2**8, 2**20])
 def test_entropy_loss_of_ibq_equals_the_direct_computation(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ibq._TILE_SCORES, "cpu", tile)
+    monkeypatch.setitem(entropy._TILE_SCORES, "cpu", tile)
     torch.manual_seed(0)
     tokens, codebook = torch.randn(70, 4, requires_grad=True), torch.randn(33, 4, requires_grad=True)
-    loss = ibq.entropy_loss(tokens, codebook, temperature=0.5, diversity=1.0)
+    loss = entropy.entropy_of_dot_products(tokens, codebook, temperature=0.5, diversity=1.0)
     expected = direct_entropy_loss(tokens @ codebook.T / 0.5)
     torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=0)
     for ours, direct in zip(
@@ -98,7 +98,9 @@ def test_dot_product_search_equals_the_float64_arg_max(tokens: int, codes: int, 
 def test_diversity_weighs_the_entropy_of_the_batch_of_ibq() -> None:
     torch.manual_seed(0)
     tokens, codebook = torch.randn(64, 4), torch.randn(16, 4)
-    none, one, three = (ibq.entropy_loss(tokens, codebook, 0.5, diversity) for diversity in (0.0, 1.0, 3.0))
+    none, one, three = (
+        entropy.entropy_of_dot_products(tokens, codebook, 0.5, diversity) for diversity in (0.0, 1.0, 3.0)
+    )
     assert none > 0 > one - none
     torch.testing.assert_close(three - none, 3 * (one - none))
 

@@ -12,7 +12,7 @@ from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vistok import TrainConfig, VisualTokenizer, quantizers
 from vistok.losses import loss_weights
-from vistok.quantizers import EMAQuantizer, VectorQuantizer, ibq, remedies
+from vistok.quantizers import EMAQuantizer, VectorQuantizer, entropy, remedies
 
 
 def clusters(num_clusters: int, tokens_each: int) -> tuple[Tensor, Tensor]:
@@ -50,10 +50,10 @@ def test_entropy_loss_matches_the_original() -> None:
 
 @pytest.mark.parametrize("tile", [2**8, 2**20])
 def test_entropy_loss_equals_the_direct_computation(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ibq._TILE_SCORES, "cpu", tile)
+    monkeypatch.setitem(entropy._TILE_SCORES, "cpu", tile)
     torch.manual_seed(0)
     tokens, codebook = torch.randn(70, 4, requires_grad=True), torch.randn(33, 4, requires_grad=True)
-    loss = remedies.entropy_loss(tokens, codebook, temperature=0.5)
+    loss = entropy.entropy_of_distances(tokens, codebook, temperature=0.5)
     p = (-(tokens.double().unsqueeze(1) - codebook.double()).square().sum(2) / 0.5).softmax(1)
     mean = p.mean(0)
     expected = -(p * p.log()).sum(1).mean() + (mean * (mean + 1e-5).log()).sum()

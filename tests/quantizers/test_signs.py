@@ -10,7 +10,8 @@ from torch import Tensor
 from vector_quantize_pytorch import LFQ
 
 from vistok import quantizers
-from vistok.quantizers import BSQQuantizer, LFQQuantizer, bsq, lfq
+from vistok.quantizers import BSQQuantizer, LFQQuantizer
+from vistok.quantizers.entropy import entropy_of_independent_signs, entropy_of_signs
 
 
 def reversed_bits(indices: Tensor, num_bits: int) -> Tensor:
@@ -73,7 +74,7 @@ def test_bsq_is_on_the_unit_sphere_and_little_endian() -> None:
 def test_entropy_loss_of_lfq_equals_the_direct_computation(num_bits: int, temperature: float) -> None:
     torch.manual_seed(0)
     tokens = (0.3 * torch.randn(300, num_bits)).requires_grad_()
-    loss = lfq.entropy_loss(tokens, temperature, diversity=1.0)
+    loss = entropy_of_signs(tokens, temperature, diversity=1.0)
     codebook = LFQQuantizer(2**num_bits).codebook
     expected = direct_entropy_loss(2 * tokens.double() @ codebook.double().T / temperature)
     torch.testing.assert_close(loss.double(), expected, atol=1e-4, rtol=0)
@@ -86,7 +87,7 @@ def test_entropy_loss_of_bsq_equals_the_sum_over_bits_of_the_direct_computation(
     torch.manual_seed(0)
     num_bits, diversity = 6, 0.7
     tokens = F.normalize(torch.randn(100, num_bits), dim=1).requires_grad_()
-    loss = bsq.entropy_loss(tokens, temperature, diversity)
+    loss = entropy_of_independent_signs(tokens, temperature, diversity)
     codebook = BSQQuantizer(2**num_bits).codebook.double()
     p = (2 * tokens.double() @ codebook.T / temperature).softmax(1)  # [N, 2^D], all codes
     token_entropy = -(p * p.clamp(min=1e-300).log()).sum(1).mean()
@@ -102,7 +103,7 @@ def test_entropy_loss_of_bsq_equals_the_sum_over_bits_of_the_direct_computation(
 
 def test_entropy_loss_of_bsq_is_finite_where_every_bit_is_certain() -> None:
     tokens = torch.full((10, 4), 0.5, requires_grad=True)
-    loss = bsq.entropy_loss(tokens, 1e-3, 1.0)
+    loss = entropy_of_independent_signs(tokens, 1e-3, 1.0)
     loss.backward()
     assert loss.abs() < 1e-6 and tokens.grad.isfinite().all()
 
@@ -146,7 +147,7 @@ def test_bsq_scales_the_gradient_as_the_original_where_it_is_asked_to() -> None:
 def test_diversity_weighs_the_entropy_of_the_batch_of_lfq() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(64, 4)
-    none, one, three = (lfq.entropy_loss(tokens, 0.5, diversity) for diversity in (0.0, 1.0, 3.0))
+    none, one, three = (entropy_of_signs(tokens, 0.5, diversity) for diversity in (0.0, 1.0, 3.0))
     assert none > 0 > one - none
     torch.testing.assert_close(three - none, 3 * (one - none))
 

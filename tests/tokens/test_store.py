@@ -64,10 +64,9 @@ class TwoLevels(Quantizer):
     def quantize(self, z: Tensor) -> Quantized:
         coarse = self.coarse(torch.nn.functional.adaptive_avg_pool2d(z, (2, 2))).indices
         fine = self.fine(z - self._enlarged(coarse, z.shape[2])).indices
-        return Quantized(straight_through(z, self.indices_to_codes((coarse, fine))), (coarse, fine), {})
+        return Quantized(straight_through(z, self.indices_to_codes(coarse, fine)), (coarse, fine), {})
 
-    def indices_to_codes(self, indices: tuple[Tensor, Tensor]) -> Tensor:
-        coarse, fine = indices
+    def indices_to_codes(self, coarse: Tensor, fine: Tensor) -> Tensor:
         return self._enlarged(coarse, fine.shape[1]) + self.fine.indices_to_codes(fine)
 
     def _enlarged(self, coarse: Tensor, size: int) -> Tensor:

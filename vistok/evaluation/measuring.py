@@ -207,8 +207,7 @@ def _measure(
             batch = batch.contiguous(memory_format=torch.channels_last)  # [B, 3, H, W] in [-1, 1]
             data_seconds += time.perf_counter() - waiting_since
             output = tokenizer(batch)
-            levels = output.indices if isinstance(output.indices, tuple) else (output.indices,)
-            usage.update(levels, images_before=mine.start + num_done)
+            usage.update(output.levels, images_before=mine.start + num_done)
             originals, reconstructions = to_unit(batch), to_unit(output.reconstruction)
             for metric in metrics.values():
                 metric.update(originals, reconstructions)

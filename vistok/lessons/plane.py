@@ -224,21 +224,19 @@ def _look(quantizer: Quantizer, step: int, resolution: int) -> Partition:
     plane = torch.stack([axis.expand(resolution, -1), axis.flip(0).unsqueeze(1).expand(-1, resolution)])  # [2, G, G]
     z = points().T[None, :, None]
     quantized = quantizer(z)
-    labels = _as_one(quantizer(plane[None]).indices, quantizer)[0]
-    chosen = _as_one(quantized.indices, quantizer).flatten()
+    labels = _as_one(quantizer(plane[None]).levels, quantizer)[0]
+    chosen = _as_one(quantized.levels, quantizer).flatten()
     num_codes = math.prod(quantizer.codebook_sizes)
     every = torch.unravel_index(torch.arange(num_codes), quantizer.codebook_sizes)
     every = tuple(indices.view(1, 1, -1) for indices in every)
-    codes = quantizer.indices_to_codes(every if isinstance(quantized.indices, tuple) else every[0])  # [1, 2, 1, K]
+    codes = quantizer.indices_to_codes(*every)  # [1, 2, 1, K]
     error = (quantized.codes - z).square().sum(1).mean().item()
     return Partition(step, labels, codes[0, :, 0].T.clone(), torch.bincount(chosen, minlength=num_codes), error)
 
 
-def _as_one(indices: Tensor | tuple[Tensor, ...], quantizer: Quantizer) -> Tensor:
+def _as_one(levels: tuple[Tensor, ...], quantizer: Quantizer) -> Tensor:
     """Return the indices of several codebooks as one, the first one the most significant."""
-    if not isinstance(indices, tuple):
-        return indices
-    one = torch.zeros_like(indices[0])
-    for part, size in zip(indices, quantizer.codebook_sizes, strict=True):
-        one = one * size + part
+    one = torch.zeros_like(levels[0])
+    for level, size in zip(levels, quantizer.codebook_sizes, strict=True):
+        one = one * size + level
     return one

@@ -12,11 +12,11 @@ from vistok.pretrained.reading import open_checkpoint, unreadable_as_value_error
 from vistok.pretrained.registry import FORMATS, find_format
 from vistok.pretrained.settings import said_of_quantizer, tokenizer_settings
 from vistok.pretrained.state_dicts import choose_weights, state_dicts
-from vistok.system.devices import usable_device
+from vistok.system.devices import floating_dtype, usable_device
 from vistok.system.files import say
 from vistok.system.values import check_known
 from vistok.system.weights import first_line
-from vistok.tokenizer import VisualTokenizer, floating_dtype
+from vistok.tokenizer import VisualTokenizer
 
 
 def load_pretrained(

@@ -1,13 +1,14 @@
 """Quantizers by name, all under the contract of `base.Quantizer`."""
 
+from typing import Any
+
 from vistok.quantizers.base import Quantized, Quantizer
-from vistok.quantizers.bsq import BSQQuantizer
-from vistok.quantizers.composite import GroupedQuantizer, MultiScaleQuantizer, ResidualQuantizer
+from vistok.quantizers.composite import Composite, GroupedQuantizer, MultiScaleQuantizer, ResidualQuantizer
 from vistok.quantizers.fsq import FSQQuantizer
 from vistok.quantizers.gumbel import GumbelQuantizer
 from vistok.quantizers.ibq import IBQQuantizer
-from vistok.quantizers.lfq import LFQQuantizer
 from vistok.quantizers.search import nearest_code
+from vistok.quantizers.signs import BSQQuantizer, LFQQuantizer
 from vistok.quantizers.simvq import SimVQQuantizer
 from vistok.quantizers.vq import EMAQuantizer, VectorQuantizer
 from vistok.system.values import call_with_options
@@ -60,3 +61,29 @@ def build(name: str, **options: object) -> Quantizer:
     if name not in QUANTIZERS:
         raise ValueError(f"There is no quantizer {name!r}; {nearest(name, QUANTIZERS)}")
     return call_with_options(f"quantizer {name!r}", QUANTIZERS[name], options)
+
+
+def build_member(member: str, options: dict[str, Any] | None, codebook_size: int, codebook_dim: int) -> Quantizer:
+    """Return a new quantizer to stand inside another.
+
+    Args:
+        member: a key of `QUANTIZERS`, not itself made of members.
+        options: of that class, sizes aside; None: its defaults.
+        codebook_size: K.
+        codebook_dim: D of the member.
+
+    Raises:
+        ValueError: there is no such member, or an option of it is unknown or out of range.
+    """
+    plain = [name for name, kind in QUANTIZERS.items() if not issubclass(kind, Composite)]
+    if member not in plain:
+        raise ValueError(f"member is {member!r}, but must be a quantizer of one codebook; {nearest(member, plain)}")
+    options = options or {}
+    for name in ("codebook_size", "codebook_dim"):
+        if name in options:
+            raise ValueError(f"member_options holds {name!r}, which is a setting of its own: set {name} instead.")
+    return build(member, codebook_size=codebook_size, codebook_dim=codebook_dim, **options)
+
+
+# `composite` cannot look members up: this registry imports it.
+Composite.build_member = staticmethod(build_member)

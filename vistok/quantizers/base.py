@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from vistok.quantizers.levels import as_indices
 from vistok.system.devices import eval_view
 
-MOST_BITS = 30  # of one codebook
+MOST_BITS = 30  # a codebook has at most 2**30 codes
 
 
 @dataclasses.dataclass
@@ -26,13 +27,18 @@ class Quantized:
 
     Attributes:
         codes: float32 [B, D, h, w], the codes with the straight-through gradient.
-        indices: int64 [B, h, w]; of a quantizer with several levels or groups a tuple of them.
+        levels: int64 [B, h_l, w_l] of each level or group, a tuple also where there is one.
         losses: name to unweighted scalar.
     """
 
     codes: Tensor
-    indices: Tensor | tuple[Tensor, ...]
+    levels: tuple[Tensor, ...]
     losses: dict[str, Tensor]
+
+    @property
+    def indices(self) -> Tensor | tuple[Tensor, ...]:
+        """The one tensor where there is one level, else all of them."""
+        return as_indices(self.levels)
 
 
 class Quantizer(nn.Module, abc.ABC):
@@ -44,12 +50,14 @@ class Quantizer(nn.Module, abc.ABC):
         loss_names: keys of `Quantized.losses`, so that a weight without a loss can be refused before training.
         of_batch: what is not a mean over tokens, so that of a batch in several parts it is another: losses by their names, and
             what else `forward` does while training, in words.
+        unstarted: whether the codes wait for a first batch that they start from.
         first_part, last_part: whether what comes next begins, or ends, the batch of a training step. What is counted in
             steps is counted once a step, whatever the parts.
     """
 
     loss_names: tuple[str, ...] = ()
     of_batch: tuple[str, ...] = ()
+    unstarted = False
     first_part = last_part = True
 
     def __init__(self, codebook_sizes: tuple[int, ...], codebook_dim: int) -> None:
@@ -81,17 +89,7 @@ class Quantizer(nn.Module, abc.ABC):
         return self.codebook_sizes[0]
 
     def forward(self, z: Tensor) -> Quantized:
-        """Quantize encoder outputs.
-
-        Args:
-            z: float [B, D, h, w].
-
-        Returns:
-            Quantized codes, indices and losses.
-
-        Raises:
-            ValueError: z has not D channels.
-        """
+        """Quantize z, float [B, D, h, w], an encoder's output; raises ValueError where it has not D channels."""
         if z.ndim != 4 or z.shape[1] != self.codebook_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, but must be [B, {self.codebook_dim}, h, w].")
         with torch.autocast(z.device.type, enabled=False):
@@ -105,34 +103,21 @@ class Quantizer(nn.Module, abc.ABC):
         """Quantize z, float32 [B, D, h, w], outside of autocast; what a quantizer is."""
 
     def renew(self, z: Tensor) -> bool:
-        """Start or revive codes from z, float32 [B, D, h, w], before they are searched; only while training.
-
-        Returns:
-            whether codes have changed.
-        """
-        return False
-
-    @property
-    def unstarted(self) -> bool:
-        """Whether the codes wait for a first batch that they start from."""
+        """Start or revive codes from z, float32 [B, D, h, w], before a search while training; return whether any changed."""
         return False
 
     @torch.no_grad()
     def choose(self, z: Tensor) -> Tensor:
         """Return the indices, int64 [B, h, w], for `quantize_as`; changes no state, in training neither."""
-        return eval_view(self).quantize(z).indices
+        return eval_view(self).quantize(z).levels[0]
 
     def quantize_as(self, z: Tensor, indices: Tensor) -> Quantized:
         """Quantize z with the codes that `choose` has chosen for it: where nothing is drawn, those that `quantize` finds."""
         return self.quantize(z)
 
-    @abc.abstractmethod
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """Return the codes, float32 [B, D, h, w], of indices, int64 [B, h, w] in [0, K)."""
-
-    def levels_to_codes(self, levels: tuple[Tensor, ...]) -> Tensor:
-        """Return the codes, float32 [B, D, h, w], of a tuple of indices, one a level or group, also where there is only one."""
-        return self.indices_to_codes(levels if len(self.codebook_sizes) > 1 else levels[0])
+        """Return the codes, float32 [B, D, h, w], of indices, int64 [B, h, w] in [0, K), an argument for each level."""
+        return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
 
     def grids(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return the height and width of each level's grid for a z of that height and width."""

@@ -5,7 +5,6 @@ arXiv:2203.01941), section 3.1; grouped, product quantization (Jegou et al. 2011
 (Wang et al. 2024, arXiv:2412.02632); multi-scale, VAR (Tian et al. 2024, arXiv:2404.02905), algorithms 1 and 2, as in its
 code. No row of a table here has published numbers. To know:
 
-- Indices are always a tuple, one [B, h_l, w_l] a level or group, also where there is one.
 - A level quantizes z - sg[sum of the levels before], so that its commitment is RQ-VAE's |z - sg[sum up to it]|^2, that of
   every level reaches z, and no level's codes learn from another's error. Losses are means over levels, RQ-VAE's are sums.
 - Straight-through goes over the whole: the gradient of the codes is the mean of those through the levels on z's own grid.
@@ -26,20 +25,17 @@ import abc
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# The package, not names of it: it imports this module, and its registry is complete by the time a member is built.
-from vistok import quantizers
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
-from vistok.system.words import nearest
 
-VAR_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of VAR's tokenizer, for a grid of 16x16
-_MOST_PHIS = 4  # that VAR's levels share
+VAR_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # those of VAR's tokenizer, for a grid of 16x16
+_MOST_PHIS = 4  # VAR's levels share these
 
 
 class Composite(Quantizer):
@@ -47,7 +43,10 @@ class Composite(Quantizer):
 
     Attributes:
         members: the quantizers inside; a shared one is there once.
+        build_member: makes one of its name, its options, K and D; the registry, which knows the names, hands it over.
     """
+
+    build_member: ClassVar[Callable[[str, dict[str, Any] | None, int, int], Quantizer]]
 
     def __init__(self, members: Sequence[Quantizer], codebook_sizes: tuple[int, ...], codebook_dim: int) -> None:
         super().__init__(codebook_sizes, codebook_dim)
@@ -68,12 +67,16 @@ class Composite(Quantizer):
         members = self.members if len(self.members) > 1 else [self.members[0]] * len(self.codebook_sizes)
         return tuple(member.codebook for member in members)
 
-    @abc.abstractmethod
-    def indices_to_codes(self, indices: tuple[Tensor, ...]) -> Tensor:
-        """Return the codes, float32 [B, D, h, w], of a tuple of indices, int64 [B, h_l, w_l] in [0, K_l)."""
+    def indices_to_codes(self, *levels: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Return the codes, float32 [B, D, h, w], of indices.
 
-    def levels_to_codes(self, levels: tuple[Tensor, ...]) -> Tensor:
-        """Return the codes of a tuple of indices; raises ValueError where they are of several batches or of other grids."""
+        Args:
+            *levels: int64 [B, h_l, w_l] in [0, K_l), each an argument; or `Quantized.indices`, one tuple of them.
+
+        Raises:
+            ValueError: they are of several batches, of other grids, or too few or too many.
+        """
+        levels = levels[0] if isinstance(levels[0], tuple) else levels
         shapes = [tuple(level.shape) for level in levels]
         expected = [(len(levels[-1]), *grid) for grid in self.grids(*shapes[-1][1:])]
         if shapes != expected:
@@ -81,29 +84,12 @@ class Composite(Quantizer):
             raise ValueError(
                 f"The levels of indices are {given}, but those whose last is {list(shapes[-1])} are {fitting}."
             )
-        return self.indices_to_codes(levels)
+        with torch.autocast(levels[-1].device.type, enabled=False):
+            return self._joined(levels)
 
-
-def build_member(member: str, options: dict[str, Any] | None, codebook_size: int, codebook_dim: int) -> Quantizer:
-    """Return a new quantizer to stand inside another.
-
-    Args:
-        member: a key of `QUANTIZERS`, not itself made of members.
-        options: of that class, sizes aside; None: its defaults.
-        codebook_size: K.
-        codebook_dim: D of the member.
-
-    Raises:
-        ValueError: there is no such member, or an option of it is unknown or out of range.
-    """
-    plain = [name for name, kind in quantizers.QUANTIZERS.items() if not issubclass(kind, Composite)]
-    if member not in plain:
-        raise ValueError(f"member is {member!r}, but must be a quantizer of one codebook; {nearest(member, plain)}")
-    options = options or {}
-    for name in ("codebook_size", "codebook_dim"):
-        if name in options:
-            raise ValueError(f"member_options holds {name!r}, which is a setting of its own: set {name} instead.")
-    return quantizers.build(member, codebook_size=codebook_size, codebook_dim=codebook_dim, **options)
+    @abc.abstractmethod
+    def _joined(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """Return the codes of all levels or groups together, float32 [B, D, h, w]."""
 
 
 def _mean_losses(parts: Sequence[Quantized]) -> dict[str, Tensor]:
@@ -146,7 +132,8 @@ class GroupedQuantizer(Composite):
                 f"num_groups is {num_groups}, but must divide codebook_dim {codebook_dim}; the nearest that does: {valid}."
             )
         members = [
-            build_member(member, member_options, codebook_size, codebook_dim // num_groups) for _ in range(num_groups)
+            self.build_member(member, member_options, codebook_size, codebook_dim // num_groups)
+            for _ in range(num_groups)
         ]
         super().__init__(members, tuple(m.codebook_size for m in members), codebook_dim)
 
@@ -154,11 +141,10 @@ class GroupedQuantizer(Composite):
         groups = z.chunk(len(self.members), dim=1)  # [B, D / G, h, w] each
         parts = [member(group) for member, group in zip(self.members, groups, strict=True)]
         codes = torch.cat([part.codes for part in parts], dim=1)  # [B, D, h, w]
-        return Quantized(codes, tuple(part.indices for part in parts), _mean_losses(parts))
+        return Quantized(codes, tuple(part.levels[0] for part in parts), _mean_losses(parts))
 
-    def indices_to_codes(self, indices: tuple[Tensor, ...]) -> Tensor:
-        parts = [member.indices_to_codes(part) for member, part in zip(self.members, indices, strict=True)]
-        return torch.cat(parts, dim=1)
+    def _joined(self, levels: tuple[Tensor, ...]) -> Tensor:
+        return torch.cat([m.indices_to_codes(level) for m, level in zip(self.members, levels, strict=True)], dim=1)
 
 
 class _Levels(Composite):
@@ -174,7 +160,7 @@ class _Levels(Composite):
         shared: bool,
     ) -> None:
         num_members = 1 if shared else num_levels
-        members = [build_member(member, member_options, codebook_size, codebook_dim) for _ in range(num_members)]
+        members = [self.build_member(member, member_options, codebook_size, codebook_dim) for _ in range(num_members)]
         super().__init__(members, (members[0].codebook_size,) * num_levels, codebook_dim)
         self.shared = shared
 
@@ -192,7 +178,7 @@ class _Levels(Composite):
         sums = self._sums([level.codes.detach() for level in levels])
         through = [level.codes - level.codes.detach() for level in levels if level.codes.shape == z.shape]  # all zero
         codes = sums[-1].detach() + torch.stack(through).mean(0)
-        return Quantized(codes, tuple(level.indices for level in levels), self._with_own_losses(losses, sums, z))
+        return Quantized(codes, tuple(level.levels[0] for level in levels), self._with_own_losses(losses, sums, z))
 
     def _with_own_losses(self, losses: dict[str, Tensor], sums: list[Tensor], z: Tensor) -> dict[str, Tensor]:
         """Return the losses of the members with what a class adds to them."""
@@ -217,7 +203,7 @@ class _Levels(Composite):
         chosen = torch.cat([level.flatten() for level in indices])
         together = member.quantize_as(_in_one_row(inputs), chosen[None, None])
         codes = to_tokens(together.codes).split([level.numel() for level in indices])
-        levels = [Quantized(to_grid(c, like=part), i, {}) for c, i, part in zip(codes, indices, inputs, strict=True)]
+        levels = [Quantized(to_grid(c, like=part), (i,), {}) for c, i, part in zip(codes, indices, inputs, strict=True)]
         return levels, together.losses
 
     def _chosen(self, z: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -244,10 +230,9 @@ class _Levels(Composite):
         grid = codes[-1].shape[2:]
         return list(itertools.accumulate(self._up(part, level, grid) for level, part in enumerate(codes)))
 
-    def indices_to_codes(self, indices: tuple[Tensor, ...]) -> Tensor:
+    def _joined(self, levels: tuple[Tensor, ...]) -> Tensor:
         members = [self.members[0]] * len(self.codebook_sizes) if self.shared else self.members
-        with torch.autocast(indices[-1].device.type, enabled=False):
-            return self._sums([m.indices_to_codes(part) for m, part in zip(members, indices, strict=True)])[-1]
+        return self._sums([m.indices_to_codes(level) for m, level in zip(members, levels, strict=True)])[-1]
 
 
 class ResidualQuantizer(_Levels):
@@ -338,7 +323,7 @@ class MultiScaleQuantizer(_Levels):
         self.scales = scales
         num_phis = min(_MOST_PHIS, len(scales)) if phi_ratio else 0
         self.phis = nn.ModuleList(Phi(codebook_dim, phi_ratio) for _ in range(num_phis))
-        if self.phis and "codebook" not in self.loss_names:  # what the convolutions learn from
+        if self.phis and "codebook" not in self.loss_names:  # the convolutions learn from it
             self.loss_names = ("codebook", *self.loss_names)
 
     def grids(self, height: int, width: int) -> list[tuple[int, int]]:

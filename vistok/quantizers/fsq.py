@@ -79,7 +79,7 @@ class FSQQuantizer(Quantizer):
         rounded = bounded.round()  # integers in [-L//2, (L-1)//2]
         half_width = (self.levels // 2).view(-1, 1, 1)
         indices = ((rounded.long() + half_width) * self.places.view(-1, 1, 1)).sum(1)  # [B, h, w]
-        return Quantized(straight_through(bounded, rounded) / half_width, indices, {})
+        return Quantized(straight_through(bounded, rounded) / half_width, (indices,), {})
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         return self._codes(indices).movedim(-1, 1)  # [B, D, h, w]

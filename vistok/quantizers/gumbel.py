@@ -101,10 +101,7 @@ class GumbelQuantizer(Quantizer):
         codes = F.embedding(indices, self.weight) + (soft - soft.detach())  # exactly those chosen, with both gradients
         if self.training and self.anneal_steps is not None and self.last_part:
             self.step += 1
-        return Quantized(to_grid(codes, like=z), indices.view(z.shape[0], *z.shape[2:]), losses)
-
-    def indices_to_codes(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.weight).permute(0, 3, 1, 2)  # [B, D, h, w]
+        return Quantized(to_grid(codes, like=z), (indices.view_as(z[:, 0]),), losses)
 
 
 def _with_noise(logits: Tensor) -> Tensor:

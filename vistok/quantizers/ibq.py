@@ -11,64 +11,24 @@ code under softmax_k(z . e_k), so that every code learns from every token. To kn
 - Its three squared errors are two here: `commitment` holds those that reach z, its "double quantization" term among them.
 - The softmax is never built: the mean code is attention with the codebook as keys and as values, whose fused kernels keep
   memory from growing with tokens x K (where PyTorch has one for the device and D; its fallback does build it). The entropy
-  loss goes over tiles of tokens, and over them again in the backward pass.
+  loss is in `entropy`.
 """
 
-import math
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vistok.quantizers.base import Quantized, Quantizer, to_grid, to_tokens
+from vistok.quantizers.entropy import check_entropy_options, entropy_of_dot_products
 from vistok.quantizers.search import largest_dot
-from vistok.system.processes import batch_mean
-
-_TILE_SCORES = {"cpu": 2**20}  # scores held at once: 4 MiB of float32
-_TILE_SCORES_ELSEWHERE = 2**26
-_LEAST_LOG_P = -80.0  # below it exp gives subnormal numbers, which take a CPU ten times as long, and add nothing
-_EPS = 1e-5  # inside the logarithm of the batch's entropy, as in the original: not negligible for K near 1/eps
-
-
-def _tile_of(tokens: Tensor, codebook: Tensor) -> int:
-    """Tokens whose scores against all codes are held at once."""
-    return max(1, _TILE_SCORES.get(tokens.device.type, _TILE_SCORES_ELSEWHERE) // len(codebook))
 
 
 def mean_code(tokens: Tensor, codebook: Tensor) -> Tensor:
     """Return sum_k softmax_k(z . e_k) sg[e_k], float32 [N, D]: the soft assignment, without its N x K weights."""
     keys, values = (x[None, None] for x in (codebook, codebook.detach()))  # [1, 1, K, D]
     return F.scaled_dot_product_attention(tokens[None, None], keys, values, scale=1.0)[0, 0]
-
-
-def entropy_loss(tokens: Tensor, codebook: Tensor, temperature: float, diversity: float) -> Tensor:
-    """Return E[H(p)] - diversity x H(E[p]), p = softmax_k(z . e_k / temperature), expectations over tokens.
-
-    Low where each token is sure of its code and the batch uses all of them (MAGVIT-v2, arXiv:2310.05737, equation 4).
-
-    Args:
-        tokens: float32 [N, D].
-        codebook: float32 [K, D].
-        temperature: above 0.
-        diversity: gamma, at least 0.
-    """
-    total, sums = tokens.new_zeros(()), tokens.new_zeros(len(codebook))
-    for tile in tokens.split(_tile_of(tokens, codebook)):
-        entropy, probabilities = checkpoint(
-            _tile_entropy, tile, codebook, temperature, use_reentrant=False, preserve_rng_state=False
-        )
-        total, sums = total + entropy, sums + probabilities
-    mean = batch_mean(sums / len(tokens))  # [K]
-    return total / len(tokens) + diversity * (mean * (mean + _EPS).log()).sum()
-
-
-def _tile_entropy(tokens: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The sum of entropies over tokens, and that of probabilities, [K]."""
-    log_p = F.log_softmax(tokens @ codebook.T / temperature, dim=1)  # [tile, K]
-    p = log_p.clamp(min=_LEAST_LOG_P).exp()
-    return -(p * log_p).sum(), p.sum(0)
 
 
 class IBQQuantizer(Quantizer):
@@ -117,17 +77,6 @@ class IBQQuantizer(Quantizer):
         losses = {
             "codebook": F.mse_loss(chosen, tokens.detach()),
             "commitment": F.mse_loss(tokens, chosen.detach()) + F.mse_loss(tokens, codes),
-            "entropy": entropy_loss(tokens, self.weight, self.temperature, self.diversity),
+            "entropy": entropy_of_dot_products(tokens, self.weight, self.temperature, self.diversity),
         }
-        return Quantized(to_grid(codes, like=z), indices.view(z.shape[0], *z.shape[2:]), losses)
-
-    def indices_to_codes(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.weight).permute(0, 3, 1, 2)  # [B, D, h, w]
-
-
-def check_entropy_options(temperature: float, diversity: float) -> None:
-    """Raise ValueError where an option of the entropy loss is out of range; the sentence names it."""
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}, but must be above 0; 0.01 is usual.")
-    if not 0 <= diversity < math.inf:
-        raise ValueError(f"diversity is {diversity}, but must be at least 0; 1 is usual.")
+        return Quantized(to_grid(codes, like=z), (indices.view_as(z[:, 0]),), losses)

@@ -12,6 +12,11 @@ from torch import Tensor
 Grid = tuple[int, int]
 
 
+def as_indices(levels: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    """Return levels as people get them: the one tensor where there is one level, else the tuple of them."""
+    return levels[0] if len(levels) == 1 else levels
+
+
 def as_levels(indices: object, sizes: tuple[int, ...], grids: list[Grid]) -> tuple[Tensor, ...]:
     """Return indices as int64 [B, h_l, w_l], one tensor a level, on the device that they are on.
 

@@ -7,7 +7,7 @@
   one after the other.
 - The rotation trick (Fifty et al. 2024, arXiv:2410.06424), section 4: the gradient reaches z through the rotation and
   scaling that take z onto its code, where straight-through copies it.
-- The entropy loss of squared distances, as LlamaGen (arXiv:2406.06525) and MaskGIT implement it; its weight there is 0.1.
+- The entropy loss of squared distances is in `entropy`.
 
 All of it is over the tokens of all processes, and gives every process the same codes.
 """
@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistok.quantizers import ibq
 from vistok.quantizers.search import nearest_code
 from vistok.system.processes import rank_and_number, sum_over_processes
 
@@ -108,18 +107,3 @@ def rotated(z: Tensor, codes: Tensor) -> Tensor:
         scale = codes.norm(dim=1, keepdim=True) / z.norm(dim=1, keepdim=True).clamp(min=_EPS)
     reflected = z - 2 * (z * r).sum(1, keepdim=True) * r
     return scale * (reflected + 2 * (z * e).sum(1, keepdim=True) * q)
-
-
-def entropy_loss(tokens: Tensor, codebook: Tensor, temperature: float) -> Tensor:
-    """Return E[H(p)] - H(E[p]), p = softmax_k(-|z - e_k|^2 / temperature), expectations over tokens.
-
-    Low where each token is sure of its code and the batch uses all of them. |z|^2 is the same for every code, and what is left
-    of the distance is a dot product of [z, 1] and [2 e_k, -|e_k|^2], as which it goes tile by tile.
-
-    Args:
-        tokens: float32 [N, D].
-        codebook: float32 [K, D].
-        temperature: above 0.
-    """
-    keys = torch.cat([2 * codebook, -codebook.square().sum(1, keepdim=True)], dim=1)  # [K, D + 1]
-    return ibq.entropy_loss(F.pad(tokens, (0, 1), value=1.0), keys, temperature, diversity=1.0)

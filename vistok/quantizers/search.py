@@ -25,10 +25,10 @@ from torch import Tensor
 from vistok.system.threads import share_out
 
 _BLOCK = 32  # codes whose minimum comes first: about the root of a tile's codes, so that neither arg-min is long
-_TILE_BYTES = 2**21  # of scores, in each thread
+_TILE_BYTES = 2**21  # a tile of scores, in each thread
 _TILE_TOKENS = (2**6, 2**9)  # least tokens of a tile, at small D and at large, where with fewer the product is slow
 _CODES_AT_A_TIME = 2**13  # whose squares are taken
-_LEAST_PARTS = 16  # of few tokens, so that every thread has some
+_LEAST_PARTS = 16  # few tokens are shared out too, so that every thread has some
 _GPU_TILE = (2**28, 2**12)  # bytes and least tokens: enough to fill it, little beside a training step's activations
 
 
@@ -86,7 +86,7 @@ def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
     first = num_codes * torch.arange(len(tiles), device=z.device).unsqueeze(1)  # [tiles, 1], of each tile's codes
     starts = range(0, len(z), num_tokens)
     indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
-    # Of this thread's memory, which what comes after the search uses again; another thread would keep its own.
+    # Memory of this thread is used again by what comes after the search; another thread would keep its own.
     num_spaces = min(torch.get_num_threads(), len(starts)) if z.device.type == "cpu" else 1
     spaces = list(z.new_empty(max(1, num_spaces), num_codes * num_tokens))
 
@@ -106,7 +106,7 @@ def _lowest(z: Tensor, codebook: Tensor, offsets: Tensor) -> Tensor:
         share_out(starts, fill)
     else:
         fill(iter(starts))
-    return indices.clamp_(max=len(codebook) - 1)  # what was added at the end equals the last code
+    return indices.clamp_(max=len(codebook) - 1)  # codes added at the end equal the last one
 
 
 def _tile_shape(z: Tensor, codebook_size: int) -> tuple[int, int]:

@@ -8,7 +8,6 @@ commitment 0.25; it has no entropy loss.
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistok.quantizers.base import Quantized, Quantizer, look_up, to_tokens
@@ -42,7 +41,4 @@ class SimVQQuantizer(Quantizer):
         codebook = self.codebook
         indices = nearest_code(tokens, codebook)  # [B*h*w]
         codes, losses = look_up(z, codebook, indices)
-        return Quantized(codes, indices.view(z.shape[0], *z.shape[2:]), losses)
-
-    def indices_to_codes(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)  # [B, D, h, w]
+        return Quantized(codes, (indices.view_as(z[:, 0]),), losses)

@@ -13,7 +13,6 @@ What later work added against unused codes is in `remedies`, off by default: `in
 An optimizer's moments of a revived code stay as they were; those of a code without gradient have decayed.
 """
 
-import abc
 import math
 from typing import Any, ClassVar
 
@@ -22,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistok.quantizers.base import Quantized, Quantizer, look_up, straight_through, to_grid, to_tokens
-from vistok.quantizers.remedies import count_and_sum, draw_tokens, entropy_loss, kmeans, rotated
+from vistok.quantizers.entropy import entropy_of_distances
+from vistok.quantizers.remedies import count_and_sum, draw_tokens, kmeans, rotated
 from vistok.quantizers.search import nearest_code
 from vistok.system.processes import sum_over_processes
 
@@ -59,9 +59,13 @@ class _VectorCodebook(Quantizer):
         if revive_after is not None:
             self.register_buffer("unused_steps", torch.zeros(codebook_size, dtype=torch.int64))  # since last chosen
 
-    @abc.abstractmethod
+    @property
+    def codebook(self) -> Tensor:
+        return F.normalize(self.weight, dim=1) if self.l2_norm else self.weight
+
     def _place(self, codes: Tensor, where: Tensor) -> None:
         """Put codes, float32 [n, D], at the n places where `where`, bool [K], is true."""
+        self.weight[where] = codes
 
     @property
     def unstarted(self) -> bool:
@@ -114,11 +118,7 @@ class _VectorCodebook(Quantizer):
 
 
 class VectorQuantizer(_VectorCodebook):
-    """A codebook learned by the codebook loss |sg[z] - e|^2 (VQ-VAE, equation 3, second term).
-
-    Attributes:
-        loss_names: "entropy" is among them where `entropy_temperature` is set.
-    """
+    """A codebook learned by the codebook loss |sg[z] - e|^2 (VQ-VAE, equation 3, second term)."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("codebook", "commitment")
 
@@ -155,10 +155,6 @@ class VectorQuantizer(_VectorCodebook):
         self.entropy_temperature = entropy_temperature
         self.weight = nn.Parameter(_uniform_codebook(codebook_size, codebook_dim))
 
-    @property
-    def codebook(self) -> Tensor:
-        return F.normalize(self.weight, dim=1) if self.l2_norm else self.weight
-
     def quantize(self, z: Tensor) -> Quantized:
         if self.l2_norm:
             z = F.normalize(z, dim=1)
@@ -169,14 +165,8 @@ class VectorQuantizer(_VectorCodebook):
         if self.training:
             self._count_unused(indices)
         if self.entropy_temperature is not None:
-            losses["entropy"] = entropy_loss(tokens, codebook, self.entropy_temperature)
-        return Quantized(self._with_gradient(z, codes), indices.view(z.shape[0], *z.shape[2:]), losses)
-
-    def indices_to_codes(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)  # [B, D, h, w]
-
-    def _place(self, codes: Tensor, where: Tensor) -> None:
-        self.weight[where] = codes
+            losses["entropy"] = entropy_of_distances(tokens, codebook, self.entropy_temperature)
+        return Quantized(self._with_gradient(z, codes), (indices.view_as(z[:, 0]),), losses)
 
 
 class EMAQuantizer(_VectorCodebook):
@@ -201,12 +191,8 @@ class EMAQuantizer(_VectorCodebook):
         count starts at 1.
 
         Args:
-            codebook_size: K, at least 1.
-            codebook_dim: D, at least 1.
+            codebook_size, codebook_dim, init, revive_after, gradient: as of `VectorQuantizer`.
             decay: gamma of equation 7, in [0, 1).
-            init: "uniform", codes in (-1/K, 1/K), or "kmeans" of the first training batch, of K tokens or more.
-            revive_after: training steps without a token after which a code becomes a random one, at least 1; None: never.
-            gradient: "straight-through", or "rotation" for the rotation trick.
 
         Raises:
             ValueError: an option is out of range.
@@ -219,10 +205,6 @@ class EMAQuantizer(_VectorCodebook):
         self.register_buffer("ema_sum", self.weight.clone())  # m_k
         self.register_buffer("ema_count", torch.zeros(codebook_size, dtype=torch.float32))  # N_k
 
-    @property
-    def codebook(self) -> Tensor:
-        return self.weight
-
     def quantize(self, z: Tensor) -> Quantized:
         tokens = to_tokens(z)
         indices = nearest_code(tokens, self.weight)
@@ -232,7 +214,7 @@ class EMAQuantizer(_VectorCodebook):
             self._update(tokens.detach(), indices)
         losses = {"commitment": F.mse_loss(z, codes)}
         codes = self._with_gradient(z, straight_through(z, codes))
-        return Quantized(codes, indices.view(z.shape[0], *z.shape[2:]), losses)
+        return Quantized(codes, (indices.view_as(z[:, 0]),), losses)
 
     @torch.no_grad()
     def _update(self, tokens: Tensor, indices: Tensor) -> None:
@@ -243,10 +225,7 @@ class EMAQuantizer(_VectorCodebook):
         chosen = (counts > 0).unsqueeze(1)
         self.weight.copy_(torch.where(chosen, self.ema_sum / self.ema_count.unsqueeze(1), self.weight))
 
-    def indices_to_codes(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.weight).permute(0, 3, 1, 2)  # [B, D, h, w]
-
     def _place(self, codes: Tensor, where: Tensor) -> None:
-        self.weight[where] = codes
+        super()._place(codes, where)
         self.ema_sum[where] = codes
         self.ema_count[where] = 1

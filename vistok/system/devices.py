@@ -10,8 +10,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from vistok.system.words import nearest
+
 Module = TypeVar("Module", bound=nn.Module)
 
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
 _SETTINGS = threading.RLock()  # TF32 and the choice of a GPU's algorithms are settings of the process, not of a thread
 
 
@@ -24,6 +27,18 @@ def usable_device(given: str | torch.device | None = None) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:  # an unknown name; a PyTorch built without CUDA; no name
         reason = str(error).split("\n")[0].strip().rstrip(".:")
         raise ValueError(f"device is {str(given)!r}, but there is no such one here: {reason}.") from error
+
+
+def floating_dtype(given: str | torch.dtype | None) -> torch.dtype | None:
+    """Return a dtype of networks, given or named ("bfloat16"); None stays None.
+
+    Raises:
+        ValueError: there is no such floating dtype; the sentence names the nearest.
+    """
+    name = str(given).removeprefix("torch.")
+    if given is not None and name not in _DTYPES:
+        raise ValueError(f"dtype is {name!r}; {nearest(name, _DTYPES)}")
+    return None if given is None else getattr(torch, name)
 
 
 def check_default_dtype() -> None:

@@ -10,11 +10,13 @@ import tempfile
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from vistok.system.files import strict_json
 from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 
@@ -139,6 +141,40 @@ def unwrapped(state: Mapping[str, Value], source: object) -> dict[str, Value]:
             raise ValueError(f"{source} has {named[bare]} and {name}, which name one tensor: save one of them.")
         named[bare] = name
     return {bare: state[name] for bare, name in named.items()}
+
+
+def read_saved(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the settings and the weights of the tokenizer in a directory, from `config.json` and `model.safetensors`.
+
+    Raises:
+        ValueError: a file cannot be read, or two names of tensors become one.
+    """
+    try:
+        settings = strict_json((directory / "config.json").read_bytes())
+        state = safetensors.torch.load_file(directory / "model.safetensors")
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(f"The tokenizer in {directory} cannot be read: {error}.") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"The tokenizer in {directory} cannot be read: its config.json holds no settings.")
+    return settings, unwrapped(state, directory)
+
+
+def check_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: object) -> None:
+    """Compare names and shapes of a state dict with those of a model's own.
+
+    Raises:
+        ValueError: a tensor is missing, is not expected or has another shape; the sentence names `source` and them.
+    """
+    wrong = [f"{name} is missing" for name in own if name not in state]
+    wrong += [f"{name} is not expected" for name in state if name not in own]
+    wrong += [
+        f"{name} is {list(tensor.shape)}, not {list(own[name].shape)}"
+        for name, tensor in state.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise ValueError(f"The weights in {source} are of another architecture: {'; '.join(wrong[:4])}{more}.")
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

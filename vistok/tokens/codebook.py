@@ -266,6 +266,6 @@ def interpolate(
         float [B, 3, H, W] in [-1, 1].
     """
     quantizer = eval_view(tokenizer.quantizer)
-    a, b = (quantizer.levels_to_codes(tokenizer.as_levels(levels)) for levels in (start, end))  # [B, D, h, w]
+    a, b = (quantizer.indices_to_codes(*tokenizer.as_levels(levels)) for levels in (start, end))  # [B, D, h, w]
     mixed = torch.lerp(a, b, share)
     return tokenizer.decode_codes(quantizer(mixed).codes if to_codes else mixed)

@@ -460,8 +460,8 @@ def _encode(
     with computing(device, exact=True), bar:
         for batch in batches:
             batch = to_float(batch[: number - done].to(device))
-            found = tokenizer.encode(batch.contiguous(memory_format=torch.channels_last))
-            parts.append(tuple(part.cpu() for part in (found if isinstance(found, tuple) else (found,))))
+            levels = tokenizer.encode_levels(batch.contiguous(memory_format=torch.channels_last))
+            parts.append(tuple(level.cpu() for level in levels))
             done += len(batch)
             bar.update(len(batch))
             if done == number:

@@ -34,6 +34,7 @@ from torch.utils.data import Dataset
 
 from vistok.data import ImageDataset, check_loading, eval_batches, open_given
 from vistok.images import to_float
+from vistok.quantizers.levels import as_indices
 from vistok.system.devices import computing, eval_view, usable_device
 from vistok.system.files import replace_file, shown, strict_json
 from vistok.system.locks import only_process
@@ -136,7 +137,7 @@ class TokenFile(Dataset):
             return indices
         shapes = self.header["level_shapes"]
         parts = indices.split([math.prod(shape) for shape in shapes], dim=-1)
-        return tuple(part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True))
+        return as_indices(tuple(part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
 def encode_dataset(
@@ -228,8 +229,8 @@ def _encode_rest(
             images = to_float(batch.to(device, non_blocking=True))  # [b, 3, H, W]
             if header["flips"]:
                 images = torch.stack([images, images.flip(3)], dim=1).flatten(0, 1)  # [2b, 3, H, W], in turns
-            indices = tokenizer.encode(images.contiguous(memory_format=torch.channels_last))
-            rows = torch.cat([level.flatten(1) for level in _levels(indices)], dim=1)  # [b or 2b, total]
+            levels = tokenizer.encode_levels(images.contiguous(memory_format=torch.channels_last))
+            rows = torch.cat([level.flatten(1) for level in levels], dim=1)  # [b or 2b, total]
             file.write(rows.cpu().numpy().astype(array.dtype).tobytes())
             num_done += len(batch)
             bar.update(len(batch))
@@ -274,9 +275,9 @@ def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
 def _new_header(tokenizer: VisualTokenizer, dataset: ImageDataset, flips: bool) -> dict[str, Any]:
     """Return what tokens.json says before the first image; with `flips` each image is followed by its mirror image."""
     device = next(tokenizer.parameters()).device
-    blank = tokenizer.encode(torch.zeros(1, 3, dataset.image_size, dataset.image_size, device=device))
-    shapes = [list(level.shape[1:]) for level in _levels(blank)]
-    row = [sum(math.prod(shape) for shape in shapes)] if isinstance(blank, tuple) else shapes[0]
+    blank = tokenizer.encode_levels(torch.zeros(1, 3, dataset.image_size, dataset.image_size, device=device))
+    shapes = [list(level.shape[1:]) for level in blank]
+    row = [sum(math.prod(shape) for shape in shapes)] if len(shapes) > 1 else shapes[0]
     header = {
         "format": FORMAT,
         "shape": [0, *row],
@@ -405,7 +406,3 @@ def _dtype(codebook_sizes: Sequence[int]) -> str:
 
 def _rows_per_image(header: dict[str, Any]) -> int:
     return 2 if header["flips"] else 1
-
-
-def _levels(indices: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return indices if isinstance(indices, tuple) else (indices,)

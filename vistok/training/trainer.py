@@ -182,7 +182,7 @@ class Trainer(TrainingLoop):
             losses = {name: loss.detach() for name, loss in (losses | {"total": total}).items()}
             if self._discriminator_learns:
                 losses |= self.adversary.backward(images, output.reconstruction, self.step, share)
-        self._usage.update(output.indices if isinstance(output.indices, tuple) else (output.indices,))
+        self._usage.update(output.levels)
         return losses
 
     @property

@@ -54,8 +54,7 @@ class Trial:
         self.seen = picture.square(self.tokenizer.image_size)
         device = next(self.tokenizer.parameters()).device
         with computing(device, exact=True):
-            found = self.tokenizer.encode(to_float(self.seen[None].to(device)))
-        levels = found if isinstance(found, tuple) else (found,)
+            levels = self.tokenizer.encode_levels(to_float(self.seen[None].to(device)))
         self.edits = Edits(Edit(tuple(level.cpu() for level in levels)))
         self.decode()
 

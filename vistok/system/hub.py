@@ -1,0 +1,83 @@
+"""The Hugging Face Hub: what its mixin gives a class that saves itself into a directory and loads itself from one."""
+
+import inspect
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HFValidationError
+
+from vistok.system.devices import floating_dtype, usable_device
+from vistok.system.paths import resolve_path
+from vistok.system.words import nearest
+
+
+class OnTheHub(ModelHubMixin):
+    """`push_to_hub`, `save_pretrained` and `from_pretrained` for a class with `save(path)` and `load(path, device, dtype)`."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory.absolute())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        device_map: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **unknown: Any,
+    ) -> Self:
+        """Load a model of the Hugging Face Hub, or of a directory, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: "owner/name" on the Hub, or a directory.
+            device, dtype: as of `load`; `device_map` and `torch_dtype` are other libraries' names of them.
+            revision, cache_dir, force_download, local_files_only, token: as of huggingface_hub.snapshot_download.
+
+        Raises:
+            ValueError: there is no such option, which the sentence names with the nearest; or as of `load`.
+            FileNotFoundError: there is no such model.
+        """
+        parameters = inspect.signature(cls.from_pretrained).parameters.values()
+        options = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        for name in unknown:
+            raise ValueError(f"from_pretrained has no option {name!r}; {nearest(name, options)}")
+        device_map = usable_device() if device_map == "auto" else device_map
+        device = _one_of({"device": device, "device_map": device_map}, default="cpu")
+        dtype = _one_of({"dtype": floating_dtype(dtype), "torch_dtype": floating_dtype(torch_dtype)}, default=None)
+        # A relative folder is the caller's, as everywhere on the Hub, or else the repository's, as everywhere here.
+        places = (Path(pretrained_model_name_or_path).absolute(), resolve_path(pretrained_model_name_or_path))
+        path = next((place for place in places if place.is_dir()), None)
+        if path is None:
+            usable_device(device)  # before anything is downloaded
+            try:
+                path = snapshot_download(
+                    str(pretrained_model_name_or_path),
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=["config.json", "model.safetensors"],
+                )
+            except HFValidationError as error:
+                raise FileNotFoundError(
+                    f"There is no directory {pretrained_model_name_or_path}, and on the Hub a name is 'owner/name'."
+                ) from error
+        return cls.load(path, device, dtype)
+
+
+def _one_of(given: dict[str, Any], default: Any) -> Any:
+    """Return what was given under one of two names; ValueError where both say something else."""
+    values = {name: value for name, value in given.items() if value is not None}
+    if len(set(map(str, values.values()))) > 1:
+        raise ValueError(" and ".join(f"{name} is {str(value)!r}" for name, value in values.items()) + ": give one.")
+    return next(iter(values.values()), default)
