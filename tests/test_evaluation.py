@@ -339,6 +339,8 @@ def test_a_run_measured_elsewhere_is_filed_apart(
     assert name() == "metrics.json"
     assert name(max_images=2) == "metrics-folder-test-part.json"
     assert name(split="train") == "metrics-folder-train.json"
+    assert name(image_size=32) == "metrics-folder-test-32px.json"  # it was trained on images of 16 pixels
+    assert re.fullmatch(r"metrics-folder-test-[0-9a-f]{8}\.json", name(test_fraction=0.2, on_bad_image="skip"))
     assert name("photos", max_images=2) == "metrics-photos-test-part.json"  # another dataset: filed by its name
     shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
     for same in (f"{images_root}/", tmp_path / "copy"):  # the data decides, not its place

@@ -204,7 +204,7 @@ class TrainConfig:
         Raises:
             ValueError: the table, row, scale or a field is unknown; the sentence names the nearest known one.
         """
-        settings, fixed = row_settings(checked("row", str, row), scale)
+        settings, fixed = row_settings(checked("row", str, row), checked("scale", str | None, scale))
         changed = sorted(k for k, v in overrides.items() if k in fixed and fixed[k] != v)
         if changed:
             warnings.warn(f"{', '.join(changed)} differ from row {row!r}: this run is not that row.", stacklevel=2)

@@ -104,7 +104,7 @@ def open_given(
         TypeError: `image_size` is no whole number.
     """
     own, known = inspect.signature(caller).parameters, list(inspect.signature(open_dataset).parameters)[1:]
-    for name in of_dataset.keys() - set(known):
+    for name in (name for name in of_dataset if name not in known):
         raise ValueError(
             f"{caller.__qualname__} has no option {name!r}; {nearest(name, {*own, *known} - {'of_dataset'})}"
         )

@@ -25,7 +25,7 @@ def evaluate_run(
         dataset: its name; None: that which the run was trained on.
         data_root: its folder; None: the run's own, or `data/<dataset>`.
         split: "train", "val" or "test", as far as the dataset has them.
-        **options: further arguments of `evaluate`.
+        **options: further arguments of `evaluate`; they win over what the run says of its images.
 
     Returns:
         The record, which `save_record` writes: to `metrics.json` where it is of the whole test split of the images that the run
@@ -38,11 +38,12 @@ def evaluate_run(
     run.check_finished()
     tokenizer = VisualTokenizer.load(run.path)
     images, apart = _images(run, dataset, data_root, split)
-    record = evaluate(tokenizer, images.pop("name"), **images, **options)
-    name, whole = record.dataset["name"], record.settings["max_images"] is None
-    which = (
-        f"{record.dataset['split']}{'-' + record.dataset['fingerprint'][:8] if apart else ''}{'' if whole else '-part'}"
-    )
+    apart |= any(name in options and options[name] != images[name] for name in ("crop", "test_fraction"))
+    record = evaluate(tokenizer, images.pop("name"), **images | options)
+    name, which, size = record.dataset["name"], record.dataset["split"], record.dataset["image_size"]
+    which += f"-{record.dataset['fingerprint'][:8]}" if apart else ""
+    which += "" if size == run.config.image_size else f"-{size}px"
+    which += "" if record.settings["max_images"] is None else "-part"
     own = name == run.config.dataset and which == "test"
     return dataclasses.replace(
         record,
