@@ -71,7 +71,8 @@ def test_it_is_seen_without_its_kernel(
     lab.shut_down_kernels()
     again = open_notebook("every_view", again=True)
     expect = pytest.importorskip("playwright.sync_api").expect
-    expect(again.page.locator(".vistok[data-live=false]")).to_have_count(len(view_classes()))
+    views = again.page.locator(".vistok[data-live=false]")
+    expect(views).to_have_count(len(view_classes()), timeout=180_000)  # beside other tests a page takes long to open
     again.set_column(825)
     photograph_all(again, look, "825-again")
     assert not again.errors, again.errors
