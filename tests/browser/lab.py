@@ -60,6 +60,12 @@ NORMAL = (  # what a JupyterLab that is well says as an error
     "Failed to load resource",  # /lsp/status is not there
     "Could not restore the debugger state",  # of a kernel that is restarted meanwhile
 )
+# What kernels run as they start: a bar comes at once and moves often, so that a test of what bars show does not depend on how
+# fast a machine is (else what is over within half a second shows none).
+BARS_AT_ONCE = """from vistok.system import progress
+progress.PATIENCE_SECONDS, progress.UPDATE_SECONDS = 0.0, 0.1
+del progress
+"""
 START_SECONDS = 120  # until the server, a page or a kernel has surely started; a few where nothing else runs
 
 # The notebook is ready: its document is loaded and its kernel waits for work.
@@ -239,6 +245,9 @@ def running_lab(base: Path) -> Iterator[Lab]:
         file = base / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings))
+    startup = base / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "bars_at_once.py").write_text(BARS_AT_ONCE)
     port, token = _free_port(), secrets.token_hex()
     options = f"""--no-browser --allow-root --ip=127.0.0.1 --ServerApp.port={port} --ServerApp.port_retries=0
         --IdentityProvider.token={token} --LabApp.expose_app_in_browser=True --LabApp.news_url=
