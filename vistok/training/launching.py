@@ -72,7 +72,7 @@ class LaunchedTrainer(Stoppable):
             self.loss_weights = loss_weights(self.config, quantizer)
             self.counts = [torch.zeros(size, dtype=torch.int64) for size in quantizer.codebook_sizes]
             self._result: tuple[int, VisualTokenizer] | None = None  # and the step that it was loaded at
-            self._newest: list[Path] = []  # the checkpoint that was looked at last
+            self._newest: list[tuple[int, int]] = []  # the checkpoint that was looked at last
             self._take_checkpoint()
             self.step = self.result_step
 
@@ -146,7 +146,8 @@ class LaunchedTrainer(Stoppable):
 
     def _take_checkpoint(self) -> None:
         """Take over `counts` of the newest checkpoint, where there is another one than before."""
-        newest = self.run.checkpoints.files()[-1:]
+        # By inode: where a damaged one is replaced, its name comes again.
+        newest = [_inode_and_size(file) for file in self.run.checkpoints.files()[-1:]]
         if newest == self._newest:
             return
         with contextlib.suppress(FileNotFoundError):  # replaced meanwhile: there is a newer one at the next look
