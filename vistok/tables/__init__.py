@@ -13,7 +13,8 @@ _NAMES = {
     "vistok.tables.planning": ["PlannedRun", "check_overrides", "plan"],
     "vistok.tables.running": ["outcome_line", "run_all"],
     "vistok.tables.showing": [
-        *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "comparison_markdown", "conclusions_markdown"),
+        *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "check_metrics"),
+        *("comparison_markdown", "conclusions_markdown"),
         *("markdown", "measured", "quantizers_markdown", "remedies_markdown", "with_tables"),
     ],
 }
