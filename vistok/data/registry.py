@@ -16,6 +16,7 @@ from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
 from vistok.data.photos import SCENES, photos, scenes
 from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, SceneSquare, Square
+from vistok.system.files import shown
 from vistok.system.paths import PACKAGE, resolve_path
 from vistok.system.values import checked
 from vistok.system.words import misspelt, nearest
@@ -233,8 +234,8 @@ def _meant(given: str, root: Path) -> Path | None:
 
 
 def _check(name: str, image_size: int, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:
-    if name not in DATASETS:
-        raise ValueError(f"There is no dataset {name!r}; {nearest(name, DATASETS)}")
+    if not isinstance(name, str) or name not in DATASETS:
+        raise ValueError(f"There is no dataset {shown(name)}; {nearest(name, DATASETS)}")
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}, but must be at least 1.")
     if crop is not None and crop not in _CROPS:
