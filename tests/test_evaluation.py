@@ -309,14 +309,15 @@ def test_a_record_that_cannot_be_written_after_all_is_printed(
 
     def then_a_folder_is_in_the_way(*arguments: object, **options: object) -> object:
         record = measure(*arguments, **options)
-        (run.path / "metrics.json").mkdir()
+        (run.path / "metrics-folder-test-part.json").mkdir()
         return record
 
     monkeypatch.setattr(vistok.evaluation.run_records, "evaluate", then_a_folder_is_in_the_way)
-    assert main([str(run.path), "--no-rfid", "--lpips", "off", "--overwrite"]) == 1
+    assert main([str(run.path), "--no-rfid", "--lpips", "off", "--max-images", "2", "--overwrite"]) == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out)["psnr"] > 0
-    assert "could not be written into" in printed.err and "printed instead" in printed.err
+    assert "could not be written into" in printed.err
+    assert "printed instead, as the text of metrics-folder-test-part.json." in printed.err
 
 
 def test_one_code_is_measured(photographs: Path) -> None:
@@ -341,7 +342,11 @@ def test_a_run_measured_elsewhere_is_filed_apart(
     assert name(split="train") == "metrics-folder-train.json"
     assert name(image_size=32) == "metrics-folder-test-32px.json"  # it was trained on images of 16 pixels
     assert re.fullmatch(r"metrics-folder-test-[0-9a-f]{8}\.json", name(test_fraction=0.2, on_bad_image="skip"))
+    assert re.fullmatch(r"metrics-folder-train-[0-9a-f]{8}\.json", name(split="train", crop="adm"))
+    assert name(crop="adm") == name(test_fraction=0.1) == "metrics.json"  # a test split has one crop; 0.1 is the usual
     assert name("photos", max_images=2) == "metrics-photos-test-part.json"  # another dataset: filed by its name
+    with pytest.raises(TypeError, match="^dataset is .*, but must be of type str or None"):
+        evaluate_run(run, open_dataset("photos", "test", 16), **options)
     shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
     for same in (f"{images_root}/", tmp_path / "copy"):  # the data decides, not its place
         assert name(data_root=same) == "metrics.json"

@@ -403,7 +403,8 @@ def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("rows", "row"), "There is no 'rows' in table 'mutant': it must be there, a list"),
+        (("rows", "row"), "The table 'mutant' has no part 'row'; did you mean 'rows'?"),
+        (("rows", "conclusions"), "There is no 'rows' in table 'mutant': it must be there, a list"),
         (('[[rows]]\nname = "first"', '[[rows]]\ntitle = "first"'), "There is no 'name' in a row of table 'mutant'"),
         (('"celeba64/vq-d4"', '"celeba64/vq-d5"'), "Table 'celeba64' has no row 'vq-d5'; did you mean 'vq-d"),
         (('"celeba64/vq-d4"', '"mutant/first"'), "The table 'mutant' refers to itself, by mutant -> mutant"),
@@ -420,8 +421,25 @@ def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
             ("[rows.at.smoke]\nsteps = 20", "[rows.at]\nsmoke = 20"),
             "'smoke' of what row 'first' of table 'mutant' is at each scale",
         ),
-        (("[scales.smoke]", "[scale.smoke]"), "There is no 'scales' in table 'mutant'"),
+        (("[scales.smoke]", "[scale.smoke]"), "The table 'mutant' has no part 'scale'; did you mean 'scales'?"),
         (('name = "first"', 'name = "vq-d4"'), "stands there twice"),
+        (('name = "first"', 'name = ""'), "'name' of a row of table 'mutant' is '', but must be a name."),
+        (
+            ('family = "wide"', 'familly = "wide"'),
+            "row 'first' of table 'mutant' has no part 'familly'; did you mean 'family'",
+        ),
+        (
+            ("psnr = 32.0", "psnr = nan"),
+            "'psnr' of published of row 'first' of table 'mutant' is nan, but must be a finite number",
+        ),
+        (
+            ("psnr = 32.0", 'psnr = "30"'),
+            "'psnr' of published of row 'first' of table 'mutant' is '30' (str), but must be",
+        ),
+        (
+            ('same_as = "celeba64/vq-d4"', 'same_as = "celeba64/vq-d4"\npaper = {}'),
+            "The row 1 of table 'mutant', which is the same as another, has no part 'paper'",
+        ),
     ],
 )
 def test_a_wrong_table_is_one_sentence(tables: Path, change: tuple[str, str], says: str) -> None:
@@ -429,6 +447,28 @@ def test_a_wrong_table_is_one_sentence(tables: Path, change: tuple[str, str], sa
     with pytest.raises(ValueError, match=re.escape(says)) as error:
         load_table("mutant")
     check_sentence(error.value)
+
+
+def test_a_setting_of_a_table_that_is_no_number_is_named(tables: Path) -> None:
+    (tables / "mutant.toml").write_text(SMALL_TABLE.replace("lr = 1e-3", "lr = nan"))
+    with pytest.raises(ValueError, match=r"^lr is nan, but must be a finite number\.$"):
+        TrainConfig.from_row("mutant/first", "smoke")
+
+
+def test_what_lies_beside_a_table_does_not_hide_it(tables: Path) -> None:
+    (tables / ".#celeba64.toml").symlink_to("somebody@machine.1234")  # an editor's lock
+    (tables / "._celeba64.toml").write_bytes(b"\xff")
+    (tables / "folder.toml").mkdir()
+    assert TrainConfig.from_row("celeba64/vq-d4").row == "celeba64/vq-d4"
+    with pytest.raises(ValueError, match="There is no table 'x'; Known: celeba64, ") as error:
+        load_table("x")
+    assert not re.search(r"folder|[#_]", str(error.value))
+
+
+def test_a_table_that_was_changed_in_memory_is_nobody_elses() -> None:
+    row = load_table("celeba64").rows["vq-d4"]
+    row.settings["codebook_dim"] = row.at_scale["smoke"]["codebook_dim"] = 5
+    assert TrainConfig.from_row("celeba64/vq-d4", "smoke").codebook_dim == 4
 
 
 def test_only_tables_of_the_folder_are_read(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from vistok.data.transforms import (
     Square,
     WholeSquare,
 )
+from vistok.system.files import shown
 from vistok.system.paths import PACKAGE, resolve_path
 from vistok.system.values import checked
 from vistok.system.words import misspelt, nearest
@@ -251,8 +252,8 @@ def _meant(given: str, root: Path) -> Path | None:
 
 
 def _check(name: str, image_size: int, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:
-    if name not in DATASETS:
-        raise ValueError(f"There is no dataset {name!r}; {nearest(name, DATASETS)}")
+    if not isinstance(name, str) or name not in DATASETS:
+        raise ValueError(f"There is no dataset {shown(name)}; {nearest(name, DATASETS)}")
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}, but must be at least 1.")
     if crop is not None and crop not in _CROPS:

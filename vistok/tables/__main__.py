@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights is not None else {}
     try:
         tables.check_overrides(more)
+        tables.check_metrics(load_table(given.table))
         planned = tables.plan(
             given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides | more
         )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from vistok.recipes import load_table
-from vistok.system.values import literal
+from vistok.recipes import Table, load_table
+from vistok.system.values import check_known, literal
 from vistok.tables.planning import PlannedRun, plan, table_of
 
 METRIC_FORMS = {  # how the value of a metric is written; key of metrics.json to form
@@ -44,6 +44,22 @@ COMPARED = {name: COLUMNS[name] for name in ("psnr", "ssim", "lpips_alex")} | {
 }
 
 
+def check_metrics(table: Table) -> None:
+    """Raise ValueError where a table names a metric that cannot be shown; the sentence names the nearest one."""
+    concluded = [key for conclusion in table.conclusions for key in conclusion.metrics]
+    published = [key for row in table.rows.values() for key in (*row.published, *row.paper)]
+    compared = table.remedies.metrics if table.remedies else ()
+    for keys, known in (((*table.columns, *compared), COLUMNS), ((*concluded, *published), METRIC_FORMS)):
+        for key in keys:
+            check_known(f"Table {table.name!r} names a metric that cannot be shown,", key, known)
+
+
+def _checked_table(planned: Sequence[PlannedRun]) -> Table:
+    table = table_of(planned)
+    check_metrics(table)
+    return table
+
+
 def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
     """Return for each row the values of a metric over the seeds that are complete; a row without any has an empty list."""
     values: dict[str, list[float]] = {}
@@ -78,7 +94,7 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
     the rows has these only. Perplexity of several codebooks is their mean, "each".
     """
     rows = {run.row.name: run for run in planned}
-    table = table_of(planned)
+    table = _checked_table(planned)
     header, columns = ["row", "quantizer", "dim", "size", "l2"], []
     values = {key: measured(planned, key) for key in table.columns}
     for key in table.columns:
@@ -141,7 +157,7 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
     A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
     it is the other way round, and is *open* where the seeds overlap.
     """
-    table = table_of(planned)
+    table = _checked_table(planned)
     values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
     lines = [["conclusion", "rows", "metric", "measured", "verdict"], ["---"] * 5]
     for conclusion in table.conclusions:
@@ -164,7 +180,7 @@ def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
     Raises:
         ValueError: the table names no remedies.
     """
-    table = table_of(planned)
+    table = _checked_table(planned)
     remedies = table.remedies
     if remedies is None:
         raise ValueError(f"Table {table.name!r} names no remedies.")
