@@ -169,7 +169,7 @@ class CachedImages(ImageDataset):
         image = self._all_files.image(index)
         if LARGEST in image.info:
             self._largest[index] = image.info[LARGEST]
-        if isinstance(self._square, CenterSquare) and min(image.size) < self.image_size:
+        if isinstance(self._square, CenterSquare) and self._square.short_side(*image.size) < self.image_size:
             self._smaller[index] = image.size
         try:
             return self._square.render(index, image)
