@@ -1,13 +1,22 @@
 """The record of an evaluation: its numbers against separate computations, and what it says where it cannot measure."""
 
+import contextlib
 import errno
 import json
+import os
+import platform
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import urllib.error
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import skimage.io
 import torch
@@ -16,10 +25,12 @@ from PIL import Image
 
 import vistok.evaluation.measuring
 import vistok.evaluation.run_records
+import vistok.evaluation.statistics
 from vistok.config import TrainConfig
 from vistok.data import eval_batches, open_dataset, to_float
-from vistok.evaluation import evaluate, evaluate_run, save_record
+from vistok.evaluation import Evaluation, evaluate, evaluate_run, save_record
 from vistok.evaluation.__main__ import main
+from vistok.images import to_unit, unit_to_uint8
 from vistok.runs import Run
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.training.trainer import Trainer
@@ -168,6 +179,259 @@ def test_rfid_and_lpips_with_weights(photographs: Path, tmp_path: Path) -> None:
     assert "4 images is biased upward" in record.notes["rfid"]
     assert set(record.settings["weights_sha256"]) == {"lpips_alex", "rfid"}
     assert str(tmp_path) not in record.to_json()
+
+
+class Projection(torch.nn.Module):
+    """Stands in for Inception where it would take minutes: 8-bit images to 2048 features, and counts the images."""
+
+    weights_sha256, published, num_seen = "01234567", False, 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        type(self).num_seen += len(images)
+        pixels = images.flatten(1).float() / 255
+        return pixels @ torch.randn(pixels.shape[1], 2048, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def measured(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Evaluation, int]]:
+    """Returns a function that measures rFID on the photographs, and returns the record and how many images were seen."""
+    monkeypatch.setattr("vistok.metrics.build_inception", lambda _: Projection())
+
+    def measure(tokenizer: torch.nn.Module | None = None, **options: object) -> tuple[Evaluation, int]:
+        before = Projection.num_seen
+        options = {
+            "data_root": photographs,
+            "batch_size": 8,
+            "device": "cpu",
+            "lpips": "off",
+            "progress": False,
+        } | options
+        record = evaluate(toy() if tokenizer is None else tokenizer, "folder", **options)
+        return record, Projection.num_seen - before
+
+    return measure
+
+
+def values(record: Evaluation) -> dict[str, object]:
+    """The parts of a record that are the same whenever the same is measured."""
+    apart = ("images_per_second", "seconds", "provenance")
+    return {key: value for key, value in record.to_dict().items() if key not in apart}
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
+def test_statistics_of_the_images_are_kept_and_change_no_bit(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
+) -> None:
+    first, num_seen = measured()
+    assert num_seen == 40 and first.rfid > 0 and "kept_statistics" not in first.provenance
+    again, num_seen = measured()
+    assert num_seen == 20 and again.provenance["kept_statistics"] == ["rfid"]
+    assert values(again) == values(first)
+    torch.manual_seed(1)
+    other = VisualTokenizer(
+        network_options={"hidden_dim": 8}, quantizer_options={"codebook_size": 8, "codebook_dim": 2}, image_size=16
+    )
+    with_kept, num_seen = measured(other)  # another row of a table
+    assert num_seen == 20
+    for file in (photographs.parent / "cache").glob("rfid-*.npz"):
+        file.unlink()
+    alone, num_seen = measured(other)
+    assert num_seen == 40 and values(alone) == values(with_kept)
+    # Other images, or computed in another way: their statistics are others.
+    for options in ({"max_images": 7}, {"batch_size": 5}, {"split": "train"}, {"image_size": 12}):
+        assert measured(**options)[1] == 2 * (options.get("max_images") or 20)
+    file = photographs / "test/03.png"
+    file.write_bytes((photographs / "test/04.png").read_bytes())
+    assert measured()[1] == 40
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
+@pytest.mark.parametrize("damage", ["cut", "flipped", "nothing", "pickle", "other", "shapes"])
+def test_damaged_statistics_are_computed_again(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path, damage: str
+) -> None:
+    first, _ = measured()
+    (file,) = (photographs.parent / "cache").glob("rfid-folder-test-16-*.npz")
+    content = file.read_bytes()
+    middle = len(content) // 2
+    if damage == "other":
+        np.savez(file, sums=np.zeros(2048), outer_sums=np.zeros((2048, 2048)), num_images=19)
+    elif damage == "shapes":
+        np.savez(file, sums=np.zeros(2048), outer_sums=np.zeros(2048), num_images=20)
+    elif damage == "pickle":
+        np.savez(file, sums=np.array([print]), outer_sums=np.zeros((2048, 2048)), num_images=20)
+    else:
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        file.write_bytes({"cut": content[:middle], "flipped": flipped, "nothing": b""}[damage])
+    with pytest.warns(
+        UserWarning, match=r"The statistics of the images, rfid-folder-.*, are computed again: their file is"
+    ):
+        again, num_seen = measured()
+    assert num_seen == 40 and values(again) == values(first)
+    assert file.read_bytes() == content
+    assert measured()[1] == 20
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
+def test_statistics_that_cannot_be_kept_lose_no_record(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(rfid=False)  # makes the pixel cache
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vistok.evaluation.statistics.np.savez", full)
+    with pytest.warns(UserWarning, match="are not kept, and the next evaluation computes them again: .*No space left"):
+        record, _ = measured()
+    assert record.rfid > 0
+    assert not [*(photographs.parent / "cache").glob("*rfid-*")]
+    monkeypatch.undo()
+
+
+def test_a_killed_writer_leaves_nothing_that_is_read(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
+) -> None:
+    """A process ends in the middle of writing; the next one computes again, and tidies up."""
+    cache = photographs.parent / "cache"
+    child = os.fork()
+    if child == 0:
+        vistok.evaluation.statistics.np.savez = lambda file, **_: (
+            file.write(b"half"),
+            os.kill(os.getpid(), signal.SIGKILL),
+        )
+        measured()
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [*cache.glob(".rfid-*.part")] and not [*cache.glob("rfid-*.npz")]
+    with pytest.warns(UserWarning, match="biased upward"):
+        assert measured()[1] == 40
+    assert not [*cache.glob(".rfid-*.part")] and len([*cache.glob("rfid-*.npz")]) == 1
+
+
+def test_two_processes_that_keep_statistics_at_once_keep_the_same(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
+) -> None:
+    cache = photographs.parent / "cache"
+    measured(rfid=False)
+    children = []
+    for _ in range(2):
+        if (child := os.fork()) == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                warnings.simplefilter("ignore")
+                record, _ = measured()
+                (cache / f"{os.getpid()}.json").write_text(json.dumps(values(record)))
+                status = 0
+            os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    with pytest.warns(UserWarning, match="biased upward"):
+        record, num_seen = measured()
+    assert num_seen == 20
+    for child in children:
+        assert json.loads((cache / f"{child}.json").read_text()) == json.loads(json.dumps(values(record)))
+
+
+# Images saved for other programs.
+
+
+def pixels_in(folder: Path) -> dict[str, np.ndarray]:
+    return {file.name: np.asarray(Image.open(file)) for file in sorted(folder.iterdir())}
+
+
+def test_images_are_saved_as_rfid_rounds_them(photographs: Path, tmp_path: Path) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    tokenizer = toy()
+    evaluate(tokenizer, "folder", save_images=tmp_path / "saved", batch_size=8, **options)
+    originals, reconstructions = (pixels_in(tmp_path / "saved" / name) for name in ("originals", "reconstructions"))
+    assert list(originals) == list(reconstructions) == [f"{number:06d}.png" for number in range(20)]
+    images = open_dataset("folder", "test", 16, data_root=photographs).images(np.arange(20))
+    assert np.array_equal(np.stack([*originals.values()]), images.permute(0, 2, 3, 1).numpy())
+    with torch.no_grad():
+        expected = unit_to_uint8(to_unit(tokenizer.eval()(to_float(images)).reconstruction))
+    difference = np.stack([*reconstructions.values()]).astype(int) - expected.permute(0, 2, 3, 1).numpy()
+    assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 1e-3  # batches of another size round otherwise
+    description = json.loads((tmp_path / "saved/images.json").read_text())
+    assert description["num_images"] == 20 and str(tmp_path) not in json.dumps(description)
+
+
+def test_saving_goes_on_where_it_was_stopped_and_loses_nothing(photographs: Path, tmp_path: Path) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "notes.txt").write_text("mine")
+    evaluate(toy(), "folder", save_images=saved, **options)
+    whole = [pixels_in(saved / name) for name in ("originals", "reconstructions")]
+    (saved / "originals/000003.png").unlink()  # stopped before this one, and in the middle of writing the next
+    (saved / f"reconstructions/.000004.png.{platform.node()}.999999999.part").write_bytes(b"half")
+    for _ in range(2):
+        evaluate(toy(), "folder", save_images=saved, **options)
+        again = [pixels_in(saved / name) for name in ("originals", "reconstructions")]
+        assert all(np.array_equal(a[n], b[n]) for a, b in zip(whole, again, strict=True) for n in a | b)
+    assert (saved / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_of_other_images_is_refused_before_anything_is_measured(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    saved, foreign = tmp_path / "saved", tmp_path / "foreign"
+    evaluate(toy(), "folder", save_images=saved, **options)
+    (foreign / "originals").mkdir(parents=True)
+    (foreign / "originals/000000.png").write_bytes(b"mine")
+    monkeypatch.setattr(vistok.evaluation.measuring, "eval_batches", lambda *_, **__: pytest.fail("images were read"))
+
+    def refused(sentence: str, path: Path, tokenizer: VisualTokenizer | None = None, **more: object) -> None:
+        before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+        with pytest.raises((ValueError, OSError), match=sentence):
+            evaluate(toy() if tokenizer is None else tokenizer, "folder", save_images=path, **options | more)
+        assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+    other = toy()
+    with torch.no_grad():
+        other.quantizer.weight.add_(1)
+    refused("saved holds images of another evaluation", saved, other)
+    refused("saved holds images of another evaluation", saved, max_images=3)
+    refused("saved holds images of another evaluation", saved, split="train")
+    refused("originals holds files that are none of this tokenizer's", foreign)
+    refused("among the images of folder, and would be taken for them", photographs / "test/saved")
+    (saved / "originals/more.png").write_bytes(b"mine")
+    refused("originals holds 'more.png', which is none of these images", saved)
+    (tmp_path / "file").write_text("mine")
+    refused("Not a directory|File exists", tmp_path / "file")
+    monkeypatch.setattr("vistok.evaluation.saving.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    refused("save_images needs up to 0.0 GB, but .* has 0.0 GB free", tmp_path / "new")
+
+
+# In a process of its own with one thread for numpy: on busy cores its eigenvalues take a minute with two.
+TORCH_FIDELITY = """
+import json, sys, torch_fidelity
+images, reconstructions, weights = sys.argv[1:]
+print(json.dumps(torch_fidelity.calculate_metrics(
+    input1=images, input2=reconstructions, feature_extractor_weights_path=weights,
+    fid=True, cuda=False, cache=False, save_cpu_ram=True, verbose=False,
+)))
+"""
+
+
+@pytest.mark.slow
+def test_torch_fidelity_finds_our_rfid_on_the_saved_images(photographs: Path, tmp_path: Path) -> None:
+    weights = write_inception_weights(tmp_path / "inception.pth")
+    saved = tmp_path / "saved"
+    with pytest.warns(UserWarning, match="biased upward"):
+        record = evaluate(
+            toy(), "folder", data_root=photographs, rfid_weights=weights, lpips="off", save_images=saved, progress=False
+        )
+    oracle = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TORCH_FIDELITY, saved / "originals", saved / "reconstructions", weights],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    expected = json.loads(oracle.stdout.splitlines()[-1])["frechet_inception_distance"]
+    assert expected > 1 and record.rfid == pytest.approx(expected, rel=1e-3)
 
 
 def test_several_codebooks_are_reported_each_and_as_their_mean(photographs: Path) -> None:

@@ -1,5 +1,6 @@
 """Datasets: what they hold, how files become squares, and what is refused."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.data import DATASETS, cifar, open_dataset, open_figures, to_float
+from vistok.data import DATASETS, cifar, mnist, open_dataset, open_figures, to_float
 from vistok.data import photos as photos_module
 from vistok.data.transforms import CelebASquare, CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
 from vistok.system.paths import repository_root
@@ -279,7 +280,7 @@ def test_a_packed_copy_is_unpacked_once_and_again_when_it_changed(tmp_path, monk
     root = write_cifar_copies(tmp_path / "here", "cifar10-images", monkeypatch)
     archive, cache = root / "cifar10-images.tar.gz", tmp_path / "cache"
     first = open_dataset("cifar10-images", "test", 32, data_root=root)
-    (copy,) = cache.glob("unpacked-*.tar")
+    (copy,) = cache.glob("unpacked-*.copy")
     before = copy.stat().st_ino
     assert open_dataset("cifar10-images", "test", 32, data_root=root).record() == first.record()
     assert copy.stat().st_ino == before and copy.stat().st_mtime_ns == archive.stat().st_mtime_ns
@@ -293,11 +294,115 @@ def test_a_packed_copy_is_unpacked_once_and_again_when_it_changed(tmp_path, monk
         assert not [*cache.glob(".*.part")]
     archive.write_bytes(content)
     assert torch.equal(everything(open_dataset("cifar10-images", "test", 32, data_root=root)), everything(first))
-    assert len([*cache.glob("unpacked-*.tar")]) == 1
+    assert len([*cache.glob("unpacked-*.copy")]) == 1
     monkeypatch.setattr(cifar, "_MOST_COPIES_BYTES", 10_000)
     archive.touch()
     with pytest.raises(ValueError, match="holds more than 10,000 bytes, so it is not what its name says"):
         open_dataset("cifar10-images", "test", 32, data_root=root)
+
+
+# CIFAR-10 and MNIST in their original files.
+
+
+def write_cifar(root: Path, layout: str, monkeypatch) -> dict[str, np.ndarray]:
+    """Six images a file, "folder", "flat" or "packed"; returns the pixels of each split, uint8 [N, 3, 32, 32]."""
+    monkeypatch.setattr(cifar, "A_BATCH", 6)
+    folder = root if layout == "flat" else root / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    pixels, rng = {}, np.random.default_rng(0)
+    for split, names in cifar.BATCHES.items():
+        pixels[split] = rng.integers(0, 256, (6 * len(names), 3, 32, 32), dtype=np.uint8)
+        for name, part in zip(names, np.split(pixels[split], len(names)), strict=True):
+            labels = rng.integers(0, 10, (6, 1), dtype=np.uint8)
+            (folder / name).write_bytes(np.concatenate([labels, part.reshape(6, -1)], axis=1).tobytes())
+    if layout == "packed":
+        with tarfile.open(root / "cifar-10-binary.tar.gz", "w:gz") as archive:
+            archive.add(folder, folder.name)
+        shutil.rmtree(folder)
+    return pixels
+
+
+@pytest.mark.parametrize("layout", ["flat", "folder", "packed"])
+def test_cifar_is_the_pixels_of_its_files(tmp_path, monkeypatch, layout):
+    for split, pixels in write_cifar(tmp_path / "here", layout, monkeypatch).items():
+        dataset = open_dataset("cifar10", split, 32, data_root=tmp_path / "here")
+        assert np.array_equal(everything(dataset).numpy(), pixels)
+        batch = cifar.BATCHES[split][0]
+        assert dataset.names[:2] == [f"{batch}:0", f"{batch}:1"] and "note" not in dataset.record()
+        other = write_cifar(tmp_path / split, "flat", monkeypatch) and open_dataset(
+            "cifar10", split, 32, data_root=tmp_path / split
+        )
+        assert other.record() == dataset.record()
+
+
+def test_cifar_files_that_are_not_whole_are_told_of(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="holds neither test_batch.bin .*www.cs.toronto.edu.*; pickles are not read"):
+        open_dataset("cifar10", "test", 32, data_root=tmp_path)
+    write_cifar(tmp_path / "here", "flat", monkeypatch)
+    batch = tmp_path / "here/data_batch_3.bin"
+    content = batch.read_bytes()
+    batch.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="data_batch_3.bin has 18,437 bytes, but 6 images of CIFAR-10 have 18,438"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "here")
+    batch.write_bytes(content[:3073] + b"\x0a" + content[3074:])
+    with pytest.raises(ValueError, match="data_batch_3.bin:1 has the label 10, but there are 10, from 0"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "here")
+    skipping = open_dataset("cifar10", "train", 32, data_root=tmp_path / "here", on_bad_image="skip")
+    assert (len(skipping), skipping.left_out) == (29, ["data_batch_3.bin:1"])
+    batch.unlink()
+    with pytest.raises(ValueError, match="holds no data_batch_3.bin"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "here")
+    write_cifar(tmp_path / "there", "packed", monkeypatch)
+    archive = tmp_path / "there/cifar-10-binary.tar.gz"
+    archive.write_bytes(gzip.compress(b"no tar file" * 100))
+    with pytest.raises(ValueError, match="cifar-10-binary.tar.gz is no .tar.gz file, or is damaged"):
+        open_dataset("cifar10", "test", 32, data_root=tmp_path / "there")
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "here", "cifar-10-batches-bin")
+    with pytest.raises(ValueError, match="tar.gz holds no data_batch_3.bin. Get cifar-10-binary"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "there")
+
+
+def write_mnist(root: Path, name: str, pixels: np.ndarray) -> Path:
+    content = struct.pack(">4I", 0x803, *pixels.shape) + pixels.tobytes()
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return root / name
+
+
+@pytest.mark.parametrize("name", ["{}-images-idx3-ubyte.gz", "{}-images-idx3-ubyte", "MNIST/raw/{}-images.idx3-ubyte"])
+def test_mnist_is_shown_in_three_channels_and_padded(tmp_path, monkeypatch, name, recwarn):
+    monkeypatch.setattr(mnist, "NUM_IMAGES", {"train": 7, "test": 3})
+    for split, (stem, number) in {"train": ("train", 7), "test": ("t10k", 3)}.items():
+        pixels = np.random.default_rng(number).integers(0, 256, (number, 28, 28), dtype=np.uint8)
+        write_mnist(tmp_path, name.format(stem), pixels)
+        plain, padded = (open_dataset("mnist", split, size, data_root=tmp_path) for size in (28, 32))
+        colours = np.repeat(pixels[:, None], 3, axis=1)
+        assert np.array_equal(everything(plain).numpy(), colours)
+        assert np.array_equal(everything(padded).numpy(), np.pad(colours, [(0, 0), (0, 0), (2, 2), (2, 2)]))
+        assert padded.record()["preprocessing"] == "whole images of 28x28, padded to 32x32 with black"
+        assert plain.record()["preprocessing"] == "whole images of 28x28"
+        assert plain.names == [f"{stem}-images-idx3-ubyte:{row}" for row in range(number)]  # in every layout
+    assert not recwarn
+    with pytest.warns(UserWarning, match="3 of 3 images of .* are smaller than image_size 64 and are enlarged"):
+        enlarged = open_dataset("mnist", "test", 64, data_root=tmp_path)
+    assert enlarged.record()["preprocessing"].endswith("padded to 32x32 with black, ADM resize to 64x64")
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_mnist_files_that_are_not_whole_are_told_of(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(mnist, "NUM_IMAGES", {"train": 7, "test": 3})
+    with pytest.raises(ValueError, match="neither train-images-idx3-ubyte nor .*gz. Get .* may stay packed"):
+        open_dataset("mnist", "train", 32, data_root=tmp_path)
+    name = f"train-images-idx3-ubyte{packed}"
+    for shape in ((6, 28, 28), (7, 28, 27)):
+        write_mnist(tmp_path, name, np.zeros(shape, np.uint8))
+        with pytest.raises(ValueError, match="ubyte.* has .* bytes.*begins with 00000803 .*7 images of MNIST's train"):
+            open_dataset("mnist", "train", 32, data_root=tmp_path)
+    content = struct.pack(">4I", 0x801, 7, 28, 28) + bytes(7 * 28 * 28)
+    (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ValueError, match="begins with 00000801 .*: it was cut off, or is another file"):
+        open_dataset("mnist", "train", 32, data_root=tmp_path)
 
 
 # ImageNet and folders.
@@ -681,7 +786,9 @@ def test_to_float():
 
 
 def test_dataset_names():
-    assert sorted(DATASETS) == ["celeba", "cifar10-images", "folder", "imagenet", "imagenet-sample", "photos", "scenes"]
+    assert sorted(DATASETS) == [
+        *("celeba", "cifar10", "cifar10-images", "folder", "imagenet", "imagenet-sample", "mnist", "photos", "scenes")
+    ]
 
 
 # Real photographs, where they are at hand.

@@ -11,10 +11,13 @@ from typing import Any
 from vistok.config import TrainConfig
 from vistok.data.celeba import HELP as CELEBA_HELP
 from vistok.data.celeba import celeba
-from vistok.data.cifar import COPIES_HELP, cifar10_images
+from vistok.data.cifar import COPIES_HELP, cifar10, cifar10_images
+from vistok.data.cifar import HELP as CIFAR10_HELP
 from vistok.data.datasets import AdmImages, CachedImages, ImageDataset, UncachedImages, called
 from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
+from vistok.data.mnist import HELP as MNIST_HELP
+from vistok.data.mnist import PADDING, SIDE, mnist
 from vistok.data.photos import SCENES, photos, scenes
 from vistok.data.transforms import (
     CROP_MARGIN,
@@ -35,7 +38,9 @@ DATASETS: dict[str, str | None] = {
     "photos": None,
     "scenes": None,
     "celeba": CELEBA_HELP,
+    "cifar10": CIFAR10_HELP,
     "cifar10-images": COPIES_HELP,
+    "mnist": MNIST_HELP,
     "imagenet": (
         "Get ILSVRC2012 from https://image-net.org, or its shards from https://huggingface.co/datasets/ILSVRC/imagenet-1k "
         "(Parquet) or https://huggingface.co/datasets/timm/imagenet-1k-wds (.tar), and put train/ and val/, or the shards, into"
@@ -49,14 +54,18 @@ _ONE_CROP: dict[str, Callable[[int], Square]] = {  # datasets of which no crop i
     "photos": PhotoSquare,
     "scenes": functools.partial(SceneSquare, number=len(SCENES)),
     "celeba": CelebASquare,
+    "cifar10": functools.partial(WholeSquare, side=32),
     "cifar10-images": functools.partial(WholeSquare, side=32),
+    "mnist": functools.partial(WholeSquare, side=SIDE, padding=PADDING),
 }
 _TRAIN_AND_TEST: dict[
     str, Callable[[Path, str], ImageFiles]
 ] = {  # datasets of these two splits: what lists their files
+    "cifar10": cifar10,
     "cifar10-images": cifar10_images,
     "imagenet": imagenet,
     "imagenet-sample": imagenet_sample,
+    "mnist": mnist,
 }
 
 

@@ -28,10 +28,10 @@ def unpacked(archive: Path, most_bytes: int) -> Path:
     status = archive.stat()
     place = f"unpacked-{zlib.crc32(os.fsencode(archive.resolve())):08x}"
     key = hashlib.sha256(repr((archive.name, status.st_size, status.st_mtime_ns)).encode()).hexdigest()[:8]
-    copy = cache_folder() / f"{place}-{key}.tar"
+    copy = cache_folder() / f"{place}-{key}.copy"
 
     def make() -> Path:
-        for pattern in (f"{place}-*.tar", f".{place}-*.part"):  # of the file before it changed; a killed process's
+        for pattern in (f"{place}-*.copy", f".{place}-*.part"):  # of the file before it changed; a killed process's
             for leftover in copy.parent.glob(pattern):
                 leftover.unlink(missing_ok=True)
         _unpack(archive, copy, most_bytes, status.st_mtime_ns)

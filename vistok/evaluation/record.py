@@ -29,7 +29,8 @@ class Evaluation:
         dataset: the record of the images that were measured.
         settings: the choices made in calling `evaluate` that bear on the numbers.
         seconds: spent in "network" (tokenizer, Inception, LPIPS), "data", "metrics" (the rest of them) and "total".
-        provenance: versions, commit, device, threads, day, processes, the data, time; of a run its seed.
+        provenance: versions, commit, device, threads, day, processes, the data, time; of a run its seed; `kept_statistics`, the
+            metrics for which an earlier evaluation had looked at the images.
         counts: for each codebook the tokens that chose each code, int64 [K]; for figures, not part of the record.
         file_name: how the file of a run's record is called; empty where `evaluate` measured a tokenizer. It is not part of it.
     """
