@@ -55,7 +55,7 @@ OF_PUBLISHED_RECIPES = EVERYTHING | {"lr_schedule": "linear", "weight_decay_on":
         EVERYTHING,
         EVERYTHING | {"quantizer": "ema"},
         OF_PUBLISHED_RECIPES,
-        OF_PUBLISHED_RECIPES | {"precision": "float16", "reconstruction_weight": 1000.0},  # skips three steps
+        OF_PUBLISHED_RECIPES | {"precision": "float16", "reconstruction_weight": 30.0},
     ],
     ids=["vq", "ema", "published", "float16"],
 )
@@ -79,6 +79,9 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     assert_same_weights(second.result.state_dict(), whole.result.state_dict())
     assert_same_weights(second.adversary.discriminator.state_dict(), whole.adversary.discriminator.state_dict())
     assert_same_weights(second.adversary.loss.lecam.state_dict(), whole.adversary.loss.lecam.state_dict())
+    if config.precision == "float16":  # of which some steps were left out, and not all
+        skipped = [line.get("skipped_steps", 0) for line in whole.run.log()]
+        assert sum(skipped[:2]) and sum(skipped) < config.steps and whole._average.n_averaged > 0, skipped
     assert second.scale.state_dict() == whole.scale.state_dict()
     assert second.adversary.scale.state_dict() == whole.adversary.scale.state_dict()
     assert log_without_rates(second.run) == log_without_rates(whole.run)
