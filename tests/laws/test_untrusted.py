@@ -168,7 +168,7 @@ VALID = st.fixed_dictionaries(
         "lr": st.floats(0, 1e300, exclude_min=True) | st.integers(1, 2**62),
         "beta1": st.floats(0, 1, exclude_max=True),
         "seed": st.integers(0, 2**32 - 1),
-        "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
+        "precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
     },
 )
 

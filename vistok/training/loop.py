@@ -239,6 +239,7 @@ class TrainingLoop(Stoppable):
             images_per_second=steps * self.config.batch_size / seconds,
             data_share=data_seconds / seconds,
             checkpoint_share=self._checkpoint_seconds / seconds,
+            skipped_steps=measured.get("skipped_steps", 0),
         )
         self._checkpoint_seconds = 0.0
         if self.accelerator.is_main_process:
