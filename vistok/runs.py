@@ -104,8 +104,13 @@ class Report:
     checkpoint_share: float = 0.0
 
     def __str__(self) -> str:
-        usage = "" if self.usage is None else f", usage {self.usage:.1%}"
-        return f"loss {self.losses['total']:.4f}{usage}"
+        return loss_and_usage(dataclasses.asdict(self))
+
+
+def loss_and_usage(entry: dict[str, Any]) -> str:
+    """Return a line of a log in a few words: the loss and, where there is a codebook, its usage."""
+    usage = "" if entry["usage"] is None else f", usage {entry['usage']:.1%}"
+    return f"loss {entry['losses']['total']:.4f}{usage}"
 
 
 class Run:

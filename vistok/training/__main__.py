@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     # Not above, so that `--help` does not wait for PyTorch.
     from vistok.data import with_batch_that_fits
-    from vistok.runs import Run
+    from vistok.runs import Run, loss_and_usage
     from vistok.system.interrupts import deferred_interrupt
     from vistok.system.processes import process_state
     from vistok.system.weights import Unavailable
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if process_state().is_main_process:
         said = [f"step {trainer.step} of {config.steps}"]
         for last in run.log()[-1:]:  # there is none where it was stopped before the first report
-            said += [f"loss {last['losses']['total']:.4f}", f"usage {last['usage']:.1%}"]
+            said.append(loss_and_usage(last))
         say(f"{', '.join(said)}: {run.path}")
     # A launcher of several processes would call that a failure.
     return 0 if trainer.step == config.steps or process_state().num_processes > 1 else 130

@@ -190,12 +190,12 @@ class Trainer(TrainingLoop):
         return self.adversary is not None and self.step >= self.config.discriminator_start
 
     def measured(self) -> dict[str, float]:
-        """Return usage and perplexity of the steps since the last call, and keep their `counts`."""
+        """Return usage and perplexity of the steps since the last call, where there is a codebook, and keep their `counts`."""
         usage = self._usage.summed()
         self.counts = usage.counts
         self._usage.reset()
         means = usage.means()
-        return {name: means[name] for name in ("usage", "perplexity")}
+        return {name: means[name] for name in ("usage", "perplexity") if means}
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the tokenizer, its optimiser, its average, the adversary and the counts."""
