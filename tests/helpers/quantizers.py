@@ -12,6 +12,7 @@ REMEDIES = {"init": "kmeans", "revive_after": 100, "gradient": "rotation"}
 VARIANTS = {
     "vq": {},
     "vq-l2": {"l2_norm": True},
+    "vq-l2-search": {"l2_norm": True, "l2_search_only": True},
     "vq-remedies": REMEDIES | {"entropy_temperature": 0.1},
     "vq-l2-remedies": REMEDIES | {"entropy_temperature": 0.1, "l2_norm": True},
     "ema": {},

@@ -74,10 +74,20 @@ def test_every_gradient_of_simple_cnn_with_vq_matches(model: tuple[VisualTokeniz
         assert relative_error(parameter.grad, expected[name]) < 1e-4, name
 
 
-@pytest.mark.parametrize(("file", "l2_norm"), [("quantizer_vq", False), ("quantizer_vq_l2", True)])
-def test_vector_quantizer_matches_the_original(file: str, l2_norm: bool) -> None:
-    golden = load_file(GOLDEN / f"{file}.safetensors")
-    quantizer = VectorQuantizer(64, 8, l2_norm=l2_norm)
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("quantizer_vq", {}),
+        ("quantizer_vq_l2", {"l2_norm": True}),
+        ("quantizer_vq_l2_search", {"l2_norm": True, "l2_search_only": True}),
+        ("quantizer_vq_l2_search_d4", {"l2_norm": True, "l2_search_only": True}),
+    ],
+)
+def test_vector_quantizer_matches_the_original(file: str, options: dict[str, bool]) -> None:
+    golden = {
+        name.replace("codebook.weight", "codebook"): t for name, t in load_file(GOLDEN / f"{file}.safetensors").items()
+    }
+    quantizer = VectorQuantizer(*golden["param.codebook"].shape, **options)
     with torch.no_grad():
         quantizer.weight.copy_(golden["param.codebook"])
     z = golden["z"].clone().requires_grad_()

@@ -470,7 +470,8 @@ def test_l2_norm_can_be_insisted_on(written: Callable[..., Path]) -> None:
     assert load_pretrained(written(state)).quantizer.l2_norm
     assert not load_pretrained(written(state), l2_norm=False).quantizer.l2_norm
     _, state = golden("visual-tokenizer-pytorch")
-    assert load_pretrained(written(state), l2_norm=True).quantizer.l2_norm
+    quantizer = load_pretrained(written(state), l2_norm=True).quantizer
+    assert quantizer.l2_norm and quantizer.l2_search_only  # trained on goes on as it was
 
 
 def test_other_dtypes_and_shared_storages(written: Callable[..., Path]) -> None:

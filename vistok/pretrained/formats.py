@@ -80,6 +80,7 @@ class Format:
         smallest: options of the smallest such network, which files of no format are compared with.
         decoder_from_image: whether the file counts the decoder's levels from the image on; ours counts from the codes on.
         l2_norm: whether codes and encoder outputs are on the unit sphere, which no tensor tells.
+        l2_search_only: where they are, whether encoder outputs are so for the search only.
         image_size: pixels, of its training.
         ignored: patterns of further names in such files that are not of the tokenizer.
         several: of a family whose files may have one of several quantizers, what tells it.
@@ -94,6 +95,7 @@ class Format:
     smallest: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"ch_mult": [1, 2]})
     decoder_from_image: bool = False
     l2_norm: bool = False
+    l2_search_only: bool = False
     image_size: int = 256
     ignored: tuple[str, ...] = ()
     several: Several | None = None

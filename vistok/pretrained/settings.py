@@ -57,7 +57,7 @@ def tokenizer_settings(
     else:
         quantizer["codebook_size"] = 2**num_channels if name == "lfq" else shapes.of("quantizer.weight")[0]
     if said.get("l2_norm", form.l2_norm):
-        quantizer["l2_norm"] = True
+        quantizer |= {"l2_norm": True} | ({"l2_search_only": True} if form.l2_search_only else {})
     return {
         "network": form.network,
         "network_options": network,

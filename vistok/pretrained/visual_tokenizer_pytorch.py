@@ -4,9 +4,7 @@ What it stores does not always tell the quantizer: `vq`, with l2-normalised code
 nothing else, `fsq` and `lfq` have nothing at all. Then the configuration of its training says it, `config-<time>.yaml` beside
 the checkpoint or where that project writes it, or whoever calls.
 
-Deviations: its l2 codes are normalised for the distance and in the output, as those of `vq` with `l2_norm` are here: tokens
-and images are the same, but the losses here are of a normalised z. An index of `lfq` has channel i as bit i, one of `fsq` the
-first channel as its least significant digit.
+Deviations: an index of `lfq` has channel i as bit i, one of `fsq` the first channel as its least significant digit.
 """
 
 from collections.abc import Collection, Mapping
@@ -102,6 +100,7 @@ FORMAT = Format(
     _found_in,
     _network_options,
     smallest={},
+    l2_search_only=True,
     image_size=64,
     several=Several(_possible, _said_beside, _UNSAID),
 )

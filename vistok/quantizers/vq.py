@@ -4,7 +4,8 @@ Sources: VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937), equations 1 to 3 a
 ViT-VQGAN (Yu et al. 2022, arXiv:2110.04627), section 3.2, and LlamaGen (arXiv:2406.06525). Deviations:
 
 - l2: z and codes are normalised before the distance, in the losses and in the straight-through step, as in ViT-VQGAN and
-  LlamaGen. The code behind the published CelebA rows normalised for the distance only.
+  LlamaGen. With `l2_search_only` losses and straight-through step see z as it is, as in the code behind the published CelebA
+  rows: there the commitment loss pulls z to the sphere.
 - EMA: no Laplace smoothing of the counts, and a code that no token of the batch chose keeps its value exactly, as in the
   code behind the published rows; the paper's appendix has neither.
 
@@ -127,6 +128,7 @@ class VectorQuantizer(_VectorCodebook):
         codebook_size: int,
         codebook_dim: int,
         l2_norm: bool = False,
+        l2_search_only: bool = False,
         init: str = "uniform",
         revive_after: int | None = None,
         gradient: str = "straight-through",
@@ -138,6 +140,7 @@ class VectorQuantizer(_VectorCodebook):
             codebook_size: K, at least 1.
             codebook_dim: D, at least 1.
             l2_norm: put z and the codes on the unit sphere.
+            l2_search_only: put z there for the search only, and not for the losses and the straight-through step.
             init: "uniform", codes in (-1/K, 1/K), or "kmeans" of the first training batch, of K tokens or more.
             revive_after: training steps without a token after which a code becomes a random one, at least 1; None: never.
             gradient: "straight-through", or "rotation" for the rotation trick.
@@ -147,7 +150,11 @@ class VectorQuantizer(_VectorCodebook):
             ValueError: an option is out of range.
         """
         super().__init__(codebook_size, codebook_dim, init, revive_after, gradient)
-        self.l2_norm = l2_norm
+        if l2_search_only and not l2_norm:
+            raise ValueError(
+                "l2_search_only is true, but l2_norm is not: l2_norm=True puts the codes on the unit sphere."
+            )
+        self.l2_norm, self.l2_search_only = l2_norm, l2_search_only
         if entropy_temperature is not None:
             if not 0 < entropy_temperature < math.inf:
                 raise ValueError(f"entropy_temperature is {entropy_temperature}, but must be above 0; 0.01 is usual.")
@@ -156,9 +163,9 @@ class VectorQuantizer(_VectorCodebook):
         self.weight = nn.Parameter(_uniform_codebook(codebook_size, codebook_dim))
 
     def quantize(self, z: Tensor) -> Quantized:
-        if self.l2_norm:
+        if self.l2_norm and not self.l2_search_only:
             z = F.normalize(z, dim=1)
-        tokens = to_tokens(z)  # [B*h*w, D]
+        tokens = self._tokens(z) if self.l2_search_only else to_tokens(z)  # [B*h*w, D]
         codebook = self.codebook
         indices = nearest_code(tokens, codebook)  # [B*h*w]
         codes, losses = look_up(z, codebook, indices)
