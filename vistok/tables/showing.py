@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from vistok.config import TrainConfig
 from vistok.recipes import load_table
 from vistok.system.values import literal
 from vistok.tables.planning import PlannedRun, plan, table_of
@@ -92,7 +93,7 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
     for name, run in rows.items():
         config = run.config
         sizes = run.quantizer.codebook_sizes
-        cells = [name, config.quantizer, str(config.codebook_dim), _sizes(sizes), "yes" if config.l2_norm else "no"]
+        cells = [name, config.quantizer, str(config.codebook_dim), _sizes(sizes), _l2(config)]
         for key, form, here, sources in columns:
             if here and not sizes and key in USAGES:
                 cells.append("no codebook")
@@ -125,6 +126,13 @@ def _sizes(codebook_sizes: Sequence[int]) -> str:
     if len(codebook_sizes) > 1 and len(set(codebook_sizes)) == 1:
         return f"{len(codebook_sizes)} x {codebook_sizes[0]}"
     return " + ".join(map(str, codebook_sizes))
+
+
+def _l2(config: TrainConfig) -> str:
+    """Return whether vectors and codes are on the unit sphere, the vectors perhaps for the search only."""
+    if not config.l2_norm:
+        return "no"
+    return "search" if config.quantizer_options.get("l2_search_only") else "yes"
 
 
 def _spread(values: Sequence[float], form: str) -> str:
