@@ -372,7 +372,7 @@ def test_quantizers_stay_on_the_device_in_float32(variant: str, training: bool, 
     for tensor in (quantized.codes, codes, z.grad, *codebooks, *quantized.losses.values()):
         assert tensor.dtype == torch.float32
     assert all(level.dtype == torch.int64 for level in quantized.levels)
-    assert_on(device, vars(quantized), codes, codebooks, z.grad)
+    assert_on(device, vars(quantized), codes, *codebooks, z.grad)
     if quantizer.state_dict() or list(quantizer.buffers()):
         assert_on(device, quantizer)
 

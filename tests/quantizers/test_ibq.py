@@ -118,7 +118,7 @@ def test_bad_options_are_refused() -> None:
 
 @pytest.mark.parametrize("row", ["ibq-d64-k512", "ibq-d64-k2048"])
 def test_the_weights_of_the_published_rows_are_those_of_their_three_squared_errors(row: str) -> None:
-    """1 for codes to z, 0.25 for z to codes, 1 for both to each other: the same gradients, but what goes through the softmax."""
+    """1 for codes to z, 0.25 for z to codes, 1 for both to each other: the same gradients, the softmax aside."""
     torch.manual_seed(0)
     config = TrainConfig.from_row(f"imagenet64/{row}", "paper")
     quantizer = IBQQuantizer(config.codebook_size, 64, **config.quantizer_options)
