@@ -507,7 +507,7 @@ SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
         ("photo", DATASETS, "photos"),
         ("image-net", DATASETS, "imagenet"),
         ("sample", DATASETS, "imagenet-sample"),
-        ("cifar10", DATASETS, None),
+        ("lsun", DATASETS, None),
         ("vqagn", NETWORKS, "vqgan"),
         ("resnet", NETWORKS, None),
         ("codebok_dim", SETTINGS, "codebook_dim"),

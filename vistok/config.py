@@ -59,7 +59,7 @@ class TrainConfig:
     scale: FolderName = "custom"  # name of the scale that fixed the length
 
     # Data.
-    dataset: FolderName = "photos"  # photos, celeba, imagenet, imagenet-sample, folder
+    dataset: FolderName = "photos"  # photos, celeba, cifar10-images, imagenet, imagenet-sample, folder
     data_root: FilePath | None = _field(
         None, execution=True
     )  # folder of the dataset; None: data/<dataset> of the repository

@@ -188,14 +188,17 @@ def _row(
     name = _part(entry, "name", str, f"a row of table {table!r}")
     what = f"row {shown(name)} of table {table!r}"
     settings, published = _part(entry, "settings", dict, what), _part(entry, "published", dict, what)
-    at_paper, paper = _part(entry, "recipe", dict, what, {}), _part(entry, "paper", dict, what, {})
+    paper, own = _part(entry, "paper", dict, what, {}), _part(entry, "at", dict, what, {})
+    for scale in own:
+        check_known(f"The {what} says what it is at scale", scale, scales)
+    own = _each(own, own, f"what {what} is at each scale")
     family = _part(entry, "family", str, what, None)
     if family is not None:
         check_known(f"The {what} has family", family, families)
     at_scale = {scale: recipe | length for scale, length in scales.items()}
     for scale, all_settings in at_scale.items():
         all_settings |= {} if family is None else families[family][scale]
-        all_settings |= (at_paper if scale == "paper" else {}) | settings
+        all_settings |= own.get(scale, {}) | settings
     return Row(name, f"{table}/{name}", settings, at_scale, published, paper)
 
 

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import struct
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -17,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.data import DATASETS, open_dataset, open_figures, to_float
+from vistok.data import DATASETS, cifar, open_dataset, open_figures, to_float
 from vistok.data import photos as photos_module
 from vistok.data.transforms import CelebASquare, CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
 from vistok.system.paths import repository_root
@@ -218,6 +219,85 @@ def test_celeba_wants_aligned_images(tmp_path):
     picture(178, 200).save(root / "img_align_celeba/000002.jpg")
     with pytest.raises(ValueError, match="000002.jpg has 178x200 pixels"):
         open_dataset("celeba", "train", 16, data_root=root)
+
+
+# CIFAR-10 as JPEG copies.
+
+
+def write_cifar_copies(root: Path, layout: str, monkeypatch) -> Path:
+    """Two images a class to train on and one to test on, as a folder or packed as "<folder>.tar.gz" of a name."""
+    monkeypatch.setattr(cifar, "A_CLASS", {"train": 2, "test": 1})
+    names = [
+        f"{split}/{kind}/{n:04d}.jpg"
+        for split, count in cifar.A_CLASS.items()
+        for kind in cifar.CLASSES
+        for n in range(count)
+    ]
+    (root / "README.md").parent.mkdir(parents=True, exist_ok=True)
+    write_folder(root, names, 32, 32)
+    if layout != "folder":
+        packed = root.with_name(f"{root.name}-packed")
+        packed.mkdir()
+        with tarfile.open(packed / f"{layout}.tar.gz", "w:gz") as archive:
+            for part in ("train", "test"):
+                archive.add(root / part, part if layout == "cifar10-images" else f"{layout}/{part}")
+        return packed
+    return root
+
+
+@pytest.mark.parametrize("layout", ["folder", "cifar10-images", "CIFAR-10-images-master"])
+def test_cifar_copies_are_whole_images_of_all_classes_in_turn(tmp_path, monkeypatch, layout):
+    root = write_cifar_copies(tmp_path / "here", layout, monkeypatch)
+    train, test = (open_dataset("cifar10-images", split, 32, data_root=root) for split in ("train", "test"))
+    assert (len(train), len(test)) == (20, 10)
+    assert test.names == [f"{kind}/0000.jpg" for kind in cifar.CLASSES]  # of every class among the last ones as well
+    for index, name in enumerate(train.names):
+        expected = decode((tmp_path / "here/train" / name).read_bytes(), name)
+        assert np.array_equal(train.images(np.array([index]))[0].permute(1, 2, 0).numpy(), np.asarray(expected))
+    record = test.record()
+    assert (record["crop"], record["preprocessing"]) == (None, "whole images of 32x32")
+    assert record["note"].startswith("JPEG copies of quality 75")
+    folder = open_dataset("cifar10-images", "test", 32, data_root=tmp_path / "here")
+    assert folder.record() == record  # the same images, wherever they lie
+
+
+def test_cifar_copies_that_are_not_whole_are_told_of(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no folder test/, and no .tar.gz file of both. .*git clone .*CIFAR-10-images"):
+        open_dataset("cifar10-images", "test", 32, data_root=tmp_path)
+    root = write_cifar_copies(tmp_path / "here", "folder", monkeypatch)
+    (root / "test/cat/0000.jpg").rename(root / "test/cat/0001.jpg")
+    with pytest.raises(
+        ValueError, match="hold 10 images for .* but 1 are missing and 1 .* instance cat/0000.jpg is missing"
+    ):
+        open_dataset("cifar10-images", "test", 32, data_root=root)
+    picture(33, 32).save(root / "train/dog/0001.jpg")
+    with pytest.raises(ValueError, match="dog/0001.jpg has 33x32 pixels, but an image of its dataset has 32x32"):
+        open_dataset("cifar10-images", "train", 32, data_root=root)
+
+
+def test_a_packed_copy_is_unpacked_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    root = write_cifar_copies(tmp_path / "here", "cifar10-images", monkeypatch)
+    archive, cache = root / "cifar10-images.tar.gz", tmp_path / "cache"
+    first = open_dataset("cifar10-images", "test", 32, data_root=root)
+    (copy,) = cache.glob("unpacked-*.tar")
+    before = copy.stat().st_ino
+    assert open_dataset("cifar10-images", "test", 32, data_root=root).record() == first.record()
+    assert copy.stat().st_ino == before and copy.stat().st_mtime_ns == archive.stat().st_mtime_ns
+    content = archive.read_bytes()
+    for damaged in (content[: len(content) // 2], b"no archive", content[:60] + b"?" * 40 + content[100:]):
+        archive.write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match="cifar10-images.tar.gz is no .gz file, is damaged, or its download was cut off"
+        ):
+            open_dataset("cifar10-images", "test", 32, data_root=root)
+        assert not [*cache.glob(".*.part")]
+    archive.write_bytes(content)
+    assert torch.equal(everything(open_dataset("cifar10-images", "test", 32, data_root=root)), everything(first))
+    assert len([*cache.glob("unpacked-*.tar")]) == 1
+    monkeypatch.setattr(cifar, "_MOST_COPIES_BYTES", 10_000)
+    archive.touch()
+    with pytest.raises(ValueError, match="holds more than 10,000 bytes, so it is not what its name says"):
+        open_dataset("cifar10-images", "test", 32, data_root=root)
 
 
 # ImageNet and folders.
@@ -601,7 +681,7 @@ def test_to_float():
 
 
 def test_dataset_names():
-    assert sorted(DATASETS) == ["celeba", "folder", "imagenet", "imagenet-sample", "photos", "scenes"]
+    assert sorted(DATASETS) == ["celeba", "cifar10-images", "folder", "imagenet", "imagenet-sample", "photos", "scenes"]
 
 
 # Real photographs, where they are at hand.
@@ -613,6 +693,12 @@ SHARED = repository_root().parent / "shared" / "data"
 def test_celeba_mini():
     sizes = {s: len(open_dataset("celeba", s, 64, data_root=SHARED / "celeba-mini")) for s in ("train", "val", "test")}
     assert sizes == {"train": 1000, "val": 80, "test": 120}
+
+
+@pytest.mark.skipif(not (SHARED / "cifar10-images").is_dir(), reason="needs ../shared/data/cifar10-images")
+def test_cifar_copies_as_they_are_public():
+    dataset = open_dataset("cifar10-images", "test", 32, data_root=SHARED / "cifar10-images")
+    assert (len(dataset), dataset.fingerprint, dataset.content) == (10_000, "b4418981176a", "f7e4944fca30")
 
 
 @pytest.mark.skipif(not (SHARED / "imagenet-sample").is_dir(), reason="needs ../shared/data/imagenet-sample")

@@ -306,6 +306,9 @@ family = "wide"
 settings = { quantizer = "vq", codebook_dim = 4 }
 published = { psnr = 32.0 }
 
+[rows.at.smoke]
+steps = 20
+
 [[rows]]
 same_as = "celeba64/vq-d4"
 """
@@ -362,7 +365,9 @@ def table_texts(draw: st.DrawFn) -> bytes:
         change = draw(st.sampled_from(["remove", "move", "key"]))
         if change == "key":
             key = draw(
-                st.sampled_from(["rows", "scales", "families", "recipe", "same_as", "based_on", "name", "scales.smoke"])
+                st.sampled_from(
+                    ["rows", "scales", "families", "recipe", "at", "same_as", "based_on", "name", "scales.smoke"]
+                )
             )
             lines.insert(place, f"{key} = {draw(st.sampled_from(TOML_VALUES))}")
         else:
@@ -398,7 +403,7 @@ def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("[[rows]]", "[[row]]"), "There is no 'rows' in table 'mutant': it must be there, a list"),
+        (("rows", "row"), "There is no 'rows' in table 'mutant': it must be there, a list"),
         (('[[rows]]\nname = "first"', '[[rows]]\ntitle = "first"'), "There is no 'name' in a row of table 'mutant'"),
         (('"celeba64/vq-d4"', '"celeba64/vq-d5"'), "Table 'celeba64' has no row 'vq-d5'; did you mean 'vq-d"),
         (('"celeba64/vq-d4"', '"mutant/first"'), "The table 'mutant' refers to itself, by mutant -> mutant"),
@@ -407,6 +412,14 @@ def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
         (("[families.wide.smoke]", "[families.wide.quick]"), "There is no 'smoke' in family 'wide' of table 'mutant'"),
         (("steps = 40", "steps = "), "The table 'mutant' is not TOML that can be read: "),
         (("steps = 40", "steps = " + "[" * 5000), "nested deeper than 32"),
+        (
+            ("[rows.at.smoke]", "[rows.at.smok]"),
+            "of table 'mutant' says what it is at scale 'smok'; did you mean 'smoke'?",
+        ),
+        (
+            ("[rows.at.smoke]\nsteps = 20", "[rows.at]\nsmoke = 20"),
+            "'smoke' of what row 'first' of table 'mutant' is at each scale",
+        ),
         (("[scales.smoke]", "[scale.smoke]"), "There is no 'scales' in table 'mutant'"),
         (('name = "first"', 'name = "vq-d4"'), "stands there twice"),
     ],

@@ -530,6 +530,14 @@ def test_tables_are_made_anew_between_their_marks(mark: str) -> None:
     assert with_tables(made) == made
 
 
+def test_below_a_table_stands_what_must_be_said_of_its_images() -> None:
+    for run in plan("celeba64", ["vq-d4", "vq-d64"], "smoke"):
+        complete(run, psnr=20.25, dataset={"name": "cifar10-images", "note": "JPEG copies."})
+    made = with_tables('<!-- table celeba64 rows=["vq-d4","vq-d64"] -->\n<!-- /table -->\n')
+    assert made.endswith(" |\n\ncifar10-images: JPEG copies.\n<!-- /table -->\n")
+    assert with_tables(made) == made
+
+
 def test_the_tables_of_every_readme_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "repository_root", lambda: tmp_path)
     monkeypatch.setenv("VISTOK_RUNS", str(tmp_path / "runs"))

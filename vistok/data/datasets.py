@@ -84,6 +84,7 @@ class ImageDataset(abc.ABC):
             "left_out": self.left_out,
         }
         record |= {"licences": dict(self._files.licences)} if self._files.licences else {}
+        record |= {"note": self._files.note} if self._files.note else {}
         return record if self.content is None else record | {"content": self.content}
 
     def original(self, index: int) -> tuple[Image.Image, Box]:

@@ -11,11 +11,20 @@ from typing import Any
 from vistok.config import TrainConfig
 from vistok.data.celeba import HELP as CELEBA_HELP
 from vistok.data.celeba import celeba
+from vistok.data.cifar import COPIES_HELP, cifar10_images
 from vistok.data.datasets import AdmImages, CachedImages, ImageDataset, UncachedImages, called
 from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
 from vistok.data.photos import SCENES, photos, scenes
-from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, SceneSquare, Square
+from vistok.data.transforms import (
+    CROP_MARGIN,
+    CelebASquare,
+    CenterSquare,
+    PhotoSquare,
+    SceneSquare,
+    Square,
+    WholeSquare,
+)
 from vistok.system.paths import PACKAGE, resolve_path
 from vistok.system.values import checked
 from vistok.system.words import misspelt, nearest
@@ -25,6 +34,7 @@ DATASETS: dict[str, str | None] = {
     "photos": None,
     "scenes": None,
     "celeba": CELEBA_HELP,
+    "cifar10-images": COPIES_HELP,
     "imagenet": (
         "Get ILSVRC2012 from https://image-net.org, or its shards from https://huggingface.co/datasets/ILSVRC/imagenet-1k "
         "(Parquet) or https://huggingface.co/datasets/timm/imagenet-1k-wds (.tar), and put train/ and val/, or the shards, into"
@@ -38,6 +48,14 @@ _ONE_CROP: dict[str, Callable[[int], Square]] = {  # datasets of which no crop i
     "photos": PhotoSquare,
     "scenes": functools.partial(SceneSquare, number=len(SCENES)),
     "celeba": CelebASquare,
+    "cifar10-images": functools.partial(WholeSquare, side=32),
+}
+_TRAIN_AND_TEST: dict[
+    str, Callable[[Path, str], ImageFiles]
+] = {  # datasets of these two splits: what lists their files
+    "cifar10-images": cifar10_images,
+    "imagenet": imagenet,
+    "imagenet-sample": imagenet_sample,
 }
 
 
@@ -219,7 +237,7 @@ def open_files(name: str, split: str, data_root: str | Path | None, test_fractio
     _check_split(name, split, folder_splits(root) if name == "folder" else ("train", "test"))
     if name == "folder":
         return folder(root, split, test_fraction)
-    return (imagenet if name == "imagenet" else imagenet_sample)(root, split)
+    return _TRAIN_AND_TEST[name](root, split)
 
 
 def _meant(given: str, root: Path) -> Path | None:

@@ -225,6 +225,25 @@ class CenterSquare(Square):
 
 
 @dataclasses.dataclass(frozen=True)
+class WholeSquare(CenterSquare):
+    """A whole square image of a side that all images of its dataset have; not resampled where that is `size`."""
+
+    size: int
+    side: int
+
+    @property
+    def description(self) -> str:
+        resized = "" if self.size == self.side else f", ADM resize to {self.size}x{self.size}"
+        return f"whole images of {self.side}x{self.side}{resized}"
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        if image.size != (self.side, self.side):
+            side = f"{self.side}x{self.side}"
+            raise ValueError(f"has {image.width}x{image.height} pixels, but an image of its dataset has {side}")
+        return super().render(index, image)
+
+
+@dataclasses.dataclass(frozen=True)
 class CelebASquare(Square):
     """The 128x128 window at top 57, left 25 of the aligned 178x218 image, antialiased bilinear to `size`."""
 

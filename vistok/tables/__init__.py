@@ -14,7 +14,7 @@ _NAMES = {
     "vistok.tables.running": ["outcome_line", "run_all"],
     "vistok.tables.showing": [
         *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "comparison_markdown", "conclusions_markdown"),
-        *("markdown", "measured", "quantizers_markdown", "remedies_markdown", "with_tables"),
+        *("markdown", "measured", "notes_on_images", "quantizers_markdown", "remedies_markdown", "with_tables"),
     ],
 }
 __all__ = [name for names in _NAMES.values() for name in names]

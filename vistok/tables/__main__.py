@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [(run.metrics or {}).get("unavailable", {}) for run in planned]
     for name, reason in sorted({(name, found[name]) for found in missing for name in found if name in columns}):
         say(f"{name} was not measured: {reason}\n")
+    for note in tables.notes_on_images(planned):
+        say(f"{note}\n")
     for outcome in outcomes:
         say(f"{outcome.run.config.run_name}: pictures and executed notebooks in {outcome.run.run_dir}")
     return int(any(outcome.status == "failed" for outcome in outcomes))

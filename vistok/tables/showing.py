@@ -106,6 +106,12 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
     return _rows(lines)
 
 
+def notes_on_images(planned: Sequence[PlannedRun]) -> list[str]:
+    """Return what must be said beside the numbers of the runs that are complete: a line for each dataset of which it is."""
+    datasets = [(run.metrics or {}).get("dataset", {}) for run in planned]
+    return list(dict.fromkeys(f"{data['name']}: {data['note']}" for data in datasets if "note" in data))
+
+
 def quantizers_markdown(planned: Sequence[PlannedRun]) -> str:
     """Return as Markdown what each row's quantizer is: its class, its dimension, its codebooks and its losses."""
     lines = [["row", "class", "D", "K", "losses"], ["---"] * 5]
@@ -259,13 +265,14 @@ def with_tables(text: str) -> str:
     """Return a Markdown text with all that stands between its marks made anew from the records.
 
     `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` or `remedies` these; the
-    keys are arguments of `plan`, the values literals without spaces.
+    keys are arguments of `plan`, the values literals without spaces. Below it stands what must be said of the images.
     """
 
     def render(match: re.Match[str]) -> str:
         opening, what, table, arguments, closing = match.groups()
         given = dict(item.partition("=")[::2] for item in arguments.split())
         planned = plan(table, **{name: literal(value) for name, value in given.items()})
-        return f"{opening}{_MARKED[what](planned)}\n{closing}"
+        below = "".join(f"\n{note}\n" for note in notes_on_images(planned))
+        return f"{opening}{_MARKED[what](planned)}\n{below}{closing}"
 
     return MARK.sub(render, text)

@@ -29,7 +29,7 @@ from vistok.system.files import say
 from vistok.system.interrupts import deferred_interrupt
 from vistok.system.processes import make_accelerator, mean_over_processes, of_all_processes
 from vistok.system.progress import progress_bar
-from vistok.training.checks import check_finite_losses, check_finite_weights, check_same_start
+from vistok.training.checks import check_entries, check_finite_losses, check_finite_weights, check_same_start
 from vistok.training.stopping import SharedStop, Stoppable
 
 
@@ -285,10 +285,7 @@ class TrainingLoop(Stoppable):
         if found is None:
             return
         state, file = found
-        if missing := (self.STATE | {"step", "seconds", "window", "rng", "device_rng"}) - state.keys():
-            raise ValueError(
-                f"The checkpoint {file} is not one of this version's: it has no {', '.join(sorted(missing))}."
-            )
+        check_entries(state, self.STATE | {"step", "seconds", "window", "rng", "device_rng"}, file)
         self.load_state(state, file)
         self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
         torch.set_rng_state(state["rng"])
