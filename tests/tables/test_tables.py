@@ -104,8 +104,7 @@ def test_usage_stands_under_the_convention_that_it_was_counted_by() -> None:
     assert [entry["usage_queue"] for entry in reported if "usage_queue" in entry] == [0.97]  # LlamaGen's paper
 
 
-@pytest.mark.parametrize("scale", load_table("celeba64").scales)
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(("table", "scale"), [(table, scale) for table in TABLES for scale in load_table(table).scales])
 def test_every_row_of_every_table_builds_at_every_scale(table: str, scale: str) -> None:
     """Configuration, network, quantizer and the weight of each of its losses; a number has a column to stand in."""
     about = load_table(table)
