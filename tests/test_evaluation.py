@@ -32,6 +32,7 @@ from vistok.evaluation import Evaluation, evaluate, evaluate_run, save_record
 from vistok.evaluation.__main__ import main
 from vistok.images import to_unit, unit_to_uint8
 from vistok.runs import Run
+from vistok.tables import beside_published, comparison_markdown
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.training.trainer import Trainer
 
@@ -588,6 +589,24 @@ def test_one_code_is_measured(photographs: Path) -> None:
     tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 1, "codebook_dim": 2}, image_size=16)
     record = evaluate(tokenizer, "folder", data_root=photographs, lpips="off", rfid=False, progress=False)
     assert (record.bits_per_pixel, record.usage, record.perplexity, record.entropy_bits) == (0, 1, 1, 0)
+
+
+@pytest.mark.parametrize("quantizer", ["none", "kl"])
+def test_without_a_codebook_usage_is_not_applicable_and_the_images_are_measured(
+    quantizer: str, photographs: Path
+) -> None:
+    tokenizer = VisualTokenizer(quantizer=quantizer, quantizer_options={"codebook_dim": 2}, image_size=16)
+    record = evaluate(tokenizer, "folder", data_root=photographs, lpips="off", rfid=False, progress=False)
+    assert record.psnr > 0 and record.codebooks == record.counts == []
+    for name in ("usage", "usage_queue", "perplexity", "entropy_bits", "bits_per_pixel"):
+        assert record[name] is None and record.unavailable[name] == "Not applicable: there is no codebook."
+    assert json.loads(record.to_json())["usage"] is None
+    assert "| usage | – |" in beside_published(record.to_dict(), None)
+    assert (
+        comparison_markdown({"a": record.to_dict()}, {})
+        .splitlines()[2]
+        .startswith("| a | here: folder, 20 images | – | – | – |")
+    )
 
 
 def test_a_run_measured_elsewhere_is_filed_apart(

@@ -94,7 +94,7 @@ class TrainConfig:
     codebook_weight: NonNegativeFloat = 1.0  # weight of |sg[z] - e|^2
     commitment_weight: NonNegativeFloat = 0.25  # weight of |z - sg[e]|^2
     entropy_weight: NonNegativeFloat = 0.1  # weight of the entropy term, where a quantizer has one
-    kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use, which gumbel has
+    kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use (gumbel), or from N(0, 1) (kl, 1e-6)
 
     # The discriminator and what comes of it; None and 0: not adversarial.
     discriminator: str | None = None  # "patchgan", "stylegan2" or "maskbit"

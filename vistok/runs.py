@@ -106,9 +106,14 @@ class Report:
     skipped_steps: int = 0
 
     def __str__(self) -> str:
-        usage = "" if self.usage is None else f", usage {self.usage:.1%}"
-        skipped = f", {self.skipped_steps} steps skipped" if self.skipped_steps else ""
-        return f"loss {self.losses['total']:.4f}{usage}{skipped}"
+        return loss_and_usage(dataclasses.asdict(self))
+
+
+def loss_and_usage(entry: dict[str, Any]) -> str:
+    """Return a line of a log in a few words: the loss and, where there is a codebook, its usage."""
+    usage = "" if entry["usage"] is None else f", usage {entry['usage']:.1%}"
+    skipped = f", {entry['skipped_steps']} steps skipped" if entry.get("skipped_steps") else ""
+    return f"loss {entry['losses']['total']:.4f}{usage}{skipped}"
 
 
 class Run:

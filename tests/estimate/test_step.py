@@ -31,7 +31,7 @@ from vistok.losses import reconstruction_loss
 from vistok.networks.blocks import recompute_activations
 from vistok.networks.lpips import untrained_lpips
 from vistok.networks.perceptual import CLASSIFIERS, ClassifierDistance, untrained_classifier
-from vistok.quantizers import QUANTIZERS
+from vistok.quantizers import QUANTIZERS, has_codebook
 from vistok.runs import Run
 from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
@@ -475,9 +475,8 @@ def test_what_cannot_be_trained_is_not_estimated(settings: dict, device: str, me
 @pytest.mark.parametrize("quantizer", sorted(QUANTIZERS))
 def test_every_quantizer_can_be_estimated(quantizer: str) -> None:
     dim = 2 if quantizer == "fsq" else 4  # 16 codes are two channels of four levels
-    config = TrainConfig(
-        quantizer=quantizer, codebook_size=16, codebook_dim=dim, hidden_dim=8, batch_size=2, image_size=16
-    )
+    sizes = {"codebook_size": 16} if has_codebook(quantizer) else {}
+    config = TrainConfig(quantizer=quantizer, codebook_dim=dim, hidden_dim=8, batch_size=2, image_size=16, **sizes)
     assert estimate_step(config).flops > 0
 
 

@@ -39,8 +39,9 @@ from vistok.system.values import checked
 from vistok.system.weights import Unavailable
 from vistok.system.words import misspelt
 from vistok.tokenizer import VisualTokenizer
-from vistok.usage import CodebookUsage
+from vistok.usage import USAGES, CodebookUsage
 
+OF_CODES = (*USAGES, "bits_per_pixel")  # what is not applicable where there is no codebook
 LPIPS_CHOICES = ("if-present", "download", "off")
 
 
@@ -282,10 +283,13 @@ def _record(
     bits = sum(
         int(of_codes.sum()) // num_images * math.log2(size) for of_codes, size in zip(counts, sizes, strict=True)
     )
+    of_codes = found.usage.means() | {"bits_per_pixel": bits / images.image_size**2}
+    if not sizes:
+        of_codes = dict.fromkeys(OF_CODES)
+        unavailable = unavailable | dict.fromkeys(OF_CODES, "Not applicable: there is no codebook.")
     return Evaluation(
         **found.values,
-        **found.usage.means(),
-        bits_per_pixel=bits / images.image_size**2,
+        **of_codes,
         num_images=num_images,
         images_per_second=num_images / total,
         unavailable=unavailable,

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     # Not above, so that `--help` does not wait for PyTorch.
     from vistok.data import with_batch_that_fits
-    from vistok.runs import Run
+    from vistok.runs import Run, loss_and_usage
     from vistok.system.interrupts import deferred_interrupt
     from vistok.system.processes import process_state
     from vistok.system.weights import Unavailable
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if process_state().is_main_process:
         said = [f"step {trainer.step} of {config.steps}"]
         for last in run.log()[-1:]:  # there is none where it was stopped before the first report
-            said += [f"loss {last['losses']['total']:.4f}", f"usage {last['usage']:.1%}"]
+            said.append(loss_and_usage(last))
         say(f"{', '.join(said)}: {run.path}")
     # A launcher of processes would call that a failure.
     launched = process_state().num_processes > 1 or given.stop_file is not None

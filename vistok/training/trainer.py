@@ -191,14 +191,15 @@ class Trainer(TrainingLoop):
         return self.adversary is not None and self.step >= self.config.discriminator_start
 
     def measured(self) -> dict[str, float]:
-        """Return usage, perplexity and the skipped steps of those since the last call, and keep their `counts`."""
+        """Return usage and perplexity of the steps since the last call, where there is a codebook, and the skipped ones."""
         usage = self._usage.summed()
         self.counts = usage.counts
         self._usage.reset()
         means, skipped = usage.means(), 0
         for scale in [self.scale] + ([self.adversary.scale] if self.adversary else []):
             skipped, scale.skipped = skipped + scale.skipped, 0
-        return {name: means[name] for name in ("usage", "perplexity")} | ({"skipped_steps": skipped} if skipped else {})
+        found = {name: means[name] for name in ("usage", "perplexity") if means}
+        return found | ({"skipped_steps": skipped} if skipped else {})
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the tokenizer, its optimiser, its average, the adversary and the counts."""
