@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import skimage.io
 import torch
+from helpers.processes import run_two
 from helpers.weights import write_backbone, write_inception_weights
 from PIL import Image
 
@@ -247,30 +248,29 @@ def test_statistics_of_the_images_are_kept_and_change_no_bit(
 
 
 @pytest.mark.filterwarnings("ignore:rFID over")
-@pytest.mark.parametrize("damage", ["cut", "flipped", "nothing", "pickle", "other", "shapes"])
 def test_damaged_statistics_are_computed_again(
-    measured: Callable[..., tuple[Evaluation, int]], photographs: Path, damage: str
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
 ) -> None:
     first, _ = measured()
     (file,) = (photographs.parent / "cache").glob("rfid-folder-test-16-*.npz")
-    content = file.read_bytes()
+    content, zeros = file.read_bytes(), {"sums": np.zeros(2048), "outer_sums": np.zeros((2048, 2048)), "num_images": 20}
     middle = len(content) // 2
-    if damage == "other":
-        np.savez(file, sums=np.zeros(2048), outer_sums=np.zeros((2048, 2048)), num_images=19)
-    elif damage == "shapes":
-        np.savez(file, sums=np.zeros(2048), outer_sums=np.zeros(2048), num_images=20)
-    elif damage == "pickle":
-        np.savez(file, sums=np.array([print]), outer_sums=np.zeros((2048, 2048)), num_images=20)
-    else:
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        file.write_bytes({"cut": content[:middle], "flipped": flipped, "nothing": b""}[damage])
-    with pytest.warns(
-        UserWarning, match=r"The statistics of the images, rfid-folder-.*, are computed again: their file is"
-    ):
-        again, num_seen = measured()
-    assert num_seen == 40 and values(again) == values(first)
-    assert file.read_bytes() == content
-    assert measured()[1] == 20
+    damages = [content[:middle], content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :], b""]
+    damages += [
+        zeros | wrong for wrong in ({"num_images": 19}, {"outer_sums": np.zeros(2048)}, {"sums": np.array([print])})
+    ]
+    damages += [zeros | {"outer_sums": np.zeros((2048, 2048), np.float32)}]
+    for damage in damages:
+        if isinstance(damage, bytes):
+            file.write_bytes(damage)
+        else:
+            np.savez(file, **damage)
+        with pytest.warns(
+            UserWarning, match=r"The statistics of the images, rfid-folder-.*, are computed again: their file"
+        ):
+            again, num_seen = measured()
+        assert num_seen == 40 and values(again) == values(first)
+        assert file.read_bytes() == content
 
 
 @pytest.mark.filterwarnings("ignore:rFID over")
@@ -332,6 +332,48 @@ def test_two_processes_that_keep_statistics_at_once_keep_the_same(
     assert num_seen == 20
     for child in children:
         assert json.loads((cache / f"{child}.json").read_text()) == json.loads(json.dumps(values(record)))
+
+
+TWO_PROCESSES = """
+import json, os, sys, warnings
+from pathlib import Path
+import torch
+import torch.distributed as dist
+import vistok.metrics
+from vistok import evaluate
+sys.path[:0] = ["tests"]
+import test_evaluation as here
+
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+warnings.simplefilter("ignore")
+os.environ["VISTOK_CACHE"] = str(folder / f"cache-{rank}")  # a disk of its own
+vistok.metrics.build_inception = lambda _: here.Projection()
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+options = dict(data_root=folder / "images", batch_size=4, device="cpu", lpips="off", progress=False)
+records = []
+for seen in (20, 10):  # of originals and reconstructions, half of them in each process
+    before = here.Projection.num_seen
+    records.append(evaluate(here.toy(), "folder", save_images=folder / "saved", **options))
+    assert here.Projection.num_seen - before == seen, here.Projection.num_seen
+assert here.values(records[0]) == here.values(records[1])
+assert len([*(folder / f"cache-{rank}").glob("rfid-*.npz")]) == (rank == 0)
+if rank == 1:  # what one refuses, both do
+    (folder / "saved/originals/mine.png").write_bytes(b"mine")
+dist.barrier()
+try:
+    evaluate(here.toy(), "folder", save_images=folder / "saved", **options)
+    sys.exit("it was not refused")
+except ValueError as error:
+    assert "mine.png" in str(error)
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_use_what_the_first_has_kept_and_save_every_image_once(photographs: Path) -> None:
+    run_two(TWO_PROCESSES, photographs.parent)
+    for name in ("originals", "reconstructions"):
+        files = sorted(file.name for file in (photographs.parent / "saved" / name).glob("0*"))
+        assert files == [f"{number:06d}.png" for number in range(20)]
 
 
 # Images saved for other programs.
