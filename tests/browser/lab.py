@@ -85,6 +85,7 @@ TABLES = """tables => tables.map(table => [...table.querySelectorAll("tr")].map(
     })))"""
 COLUMN = """() => { const areas = [...document.querySelectorAll('.jp-OutputArea-output, .jp-InputArea-editor')];
     return Math.max(0, ...areas.map(area => area.getBoundingClientRect().width)); }"""
+THEME_FILE = "@jupyterlab/apputils-extension/themes.jupyterlab-settings"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 SELECT = "index => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = index; }"
 # Of an image on the page, once it is decoded: its own size, the size it is shown at, how many colours it has, and a number that
@@ -195,15 +196,17 @@ class NotebookPage:
                 self.page.wait_for_timeout(200)
         assert abs(self.page.evaluate(COLUMN) - width) < 2, self.page.evaluate(COLUMN)
 
-    def photograph(self, target: str | Any, file: Path) -> None:
-        """Write a screenshot of an element, a selector or locator, whole, as the column shows it now."""
-        target = self.page.locator(target).first if isinstance(target, str) else target
-        target.scroll_into_view_if_needed()
-        former, height = self.page.viewport_size, target.bounding_box()["height"]
-        self.page.set_viewport_size({"width": former["width"], "height": max(former["height"], int(height) + 200)})
+    @contextlib.contextmanager
+    def as_high_as_its_views(self) -> Iterator[None]:
+        """A window in which every view of the notebook can be seen whole."""
+        former = self.page.viewport_size
+        heights = self.page.locator(".vistok").evaluate_all("views => views.map(view => view.clientHeight)")
+        self.page.set_viewport_size({"width": former["width"], "height": max(former["height"], *heights) + 200})
         self.page.wait_for_timeout(300)
-        target.screenshot(path=file)
-        self.page.set_viewport_size(former)
+        try:
+            yield
+        finally:
+            self.page.set_viewport_size(former)
 
     def save(self) -> None:
         """Save the notebook, as Ctrl+S does."""
@@ -284,6 +287,9 @@ def opened_notebooks(lab: Lab, browser: Any) -> Iterator[Callable[..., NotebookP
         notebook_file = REPOSITORY / "notebooks" / f"{name}.ipynb"
         if notebook_file.is_file() and not again:
             copy_with_parameters(notebook_file, lab.root / notebook_file.name, parameters)
+        # The lab keeps a theme that a test before this one has chosen. Once a page is open it is too late for another: views
+        # that are drawn anew while their models are still read from the file are lost.
+        (lab.root.parent / "settings" / THEME_FILE).unlink(missing_ok=True)
         context = browser.new_context(viewport={"width": 1280, "height": 1000})
         contexts.append(context)
         notebook = NotebookPage(context.new_page())
@@ -291,8 +297,7 @@ def opened_notebooks(lab: Lab, browser: Any) -> Iterator[Callable[..., NotebookP
         notebook.page.goto(f"{lab.url}/doc/tree/{name}.ipynb?reset&token={lab.token}")
         notebook.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
         notebook.page.wait_for_function(READY, timeout=1000 * START_SECONDS)
-        if notebook.page.evaluate("document.body.dataset.jpThemeLight") != "true":
-            notebook.set_theme("light")  # a test before this one has left the other: the lab keeps it
+        assert notebook.page.evaluate("document.body.dataset.jpThemeLight") == "true"
         return notebook
 
     yield open_copy
@@ -370,6 +375,15 @@ def _wait_until_up(lab: Lab, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"JupyterLab did not start:\n{lab.log.read_text()[-3000:]}")
+
+
+def eventually(check: Callable[[], None]) -> None:
+    """Check again until it holds: pixels are no state that Playwright waits for."""
+    for _ in range(20):
+        with contextlib.suppress(AssertionError):
+            return check()
+        time.sleep(0.5)
+    check()
 
 
 def keep_screenshot(target: Any, name: str) -> None:

@@ -1,110 +1,32 @@
-"""A notebook that one comes back to, in a real JupyterLab: trusted or not, with its kernel or without, after a restart."""
+"""A notebook that one comes back to, in a real JupyterLab: after a restart, a kernel that died, an earlier version of the file.
 
-import json
-import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+(`test_every_view_in_lab.py` opens again what was saved of every view.)
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import nbformat
 import pytest
-from browser.lab import REPOSITORY, Lab, opened_notebooks, write_notebook
-from browser.views import ENCODED, TRAINER, source, view_classes
+from browser.lab import Lab, write_notebook
+from browser.views import ENCODED, TRAINER, saved_models, shows_what_it_knows, view_classes
 from nbclient import NotebookClient
 from nbformat.sign import NotebookNotary
 
 from vistok.widgets import PlaneExplorer
 
 SECONDS = 300
-GONE = "The kernel that made this view is gone: what needs Python needs the cell to be run again."
-STATE = "application/vnd.jupyter.widget-state+json"
 FOREVER = TRAINER.format(settings="hidden_dim=8, batch_size=4, steps=1_000_000, seed=7") + "\ndashboard.start()"
-NEEDS_NO_PYTHON = ("TrainingDashboard", "QuantizerGallery")  # once trained; drawn by the page
 
 
 def expect(target: Any) -> Any:
     return pytest.importorskip("playwright.sync_api").expect(target)
 
 
-def saved_models(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text())["metadata"]["widgets"][STATE]["state"]
-
-
-def shows_what_it_knows(notebook: Any, number: int) -> None:
-    """Check that a page shows a number of views, all of them without Python, and no error in place of one."""
-    views = notebook.page.locator(".vistok")
-    expect(views).to_have_count(number)
-    expect(notebook.page.locator(".vistok[data-live=false]")).to_have_count(number)
-    assert "Error displaying widget" not in notebook.text() and "Loading widget" not in notebook.text()
-    assert not notebook.errors, notebook.errors
-
-
-@pytest.fixture(scope="module")
-def left(lab: Lab, browser: Any) -> Iterator[Path]:
-    """A notebook with every view that was run and saved, whose kernel was shut down."""
-    write_notebook(lab, "left", ENCODED, *map(source, view_classes()))
-    with opened_notebooks(lab, browser) as open_copy:
-        notebook = open_copy("left")
-        notebook.run_all(SECONDS)
-        notebook.save()
-    return lab.root / "left.ipynb"
-
-
 def test_every_class_is_looked_at_once_whatever_views_live() -> None:
     """Views that other tests have made and that still live once filled these notebooks with dozens of theirs."""
     living = PlaneExplorer()
     assert view_classes().count(type(living).__name__) == 1
-
-
-def test_a_trusted_notebook_without_its_kernel_shows_the_views(left: Path, open_notebook: Callable[..., Any]) -> None:
-    assert left.stat().st_size < 4_000_000
-    before = saved_models(left)
-    notebook = open_notebook("left", again=True)
-    shows_what_it_knows(notebook, len(view_classes()))
-    for number, name in enumerate(view_classes(), 1):
-        box = notebook.page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".vistok")
-        shown = box.locator(".gone:not([hidden])")
-        assert shown.all_text_contents() == ([] if name in NEEDS_NO_PYTHON else [GONE]), name
-    # What needs Python answers, and is drawn as it was; what does not works.
-    editor = notebook.page.locator(".token-editor")
-    editor.get_by_role("button", name="swap region").click()
-    expect(editor.locator(".message")).to_have_text(GONE)
-    notebook.page.keyboard.press("Escape")
-    expect(editor.locator(".message")).to_be_hidden()
-    viewer = notebook.page.locator(".reconstruction-viewer")
-    heading = viewer.locator("[data-role=psnr]").inner_text()
-    viewer.locator("[role=radio][aria-checked=false]").first.click()
-    expect(viewer.locator(".message")).to_have_text(GONE)
-    assert viewer.locator("[data-role=psnr]").inner_text() == heading
-    lens = viewer.locator("select").first
-    lens.select_option("8")
-    expect(lens).to_have_value("8")
-    # The next day's save keeps what it did not make.
-    notebook.save()
-    assert saved_models(left) == before
-    assert not notebook.errors, notebook.errors
-
-
-def test_an_untrusted_notebook_shows_the_pictures(left: Path, open_notebook: Callable[..., Any]) -> None:
-    copy = nbformat.read(left, as_version=4)
-    copy.cells[0].source += "  # from somebody else"
-    nbformat.write(copy, left.with_name("untrusted.ipynb"))
-    notebook = open_notebook("untrusted", again=True)
-    expect(notebook.page.locator(".jp-OutputArea-output img")).to_have_count(len(view_classes()))
-    expect(notebook.page.locator(".vistok")).to_have_count(0)
-    assert not notebook.errors, notebook.errors
-
-
-def test_a_page_of_a_saved_notebook_shows_the_pictures_without_the_internet(left: Path) -> None:
-    text = (REPOSITORY / "notebooks" / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"`(jupyter nbconvert [^`]*)`[^`]*`(--[^`]*)`", text)
-    made = subprocess.run(
-        [sys.executable, "-m", *" ".join(command).split(), "--stdout", str(left)], capture_output=True, text=True
-    )
-    assert made.stdout.count("<img") == len(view_classes()), made.stderr
-    assert "widget-view+json" not in made.stdout
 
 
 def test_a_copy_that_was_run_without_a_page_opens_trusted_or_not(lab: Lab, open_notebook: Callable[..., Any]) -> None:

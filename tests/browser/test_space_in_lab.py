@@ -1,14 +1,12 @@
 """One codebook in several views of a notebook: what a click shows, and how choosing in one view chooses in all."""
 
-import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from browser.lab import pixels, write_notebook
+from browser.lab import eventually, pixels, write_notebook
 
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens.codebook import decode_alone
@@ -62,15 +60,6 @@ def cell_of(canvas: Any, code: int) -> dict[str, float]:
     columns = int(canvas.get_attribute("data-columns"))
     size = canvas.bounding_box()["width"] / columns
     return {"x": (code % columns + 0.5) * size, "y": (code // columns + 0.5) * size}
-
-
-def eventually(check: Callable[[], None]) -> None:
-    """Check again until it holds: pixels are no state that Playwright waits for."""
-    for _ in range(20):
-        with contextlib.suppress(AssertionError):
-            return check()
-        time.sleep(0.5)
-    check()
 
 
 def test_a_click_on_a_code_shows_it_beside_the_map(

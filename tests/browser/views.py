@@ -1,12 +1,18 @@
 """Every view of the package, as a cell of a notebook makes it: what laws that hold for all views are tested on."""
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 import vistok.widgets
 from vistok.widgets.view import View
 
+STATE = "application/vnd.jupyter.widget-state+json"
 ENCODED = """import vistok
 from vistok.runs import EXAMPLE_RUN
 from vistok.widgets import *
@@ -44,3 +50,18 @@ def _below(parent: type[View]) -> Iterator[type[View]]:
     for child in parent.__subclasses__():
         yield child
         yield from _below(child)
+
+
+def saved_models(file: Path) -> dict[str, Any]:
+    """Return the models of widgets that a notebook was saved with, by their ids."""
+    return json.loads(file.read_text())["metadata"]["widgets"][STATE]["state"]
+
+
+def shows_what_it_knows(notebook: Any, number: int) -> None:
+    """Check that a page shows a number of views, all of them without Python, and no error in place of one."""
+    expect = pytest.importorskip("playwright.sync_api").expect
+    views = notebook.page.locator(".vistok")
+    expect(views).to_have_count(number)
+    expect(notebook.page.locator(".vistok[data-live=false]")).to_have_count(number)
+    assert "Error displaying widget" not in notebook.text() and "Loading widget" not in notebook.text()
+    assert not notebook.errors, notebook.errors
