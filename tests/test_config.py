@@ -43,6 +43,9 @@ CHANGED: dict[str, Any] = {
     "logit_laplace_weight": 0.1,
     "lpips_weight": 1.0,
     "lpips_weights": "vgg16.pth",
+    "classifier_weight": 0.1,
+    "classifier": "resnet50",
+    "classifier_weights": "resnet50.pth",
     "entropy_weight": 0.2,
     "kl_weight": 0.01,
     "discriminator": "patchgan",
@@ -60,11 +63,15 @@ CHANGED: dict[str, Any] = {
     "accumulate": 2,
     "optimizer": "adamw",
     "weight_decay": 0.05,
+    "weight_decay_on": "kernels",
     "lr_schedule": "cosine",
     "min_lr": 1e-5,
     "warmup_steps": 1,
     "gradient_clip": 1.0,
     "ema_decay": 0.999,
+    "ema_warmup": "power",
+    "ema_inv_gamma": 2.0,
+    "ema_power": 0.75,
     "checkpoint_activations": True,
     "quantizer": "ema",
     "codebook_size": 16,
@@ -188,6 +195,9 @@ def test_an_int_is_a_float() -> None:
         ("test_fraction", 0.0, "between 0 and 1"),
         ("test_fraction", 1.0, "between 0 and 1"),
         ("precision", "bfloat", "did you mean 'bfloat16'?"),
+        ("precision", "float6", "did you mean 'float16'?"),
+        ("ema_power", 0.0, "above 0"),
+        ("ema_inv_gamma", -1.0, "above 0"),
         ("on_bad_image", "skp", "did you mean 'skip'?"),
         ("crop", "cache", "did you mean 'cached'?"),
         ("log_with", "tensorbord", "did you mean 'tensorboard'?"),
@@ -245,12 +255,18 @@ def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
         "log_with",
         "checkpoint_activations",
         "lpips_weights",
+        "classifier_weights",
     }
     assert set(EXECUTION_FIELDS) == execution
     # One in which every setting alone may change: none of them is refused as having no effect.
     adversarial = {"discriminator": "stylegan2", "adversarial_weight": 0.5, "adversarial_start": 3, "lecam_weight": 0.2}
     base = TrainConfig(**adversarial, optimizer="adamw", init_from="elsewhere", lr_schedule="cosine")
+    needs = {"weight_decay_on": {"weight_decay": 0.1}, "classifier": {"classifier_weight": 0.1}}
+    needs |= {"ema_warmup": {"ema_decay": 0.9}}
+    needs |= dict.fromkeys(("ema_inv_gamma", "ema_power"), {"ema_decay": 0.9, "ema_warmup": "power"})
+    plain = base
     for name, value in (CHANGED | {"optimizer": "adam", "lr_schedule": "constant"}).items():
+        base = dataclasses.replace(plain, **needs.get(name, {}))
         config = dataclasses.replace(base, **{name: value})
         same = name in EXECUTION_FIELDS
         if name != "data_root":  # no difference, but a new run on other data has a name of its own
@@ -260,7 +276,7 @@ def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
             assert config.differences(base) == {name: (value, getattr(base, name))}
 
 
-@pytest.mark.parametrize("name", ["data_root", "init_from", "lpips_weights"])
+@pytest.mark.parametrize("name", ["data_root", "init_from", "lpips_weights", "classifier_weights"])
 def test_an_empty_path_is_refused(name: str) -> None:
     for empty in ("", " "):
         with pytest.raises(ValueError, match=f"{name} is '{empty}', an empty path; is a shell variable unset"):
@@ -507,7 +523,7 @@ SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
         ("photo", DATASETS, "photos"),
         ("image-net", DATASETS, "imagenet"),
         ("sample", DATASETS, "imagenet-sample"),
-        ("cifar10", DATASETS, None),
+        ("lsun", DATASETS, None),
         ("vqagn", NETWORKS, "vqgan"),
         ("resnet", NETWORKS, None),
         ("codebok_dim", SETTINGS, "codebook_dim"),

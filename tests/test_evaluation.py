@@ -1,26 +1,39 @@
 """The record of an evaluation: its numbers against separate computations, and what it says where it cannot measure."""
 
+import contextlib
 import errno
 import json
+import os
+import platform
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import urllib.error
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import skimage.io
 import torch
+from helpers.processes import run_two
 from helpers.weights import write_backbone, write_inception_weights
 from PIL import Image
 
 import vistok.evaluation.measuring
 import vistok.evaluation.run_records
+import vistok.evaluation.statistics
 from vistok.config import TrainConfig
 from vistok.data import eval_batches, open_dataset, to_float
-from vistok.evaluation import evaluate, evaluate_run, save_record
+from vistok.evaluation import Evaluation, evaluate, evaluate_run, save_record
 from vistok.evaluation.__main__ import main
+from vistok.images import to_unit, unit_to_uint8
 from vistok.runs import Run
+from vistok.tables import beside_published, comparison_markdown
 from vistok.tokenizer import TokenizerOutput, VisualTokenizer
 from vistok.training.trainer import Trainer
 
@@ -170,6 +183,300 @@ def test_rfid_and_lpips_with_weights(photographs: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in record.to_json()
 
 
+class Projection(torch.nn.Module):
+    """Stands in for Inception where it would take minutes: 8-bit images to 2048 features, and counts the images."""
+
+    weights_sha256, published, num_seen = "01234567", False, 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        type(self).num_seen += len(images)
+        pixels = images.flatten(1).float() / 255
+        return pixels @ torch.randn(pixels.shape[1], 2048, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def measured(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Evaluation, int]]:
+    """Returns a function that measures rFID on the photographs, and returns the record and how many images were seen."""
+    monkeypatch.setattr("vistok.metrics.build_inception", lambda _: Projection())
+
+    def measure(tokenizer: torch.nn.Module | None = None, **options: object) -> tuple[Evaluation, int]:
+        before = Projection.num_seen
+        options = {
+            "data_root": photographs,
+            "batch_size": 8,
+            "device": "cpu",
+            "lpips": "off",
+            "progress": False,
+        } | options
+        record = evaluate(toy() if tokenizer is None else tokenizer, "folder", **options)
+        return record, Projection.num_seen - before
+
+    return measure
+
+
+def values(record: Evaluation) -> dict[str, object]:
+    """The parts of a record that are the same whenever the same is measured."""
+    apart = ("images_per_second", "seconds", "provenance")
+    return {key: value for key, value in record.to_dict().items() if key not in apart}
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
+def test_statistics_of_the_images_are_kept_and_change_no_bit(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
+) -> None:
+    first, num_seen = measured()
+    assert num_seen == 40 and first.rfid > 0 and "kept_statistics" not in first.provenance
+    again, num_seen = measured()
+    assert num_seen == 20 and again.provenance["kept_statistics"] == ["rfid"]
+    assert values(again) == values(first)
+    torch.manual_seed(1)
+    other = VisualTokenizer(
+        network_options={"hidden_dim": 8}, quantizer_options={"codebook_size": 8, "codebook_dim": 2}, image_size=16
+    )
+    with_kept, num_seen = measured(other)  # another row of a table
+    assert num_seen == 20
+    for file in (photographs.parent / "cache").glob("rfid-*.npz"):
+        file.unlink()
+    alone, num_seen = measured(other)
+    assert num_seen == 40 and values(alone) == values(with_kept)
+    # Other images, or computed in another way: their statistics are others.
+    for options in ({"max_images": 7}, {"batch_size": 5}, {"split": "train"}, {"image_size": 12}):
+        assert measured(**options)[1] == 2 * (options.get("max_images") or 20)
+    file = photographs / "test/03.png"
+    file.write_bytes((photographs / "test/04.png").read_bytes())
+    assert measured()[1] == 40
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
+def test_damaged_statistics_are_computed_again(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
+) -> None:
+    first, _ = measured()
+    (file,) = (photographs.parent / "cache").glob("rfid-folder-test-16-*.npz")
+    content, zeros = file.read_bytes(), {"sums": np.zeros(2048), "outer_sums": np.zeros((2048, 2048)), "num_images": 20}
+    middle = len(content) // 2
+    damages = [content[:middle], content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :], b""]
+    damages += [
+        zeros | wrong for wrong in ({"num_images": 19}, {"outer_sums": np.zeros(2048)}, {"sums": np.array([print])})
+    ]
+    damages += [zeros | {"outer_sums": np.zeros((2048, 2048), np.float32)}]
+    for damage in damages:
+        if isinstance(damage, bytes):
+            file.write_bytes(damage)
+        else:
+            np.savez(file, **damage)
+        with pytest.warns(
+            UserWarning, match=r"The statistics of the images, rfid-folder-.*, are computed again: their file"
+        ):
+            again, num_seen = measured()
+        assert num_seen == 40 and values(again) == values(first)
+        assert file.read_bytes() == content
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
+def test_statistics_that_cannot_be_kept_lose_no_record(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(rfid=False)  # makes the pixel cache
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vistok.evaluation.statistics.np.savez", full)
+    with pytest.warns(UserWarning, match="are not kept, and the next evaluation computes them again: .*No space left"):
+        record, _ = measured()
+    assert record.rfid > 0
+    assert not [*(photographs.parent / "cache").glob("*rfid-*")]
+    monkeypatch.undo()
+
+
+def test_a_killed_writer_leaves_nothing_that_is_read(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
+) -> None:
+    """A process ends in the middle of writing; the next one computes again, and tidies up."""
+    cache = photographs.parent / "cache"
+    child = os.fork()
+    if child == 0:
+        vistok.evaluation.statistics.np.savez = lambda file, **_: (
+            file.write(b"half"),
+            os.kill(os.getpid(), signal.SIGKILL),
+        )
+        measured()
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [*cache.glob(".rfid-*.part")] and not [*cache.glob("rfid-*.npz")]
+    with pytest.warns(UserWarning, match="biased upward"):
+        assert measured()[1] == 40
+    assert not [*cache.glob(".rfid-*.part")] and len([*cache.glob("rfid-*.npz")]) == 1
+
+
+def test_two_processes_that_keep_statistics_at_once_keep_the_same(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path
+) -> None:
+    cache = photographs.parent / "cache"
+    measured(rfid=False)
+    children = []
+    for _ in range(2):
+        if (child := os.fork()) == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                warnings.simplefilter("ignore")
+                record, _ = measured()
+                (cache / f"{os.getpid()}.json").write_text(json.dumps(values(record)))
+                status = 0
+            os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    with pytest.warns(UserWarning, match="biased upward"):
+        record, num_seen = measured()
+    assert num_seen == 20
+    for child in children:
+        assert json.loads((cache / f"{child}.json").read_text()) == json.loads(json.dumps(values(record)))
+
+
+TWO_PROCESSES = """
+import json, os, sys, warnings
+from pathlib import Path
+import torch
+import torch.distributed as dist
+import vistok.metrics
+from vistok import evaluate
+sys.path[:0] = ["tests"]
+import test_evaluation as here
+
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+warnings.simplefilter("ignore")
+os.environ["VISTOK_CACHE"] = str(folder / f"cache-{rank}")  # a disk of its own
+vistok.metrics.build_inception = lambda _: here.Projection()
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+options = dict(data_root=folder / "images", batch_size=4, device="cpu", lpips="off", progress=False)
+records = []
+for seen in (20, 10):  # of originals and reconstructions, half of them in each process
+    before = here.Projection.num_seen
+    records.append(evaluate(here.toy(), "folder", save_images=folder / "saved", **options))
+    assert here.Projection.num_seen - before == seen, here.Projection.num_seen
+assert here.values(records[0]) == here.values(records[1])
+assert len([*(folder / f"cache-{rank}").glob("rfid-*.npz")]) == (rank == 0)
+if rank == 1:  # what one refuses, both do
+    (folder / "saved/originals/mine.png").write_bytes(b"mine")
+dist.barrier()
+try:
+    evaluate(here.toy(), "folder", save_images=folder / "saved", **options)
+    sys.exit("it was not refused")
+except ValueError as error:
+    assert "mine.png" in str(error)
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_use_what_the_first_has_kept_and_save_every_image_once(photographs: Path) -> None:
+    run_two(TWO_PROCESSES, photographs.parent)
+    for name in ("originals", "reconstructions"):
+        files = sorted(file.name for file in (photographs.parent / "saved" / name).glob("0*"))
+        assert files == [f"{number:06d}.png" for number in range(20)]
+
+
+# Images saved for other programs.
+
+
+def pixels_in(folder: Path) -> dict[str, np.ndarray]:
+    return {file.name: np.asarray(Image.open(file)) for file in sorted(folder.iterdir())}
+
+
+def test_images_are_saved_as_rfid_rounds_them(photographs: Path, tmp_path: Path) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    tokenizer = toy()
+    evaluate(tokenizer, "folder", save_images=tmp_path / "saved", batch_size=8, **options)
+    originals, reconstructions = (pixels_in(tmp_path / "saved" / name) for name in ("originals", "reconstructions"))
+    assert list(originals) == list(reconstructions) == [f"{number:06d}.png" for number in range(20)]
+    images = open_dataset("folder", "test", 16, data_root=photographs).images(np.arange(20))
+    assert np.array_equal(np.stack([*originals.values()]), images.permute(0, 2, 3, 1).numpy())
+    with torch.no_grad():
+        expected = unit_to_uint8(to_unit(tokenizer.eval()(to_float(images)).reconstruction))
+    difference = np.stack([*reconstructions.values()]).astype(int) - expected.permute(0, 2, 3, 1).numpy()
+    assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 1e-3  # batches of another size round otherwise
+    description = json.loads((tmp_path / "saved/images.json").read_text())
+    assert description["num_images"] == 20 and str(tmp_path) not in json.dumps(description)
+
+
+def test_saving_goes_on_where_it_was_stopped_and_loses_nothing(photographs: Path, tmp_path: Path) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "notes.txt").write_text("mine")
+    evaluate(toy(), "folder", save_images=saved, **options)
+    whole = [pixels_in(saved / name) for name in ("originals", "reconstructions")]
+    (saved / "originals/000003.png").unlink()  # stopped before this one, and in the middle of writing the next
+    (saved / f"reconstructions/.000004.png.{platform.node()}.999999999.part").write_bytes(b"half")
+    for _ in range(2):
+        evaluate(toy(), "folder", save_images=saved, **options)
+        again = [pixels_in(saved / name) for name in ("originals", "reconstructions")]
+        assert all(np.array_equal(a[n], b[n]) for a, b in zip(whole, again, strict=True) for n in a | b)
+    assert (saved / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_of_other_images_is_refused_before_anything_is_measured(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"data_root": photographs, "device": "cpu", "lpips": "off", "rfid": False, "progress": False}
+    saved, foreign = tmp_path / "saved", tmp_path / "foreign"
+    evaluate(toy(), "folder", save_images=saved, **options)
+    (foreign / "originals").mkdir(parents=True)
+    (foreign / "originals/000000.png").write_bytes(b"mine")
+    monkeypatch.setattr(vistok.evaluation.measuring, "eval_batches", lambda *_, **__: pytest.fail("images were read"))
+
+    def refused(sentence: str, path: Path, tokenizer: VisualTokenizer | None = None, **more: object) -> None:
+        before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+        with pytest.raises((ValueError, OSError), match=sentence):
+            evaluate(toy() if tokenizer is None else tokenizer, "folder", save_images=path, **options | more)
+        assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+    other = toy()
+    with torch.no_grad():
+        other.quantizer.weight.add_(1)
+    refused("saved holds images of another evaluation", saved, other)
+    refused("saved holds images of another evaluation", saved, max_images=3)
+    refused("saved holds images of another evaluation", saved, split="train")
+    refused("originals holds files that are none of this tokenizer's", foreign)
+    refused("among the images of folder, and would be taken for them", photographs / "test/saved")
+    (saved / "originals/more.png").write_bytes(b"mine")
+    refused("originals holds 'more.png', which is none of these images", saved)
+    (tmp_path / "file").write_text("mine")
+    refused("Not a directory|File exists", tmp_path / "file")
+    monkeypatch.setattr("vistok.evaluation.saving.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    refused("save_images needs up to 0.0 GB, but .* has 0.0 GB free", tmp_path / "new")
+
+
+# In a process of its own with one thread for numpy: on busy cores its eigenvalues take a minute with two.
+TORCH_FIDELITY = """
+import json, sys, torch_fidelity
+images, reconstructions, weights = sys.argv[1:]
+print(json.dumps(torch_fidelity.calculate_metrics(
+    input1=images, input2=reconstructions, feature_extractor_weights_path=weights,
+    fid=True, cuda=False, cache=False, save_cpu_ram=True, verbose=False,
+)))
+"""
+
+
+@pytest.mark.slow
+def test_torch_fidelity_finds_our_rfid_on_the_saved_images(photographs: Path, tmp_path: Path) -> None:
+    weights = write_inception_weights(tmp_path / "inception.pth")
+    saved = tmp_path / "saved"
+    with pytest.warns(UserWarning, match="biased upward"):
+        record = evaluate(
+            toy(), "folder", data_root=photographs, rfid_weights=weights, lpips="off", save_images=saved, progress=False
+        )
+    oracle = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TORCH_FIDELITY, saved / "originals", saved / "reconstructions", weights],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    expected = json.loads(oracle.stdout.splitlines()[-1])["frechet_inception_distance"]
+    assert expected > 1 and record.rfid == pytest.approx(expected, rel=1e-3)
+
+
 def test_several_codebooks_are_reported_each_and_as_their_mean(photographs: Path) -> None:
     record = evaluate(Levels(), "folder", data_root=photographs, device="cpu", lpips="off", rfid=False, progress=False)
     assert [codebook["usage"] for codebook in record.codebooks] == [0.5, 1]
@@ -309,20 +616,39 @@ def test_a_record_that_cannot_be_written_after_all_is_printed(
 
     def then_a_folder_is_in_the_way(*arguments: object, **options: object) -> object:
         record = measure(*arguments, **options)
-        (run.path / "metrics.json").mkdir()
+        (run.path / "metrics-folder-test-part.json").mkdir()
         return record
 
     monkeypatch.setattr(vistok.evaluation.run_records, "evaluate", then_a_folder_is_in_the_way)
-    assert main([str(run.path), "--no-rfid", "--lpips", "off", "--overwrite"]) == 1
+    assert main([str(run.path), "--no-rfid", "--lpips", "off", "--max-images", "2", "--overwrite"]) == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out)["psnr"] > 0
-    assert "could not be written into" in printed.err and "printed instead" in printed.err
+    assert "could not be written into" in printed.err
+    assert "printed instead, as the text of metrics-folder-test-part.json." in printed.err
 
 
 def test_one_code_is_measured(photographs: Path) -> None:
     tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 1, "codebook_dim": 2}, image_size=16)
     record = evaluate(tokenizer, "folder", data_root=photographs, lpips="off", rfid=False, progress=False)
     assert (record.bits_per_pixel, record.usage, record.perplexity, record.entropy_bits) == (0, 1, 1, 0)
+
+
+@pytest.mark.parametrize("quantizer", ["none", "kl"])
+def test_without_a_codebook_usage_is_not_applicable_and_the_images_are_measured(
+    quantizer: str, photographs: Path
+) -> None:
+    tokenizer = VisualTokenizer(quantizer=quantizer, quantizer_options={"codebook_dim": 2}, image_size=16)
+    record = evaluate(tokenizer, "folder", data_root=photographs, lpips="off", rfid=False, progress=False)
+    assert record.psnr > 0 and record.codebooks == record.counts == []
+    for name in ("usage", "usage_queue", "perplexity", "entropy_bits", "bits_per_pixel"):
+        assert record[name] is None and record.unavailable[name] == "Not applicable: there is no codebook."
+    assert json.loads(record.to_json())["usage"] is None
+    assert "| usage | – |" in beside_published(record.to_dict(), None)
+    assert (
+        comparison_markdown({"a": record.to_dict()}, {})
+        .splitlines()[2]
+        .startswith("| a | here: folder, 20 images | – | – | – |")
+    )
 
 
 def test_a_run_measured_elsewhere_is_filed_apart(
@@ -341,7 +667,11 @@ def test_a_run_measured_elsewhere_is_filed_apart(
     assert name(split="train") == "metrics-folder-train.json"
     assert name(image_size=32) == "metrics-folder-test-32px.json"  # it was trained on images of 16 pixels
     assert re.fullmatch(r"metrics-folder-test-[0-9a-f]{8}\.json", name(test_fraction=0.2, on_bad_image="skip"))
+    assert re.fullmatch(r"metrics-folder-train-[0-9a-f]{8}\.json", name(split="train", crop="adm"))
+    assert name(crop="adm") == name(test_fraction=0.1) == "metrics.json"  # a test split has one crop; 0.1 is the usual
     assert name("photos", max_images=2) == "metrics-photos-test-part.json"  # another dataset: filed by its name
+    with pytest.raises(TypeError, match="^dataset is .*, but must be of type str or None"):
+        evaluate_run(run, open_dataset("photos", "test", 16), **options)
     shutil.copytree(images_root, tmp_path / "copy", copy_function=shutil.copyfile)
     for same in (f"{images_root}/", tmp_path / "copy"):  # the data decides, not its place
         assert name(data_root=same) == "metrics.json"

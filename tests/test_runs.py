@@ -142,7 +142,7 @@ def test_a_last_line_cut_short_is_left_out_and_dropped_on_resuming(toy: Toy) -> 
 def test_truncating_keeps_the_other_lines_exactly(toy: Toy) -> None:
     run = begun(toy(), 2, 4, 6)
     lines = run.log()
-    assert lines[0] == dataclasses.asdict(report(2))
+    assert Report(**lines[0]) == report(2)
     run.truncate_log(4)
     assert run.log() == lines[:2]
 

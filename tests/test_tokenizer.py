@@ -1,6 +1,7 @@
 """VisualTokenizer: encode, decode, save, load."""
 
 import copy
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ from vistok.config import TrainConfig
 from vistok.lessons.collapse import CollapseWatch
 from vistok.networks import NETWORKS
 from vistok.pretrained import load_pretrained
-from vistok.quantizers import QUANTIZERS
+from vistok.quantizers import QUANTIZERS, has_codebook
 from vistok.system.devices import eval_view
 from vistok.tokenizer import VisualTokenizer
+from vistok.tokens import encode_dataset
 from vistok.tokens.codebook import interpolate
+from vistok.tokens.encoded import EncodedImages
 
 TOY = {
     "network_options": {"hidden_dim": 8, "num_res_blocks": 1},
@@ -37,7 +40,8 @@ NETWORK_OPTIONS = {
     "simple_cnn": {"hidden_dim": 8, "norm_out": True},
     "vit": {"hidden_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 32, "patch_size": 4},
 }
-every_quantizer = pytest.mark.parametrize("quantizer", QUANTIZERS)
+every_quantizer = pytest.mark.parametrize("quantizer", [name for name in QUANTIZERS if has_codebook(name)])
+every_bottleneck = pytest.mark.parametrize("quantizer", [name for name in QUANTIZERS if not has_codebook(name)])
 
 
 def with_quantizer(quantizer: str, **options: Any) -> VisualTokenizer:
@@ -222,6 +226,35 @@ def test_no_images_have_no_tokens(quantizer: str) -> None:
     full, empty = tokenizer.encode_levels(images()), tokenizer.encode_levels(images(0))
     assert [(0, *level.shape[1:]) for level in full] == [tuple(level.shape) for level in empty]
     assert tokenizer.decode(tokenizer.encode(images(0))).shape == (0, 3, 16, 16)
+
+
+@every_bottleneck
+def test_without_a_codebook_images_go_through_and_tokens_are_refused(quantizer: str, tmp_path: Path) -> None:
+    config = TrainConfig(quantizer=quantizer, codebook_dim=4, hidden_dim=8, num_res_blocks=1, image_size=16)
+    torch.manual_seed(0)
+    tokenizer = VisualTokenizer.from_config(config)
+    assert tokenizer.config_settings()["codebook_dim"] == 4 and "codebook_size" not in tokenizer.config_settings()
+    tokenizer.train()(images()).reconstruction.mean().backward()
+    assert all(parameter.grad is not None for parameter in tokenizer.encoder.parameters())
+    tokenizer.eval().save(tmp_path)
+    output, loaded = tokenizer(images()), VisualTokenizer.load(tmp_path)
+    assert (output.levels, output.indices) == ((), ())
+    assert torch.equal(loaded(images()).reconstruction, output.reconstruction)
+    torch.testing.assert_close(tokenizer.decode_codes(output.codes), output.reconstruction.clamp(-1, 1))
+    for ask in (
+        lambda: tokenizer.encode(images()),
+        lambda: tokenizer.encode_levels(images()),
+        lambda: tokenizer.decode(torch.zeros(2, 4, 4, dtype=torch.int64)),
+        lambda: EncodedImages.open(tokenizer, images()),
+        lambda: EncodedImages(tokenizer, images(), ()),
+        lambda: encode_dataset(tokenizer, "photos", tmp_path / "tokens"),
+    ):
+        with pytest.raises(ValueError, match="has no codebook, and so there are no tokens") as refused:
+            ask()
+        assert "\n" not in str(refused.value)
+    assert not (tmp_path / "tokens").exists()
+    with pytest.raises(ValueError, match=f"quantizer '{quantizer}' has no option 'codebook_size'"):
+        VisualTokenizer.from_config(dataclasses.replace(config, codebook_size=1024))
 
 
 GIVEN: dict[str, Callable[[Tensor], Any]] = {

@@ -59,7 +59,7 @@ class TrainConfig:
     scale: FolderName = "custom"  # name of the scale that fixed the length
 
     # Data.
-    dataset: FolderName = "photos"  # photos, celeba, imagenet, imagenet-sample, folder
+    dataset: FolderName = "photos"  # photos, celeba, cifar10, cifar10-images, mnist, imagenet, imagenet-sample, folder
     data_root: FilePath | None = _field(
         None, execution=True
     )  # folder of the dataset; None: data/<dataset> of the repository
@@ -89,13 +89,15 @@ class TrainConfig:
     reconstruction_weight: NonNegativeFloat = 1.0  # weight of that error
     logit_laplace_weight: NonNegativeFloat = 0.0  # weight of the logit-Laplace likelihood
     lpips_weight: NonNegativeFloat = 0.0  # weight of the perceptual distance; its network is a download of 530 MB
+    classifier_weight: NonNegativeFloat = 0.0  # weight of the squared error between logits of a classifier of ImageNet
+    classifier: Literal["convnext_s", "resnet50"] = "convnext_s"  # that network; a download of 192 or 98 MB
     codebook_weight: NonNegativeFloat = 1.0  # weight of |sg[z] - e|^2
     commitment_weight: NonNegativeFloat = 0.25  # weight of |z - sg[e]|^2
     entropy_weight: NonNegativeFloat = 0.1  # weight of the entropy term, where a quantizer has one
-    kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use, which gumbel has
+    kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use (gumbel), or from N(0, 1) (kl, 1e-6)
 
     # The discriminator and what comes of it; None and 0: not adversarial.
-    discriminator: str | None = None  # "patchgan" or "stylegan2"
+    discriminator: str | None = None  # "patchgan", "stylegan2" or "maskbit"
     discriminator_options: dict[str, Any] = _field({}, adversarial=True)  # as {"num_layers": 2} of patchgan
     discriminator_lr: Annotated[float, above_zero(usual=0.0001)] | None = _field(None, adversarial=True)  # None: lr
     discriminator_start: NonNegativeInt = _field(0, adversarial=True)  # steps before the discriminator learns
@@ -123,18 +125,23 @@ class TrainConfig:
     beta1: Decay = 0.9  # decay of the mean of gradients, in [0, 1)
     beta2: Decay = 0.999  # decay of the mean of their squares, in [0, 1)
     weight_decay: NonNegativeFloat = 0.0  # decoupled, as only adamw has it
-    lr_schedule: Literal["constant", "cosine"] = "constant"  # the cosine reaches min_lr at the last step
-    min_lr: NonNegativeFloat = 0.0  # where the cosine ends; the discriminator's falls in the same proportion
+    weight_decay_on: Literal["all", "kernels"] = "all"  # kernels: neither norms, biases, embeddings nor codebooks
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"  # two reach min_lr at the last step
+    min_lr: NonNegativeFloat = 0.0  # where the schedule ends; the discriminator's falls in the same proportion
     warmup_steps: NonNegativeInt = 0  # steps of linear rise to lr
     gradient_clip: Annotated[float, above_zero(usual=1.0)] | None = None  # largest norm of all gradients together
     ema_decay: Decay | None = None  # moving average of the weights, which is then saved and measured; None: none
+    ema_warmup: Literal["tensorflow", "power"] | None = None  # lets the decay rise to ema_decay: `average_decay`
+    ema_inv_gamma: Annotated[float, above_zero(usual=1.0)] = 1.0  # of ema_warmup "power": updates it is stretched by
+    ema_power: Annotated[float, above_zero(usual=0.75)] = 2 / 3  # of ema_warmup "power": the larger, the sooner
     seed: Seed = 8888  # fixes weights, data order and augmentation
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bfloat16 where the hardware computes in it
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # bfloat16 where the hardware computes in it
     compile: bool = False  # torch.compile the tokenizer
 
     # Execution (see EXECUTION_FIELDS).
     checkpoint_activations: bool = _field(False, execution=True)  # recompute in the backward pass: less memory
     lpips_weights: FilePath | None = _field(None, execution=True)  # VGG16's file; None: PyTorch's folder, or a download
+    classifier_weights: FilePath | None = _field(None, execution=True)  # the classifier's file; None: the same
     deterministic: bool = _field(False, execution=True)  # on a GPU too: the same numbers at every time, slower
     num_workers: NonNegativeInt = _field(0, execution=True)  # loading processes; 0: load in the training process
     report_every: PositiveInt = _field(10, execution=True)  # steps between two reports and two lines of the log
@@ -156,14 +163,36 @@ class TrainConfig:
             raise ValueError(f"accumulate is {self.accumulate}, but must divide batch_size {self.batch_size}.")
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"weight_decay is {self.weight_decay}, but only optimizer 'adamw' decays weights.")
+        if self.weight_decay_on != "all" and not self.weight_decay:
+            raise ValueError(f"weight_decay_on is {self.weight_decay_on!r}, but weight_decay is 0; 0.0001 is usual.")
+        if self.classifier != "convnext_s" and not self.classifier_weight:
+            raise ValueError(f"classifier is {self.classifier!r}, but classifier_weight is 0; 0.1 is usual.")
         if self.train_parts != "all" and self.init_from is None:
             raise ValueError(f"train_parts is {self.train_parts!r}, but without init_from the other parts are random.")
-        if self.lr_schedule == "cosine" and self.warmup_steps >= self.steps:
+        self._refuse_schedules_without_effect()
+        self._refuse_adversary_without_effect()
+
+    def _refuse_schedules_without_effect(self) -> None:
+        if self.lr_schedule != "constant" and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps is {self.warmup_steps}, but the run has only {self.steps} steps.")
-        if self.min_lr and self.lr_schedule != "cosine":
-            raise ValueError(f"min_lr is {self.min_lr}, but only lr_schedule 'cosine' falls to it; leave it 0.")
+        if self.min_lr and self.lr_schedule == "constant":
+            raise ValueError(
+                f"min_lr is {self.min_lr}, but only lr_schedule 'cosine' and 'linear' fall to it; leave it 0."
+            )
         if self.min_lr >= self.lr:
-            raise ValueError(f"min_lr is {self.min_lr}, but must be below lr {self.lr}, from which the cosine falls.")
+            raise ValueError(f"min_lr is {self.min_lr}, but must be below lr {self.lr}, from which the schedule falls.")
+        if self.ema_warmup and not self.ema_decay:
+            raise ValueError(
+                f"ema_warmup is {self.ema_warmup!r}, but ema_decay is {self.ema_decay}, so that nothing would rise; 0.999 "
+                "is usual."
+            )
+        for name in ("ema_inv_gamma", "ema_power"):
+            if self.ema_warmup != "power" and getattr(self, name) != _DEFAULTS[name]:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but ema_warmup is {self.ema_warmup!r}: only 'power' has it."
+                )
+
+    def _refuse_adversary_without_effect(self) -> None:
         if self.discriminator is None:
             for field in dataclasses.fields(self):
                 value = getattr(self, field.name)
@@ -274,6 +303,7 @@ class TrainConfig:
 
 
 _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True)
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 # How a run is executed may change when it is resumed, and two configurations that differ only in that are the same run. Of the
 # place of the data it is the data that decides: `vistok.data.identity`.
 EXECUTION_FIELDS = frozenset(field.name for field in dataclasses.fields(TrainConfig) if "execution" in field.metadata)

@@ -28,9 +28,9 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """Map float images in [-1, 1] of any shape to float32 in [0, 1], those beyond clamped."""
-    return images.float().clamp(-1, 1).add_(1).div_(2)
+def to_unit(images: Tensor, clamp: bool = True) -> Tensor:
+    """Map float images in [-1, 1] of any shape to float32 in [0, 1]; those beyond are clamped, or stay beyond."""
+    return (images.float().clamp(-1, 1) if clamp else images.float().clone()).add_(1).div_(2)
 
 
 def from_unit(images: Tensor) -> Tensor:

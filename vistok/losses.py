@@ -3,10 +3,13 @@
 `TokenizerLoss` and `DiscriminatorLoss` put the loss of a step together, once for the trainer, the estimate and the lessons.
 
 Reconstruction: mean squared or absolute error, logit-Laplace (DALL-E, Ramesh et al. 2021, arXiv:2102.12092, appendix A.3).
+Perceptual: LPIPS (`networks/lpips.py`), and the logits of a classifier (`networks/perceptual.py`), each a loss of its own.
 Adversarial: hinge (Lim and Ye 2017, arXiv:1705.02894), and the two of Goodfellow et al. 2014 (arXiv:1406.2661), with the
 adaptive weight of VQGAN (Esser et al. 2021, arXiv:2012.09841, equation 7); regularised by LeCam (Tseng et al. 2021,
 arXiv:2104.03310) and by R1 (Mescheder et al. 2018, arXiv:1801.04406). Deviations are stated where they are made.
 """
+
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,7 @@ from vistok.system.devices import in_precision
 from vistok.system.processes import batch_mean, mean_over_processes
 
 QUANTIZER_LOSSES = ("codebook", "commitment", "entropy", "kl")  # each is weighed by the setting <name>_weight
+PERCEPTUAL_LOSSES = ("lpips", "classifier")  # as those, each by a frozen network of its own
 LOGIT_LAPLACE_MARGIN = 0.1  # images are mapped to [0.1, 0.9], where the logit is finite
 
 
@@ -89,7 +93,7 @@ def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, kind: str) -> T
     return 0.5 * (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean())
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, loss_scale: float = 1.0) -> Tensor:
     """Return lambda = |grad of the reconstruction terms| / (|grad of the adversarial term| + 1e-4) (VQGAN, equation 7).
 
     Both gradients are with respect to the decoder's last layer; over several processes their means are taken first, so
@@ -99,15 +103,25 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
         reconstruction: scalar, the weighted sum of reconstruction and perceptual terms; its graph is kept.
         adversarial: scalar; its graph is kept.
         last_layer: the weight of the decoder's last layer.
+        loss_scale: what both are multiplied by on their way back, so that float16 holds their gradients.
 
     Returns:
         scalar in [0, 1e4], detached.
     """
-    norms = []
-    for loss in (reconstruction, adversarial):
-        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
-        norms.append(mean_over_processes(gradient).norm())
+    norms = [_gradient_norm(loss, last_layer, loss_scale) for loss in (reconstruction, adversarial)]
     return (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()
+
+
+def _gradient_norm(loss: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """Return the norm of a loss's gradient, mean over processes; where it overflows at that scale, taken at a lower one.
+
+    The scale suits the weighted sum of all losses, of which a single one may be a thousandth. The graph is kept.
+    """
+    (gradient,) = torch.autograd.grad(loss * scale, weight, retain_graph=True)
+    norm = (mean_over_processes(gradient) / scale).norm()
+    if scale > 1 and not norm.isfinite():  # float16 only: a GPU is waited for where a value is read
+        return _gradient_norm(loss, weight, max(1.0, scale / 16))
+    return norm
 
 
 class LeCam(nn.Module):
@@ -176,7 +190,7 @@ def loss_weights(config: TrainConfig, quantizer: Quantizer) -> dict[str, float]:
         ValueError: a weight was set, but the quantizer has no such loss.
     """
     weights = {"reconstruction": config.reconstruction_weight}
-    for name in ("logit_laplace", "lpips"):
+    for name in ("logit_laplace", *PERCEPTUAL_LOSSES):
         if weight := getattr(config, f"{name}_weight"):
             weights[name] = weight
     default = TrainConfig()
@@ -203,7 +217,7 @@ class TokenizerLoss(nn.Module):
         self,
         config: TrainConfig,
         quantizer: Quantizer,
-        perceptual: nn.Module | None = None,
+        perceptual: Mapping[str, nn.Module] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Take the weights of a configuration.
@@ -211,14 +225,14 @@ class TokenizerLoss(nn.Module):
         Args:
             config: whose losses these are.
             quantizer: the tokenizer's.
-            perceptual: (reconstruction, images) to distances, where `lpips_weight` is not 0.
-            dtype: of the perceptual network and the discriminator; losses are float32 whatever it is.
+            perceptual: name of a loss, of `PERCEPTUAL_LOSSES`, to its network: (reconstruction, images) to distances.
+            dtype: of the perceptual networks and the discriminator; losses are float32 whatever it is.
 
         Raises:
             ValueError: a weight was set, but the quantizer has no such loss.
         """
         super().__init__()
-        self.config, self.dtype, self.perceptual = config, dtype, perceptual
+        self.config, self.dtype, self.perceptual = config, dtype, nn.ModuleDict(perceptual or {})
         self.weights = loss_weights(config, quantizer)
 
     def forward(
@@ -228,6 +242,7 @@ class TokenizerLoss(nn.Module):
         quantizer_losses: dict[str, Tensor],
         discriminator: nn.Module | None = None,
         last_layer: Tensor | None = None,
+        loss_scale: float = 1.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum, and the unweighted losses by name.
 
@@ -237,24 +252,30 @@ class TokenizerLoss(nn.Module):
             quantizer_losses: name to unweighted scalar.
             discriminator: images to logits, whose weights get no gradient here; None: not adversarial, or not yet.
             last_layer: the weight of the decoder's last layer, for an adaptive adversarial weight.
+            loss_scale: what the sum will be multiplied by on its way back, in float16.
         """
         losses = {"reconstruction": reconstruction_loss(reconstruction, images, self.config.reconstruction_error)}
         if "logit_laplace" in self.weights:
             losses["logit_laplace"] = logit_laplace_loss(reconstruction, images)
-        if self.perceptual is not None:
+        for name, network in self.perceptual.items():
             with in_precision(self.dtype, images.device):
-                distances = self.perceptual(reconstruction, images)
-            losses["lpips"] = distances.float().mean()
+                distances = network(reconstruction, images)
+            losses[name] = distances.float().mean()
         image_terms = weighted_sum(losses, self.weights)
         losses |= quantizer_losses
         total = weighted_sum(losses, self.weights)
         if discriminator is not None:
-            losses |= self._adversarial(reconstruction, image_terms, discriminator, last_layer)
+            losses |= self._adversarial(reconstruction, image_terms, discriminator, last_layer, loss_scale)
             total = total + losses["adversarial_weight"] * losses["adversarial"]
         return total, losses
 
     def _adversarial(
-        self, reconstruction: Tensor, image_terms: Tensor, discriminator: nn.Module, last_layer: Tensor | None
+        self,
+        reconstruction: Tensor,
+        image_terms: Tensor,
+        discriminator: nn.Module,
+        last_layer: Tensor | None,
+        loss_scale: float,
     ) -> dict[str, Tensor]:
         discriminator.requires_grad_(False)  # this loss is the tokenizer's
         with in_precision(self.dtype, reconstruction.device):
@@ -263,7 +284,7 @@ class TokenizerLoss(nn.Module):
         loss = generator_loss(logits.float(), self.config.adversarial_loss)
         weight = torch.full((), self.config.adversarial_weight, device=loss.device)
         if self.config.adversarial_adaptive:
-            weight = weight * adaptive_weight(image_terms, loss, last_layer)
+            weight = weight * adaptive_weight(image_terms, loss, last_layer, loss_scale)
         return {"adversarial": loss, "adversarial_weight": weight}
 
 

@@ -13,6 +13,7 @@ S1 S2: the same number, and stable where there are fewer images than features.
 import abc
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -149,6 +150,14 @@ class LPIPS(ImageMetric):
         return self.network(from_unit(images), from_unit(reconstructions))
 
 
+class ImageStatistics(NamedTuple):
+    """Features of images, summed: float64 [2048], and their outer products, float64 [2048, 2048]; over how many images."""
+
+    sums: Tensor
+    outer_sums: Tensor
+    num_images: int
+
+
 class RFID(Metric):
     """Frechet distance between images and their reconstructions in torch-fidelity's InceptionV3 (2048 features).
 
@@ -161,6 +170,8 @@ class RFID(Metric):
 
     Attributes:
         weights_sha256: first eight hex digits of the weights file's SHA-256, which the published file's name ends in.
+        given: statistics of the images, set before the first of them: they are not looked at then, only reconstructions.
+        found: statistics of the images, of all processes, after `compute`.
 
     Source: arXiv:1706.08500, equation 6; `torch_fidelity.metric_fid`.
     """
@@ -174,6 +185,8 @@ class RFID(Metric):
         self.network = build_inception(weights)
         self.weights_sha256 = self.network.weights_sha256
         self._published = self.network.published
+        self.given: ImageStatistics | None = None
+        self.found: ImageStatistics | None = None
         # Row 0 is of the images, row 1 of the reconstructions.
         self.add_state("sums", torch.zeros(2, NUM_FEATURES, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state(
@@ -187,6 +200,8 @@ class RFID(Metric):
         """Add a batch, float [B, 3, H, W] in [0, 1]; raises ValueError where shape, type or range are others."""
         check_unit_pair(images, reconstructions, self.smallest)
         for side, batch in enumerate((images, reconstructions)):
+            if side == 0 and self.given is not None:
+                continue
             features = self.network(unit_to_uint8(batch)).to(self.sums.device).double()  # [B, 2048]
             self.sums[side] += features.sum(dim=0)
             self.outer_sums[side].addmm_(features.T, features)
@@ -196,16 +211,25 @@ class RFID(Metric):
         """Return the distance, float64, at least 0.
 
         Raises:
-            ValueError: fewer than two images were given: they have no covariance.
+            ValueError: fewer than two images were given: they have no covariance; or not those whose statistics are `given`.
         """
         num_images = int(self.num_images)
         if num_images < 2:
             raise ValueError(f"rFID needs at least 2 images, but was given {num_images}.")
         if self.note:
             warnings.warn(self.note, stacklevel=2)
-        means = self.sums / num_images  # [2, 2048]
+        sums, outer_sums = self.sums, self.outer_sums
+        if self.given is not None:
+            if self.given.num_images != num_images:
+                raise ValueError(
+                    f"rFID was given statistics of {self.given.num_images} images, but {num_images} images."
+                )
+            sums = torch.stack([self.given.sums.to(sums.device), sums[1]])
+            outer_sums = torch.stack([self.given.outer_sums.to(sums.device), outer_sums[1]])
+        self.found = ImageStatistics(sums[0].clone(), outer_sums[0].clone(), num_images)
+        means = sums / num_images  # [2, 2048]
         outer_means = means.unsqueeze(2) * means.unsqueeze(1)  # [2, 2048, 2048]
-        covariances = (self.outer_sums - num_images * outer_means) / (num_images - 1)
+        covariances = (outer_sums - num_images * outer_means) / (num_images - 1)
         return frechet_distance(means[0], covariances[0], means[1], covariances[1]).clamp(min=0)  # rounding
 
     @property

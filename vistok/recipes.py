@@ -1,20 +1,23 @@
 """Results tables, `tables/*.toml`, as checked and typed rows; and what a row sets at a scale."""
 
+import copy
 import dataclasses
 import functools
 import tomllib
 import typing
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from vistok.system.files import TOO_DEEP, check_nesting, shown
 from vistok.system.paths import PACKAGE
-from vistok.system.values import check_known, checked, type_name
+from vistok.system.values import check_known, checked, must_be, not_empty, plain_types, type_name
 
 TABLES = PACKAGE / "tables"
 T = typing.TypeVar("T")
 USUAL_COLUMNS = ["usage_queue", "psnr", "ssim", "rfid"]
 Settings = dict[str, Any]
+OF_A_TABLE = ("title", "source", "note", "based_on", "families", "rows", "columns", "conclusions", "remedies")
+OF_A_ROW = ("name", "settings", "published", "paper", "at", "family")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +127,11 @@ def load_table(name: str) -> Table:
     Raises:
         ValueError: there is no such table, or its file does not hold one.
     """
-    files = {path.stem: path for path in sorted(TABLES.glob("*.toml"))}
+    # Not what editors and file systems leave beside a table: a hidden lock, which may be a link to nothing, or a folder.
+    files = {path.stem: path for path in sorted(TABLES.glob("[!.]*.toml")) if path.is_file()}
     check_known("There is no table", name, list(files))  # so that no name leads out of the folder
-    return _load(name, tuple((stem, path.read_bytes()) for stem, path in files.items()), ())
+    # A copy, since whoever changes a row's settings would change them for all who ask next.
+    return copy.deepcopy(_load(name, tuple((stem, path.read_bytes()) for stem, path in files.items()), ()))
 
 
 @functools.lru_cache
@@ -144,16 +149,19 @@ def _load(name: str, files: tuple[tuple[str, bytes], ...], readers: tuple[str, .
 
     table, what = _parsed(name, dict(files)[name]), f"table {name!r}"
     if "based_on" in table:
+        _check_parts(table, OF_A_TABLE, f"{what}, which is based on another,")
         base = other(_part(table, "based_on", str, what))
         table |= {"recipe": base.recipe, "scales": base.scales}
+    _check_parts(table, (*OF_A_TABLE, "recipe", "scales"), what)
     recipe, scales = _part(table, "recipe", dict, what), _part(table, "scales", dict, what)
     scales = _each(scales, scales, f"scales of {what}")
     families = _part(table, "families", dict, what, {})
     for family, parts in _each(families, families, f"families of {what}").items():
         families[family] = _each(parts, scales, f"family {shown(family)} of {what}")
     rows: dict[str, Row] = {}
-    for number, entry in enumerate(_part(table, "rows", list[dict], what)):
+    for number, entry in enumerate(_entries(table, "rows", what)):
         if "same_as" in entry:
+            _check_parts(entry, ("same_as",), f"row {number} of {what}, which is the same as another,")
             other_table, _, row_name = _part(entry, "same_as", str, f"row {number} of {what}").partition("/")
             row = _row_of(other(other_table), row_name)
         else:
@@ -165,10 +173,15 @@ def _load(name: str, files: tuple[tuple[str, bytes], ...], readers: tuple[str, .
         rows[row.name] = row
     title, source, note = (_part(table, text, str, what) for text in ("title", "source", "note"))
     columns = tuple(_part(table, "columns", list[str], what, USUAL_COLUMNS))
-    concluded = _part(table, "conclusions", list[dict], what, [])
+    concluded = _entries(table, "conclusions", what) if "conclusions" in table else []
     conclusions = tuple(_typed(Conclusion, entry, f"a conclusion of {what}") for entry in concluded)
     remedies = _part(table, "remedies", dict, what, None)
     remedies = None if remedies is None else _typed(Remedies, remedies, f"the remedies of {what}")
+    for row_name in [name for one in conclusions for name in (one.better, one.worse)]:
+        check_known(f"The {what} has a conclusion, but no row", row_name, rows)
+    for row_name in [] if remedies is None else [remedies.baseline, *remedies.rows]:
+        _part({remedies.baseline: ""} | remedies.rows, row_name, str, f"rows of the remedies of {what}")
+        check_known(f"The {what} has remedies, but no row", row_name, rows)
     return Table(name, title, source, note, recipe, scales, rows, columns, conclusions, remedies)
 
 
@@ -185,23 +198,48 @@ def _parsed(name: str, content: bytes) -> dict[str, Any]:
 def _row(
     entry: Settings, table: str, recipe: Settings, scales: dict[str, Settings], families: dict[str, dict[str, Settings]]
 ) -> Row:
-    name = _part(entry, "name", str, f"a row of table {table!r}")
+    name = _part(entry, "name", Annotated[str, must_be("a name", bool)], f"a row of table {table!r}")
     what = f"row {shown(name)} of table {table!r}"
-    settings, published = _part(entry, "settings", dict, what), _part(entry, "published", dict, what)
-    at_paper, paper = _part(entry, "recipe", dict, what, {}), _part(entry, "paper", dict, what, {})
+    _check_parts(entry, OF_A_ROW, what)
+    settings, own = _part(entry, "settings", dict, what), _part(entry, "at", dict, what, {})
+    published, paper = _numbers(entry, "published", what), _numbers(entry, "paper", what, {})
+    for scale in own:
+        check_known(f"The {what} says what it is at scale", scale, scales)
+    own = _each(own, own, f"what {what} is at each scale")
     family = _part(entry, "family", str, what, None)
     if family is not None:
         check_known(f"The {what} has family", family, families)
     at_scale = {scale: recipe | length for scale, length in scales.items()}
     for scale, all_settings in at_scale.items():
         all_settings |= {} if family is None else families[family][scale]
-        all_settings |= (at_paper if scale == "paper" else {}) | settings
+        all_settings |= own.get(scale, {}) | settings
     return Row(name, f"{table}/{name}", settings, at_scale, published, paper)
 
 
 def _typed(kind: type[T], entry: dict[str, Any], what: str) -> T:
     """Return an entry as a dataclass, each field of its type."""
-    return kind(**{field.name: _part(entry, field.name, field.type, what) for field in dataclasses.fields(kind)})
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    _check_parts(entry, fields, what.removeprefix("a ").removeprefix("the "))
+    return kind(**{name: _part(entry, name, type_of, what) for name, type_of in fields.items()})
+
+
+def _check_parts(entry: dict[str, Any], known: Iterable[str], what: str) -> None:
+    """Raise ValueError for a part that an entry cannot have: nobody would read it."""
+    for name in entry:
+        check_known(f"The {what} has no part", name, known)
+
+
+def _entries(table: dict[str, Any], key: str, what: str) -> list[dict[str, Any]]:
+    entries = _part(table, key, Annotated[list, not_empty], what)
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f"Number {number} of {key!r} of {what} is {shown(entry)}, but must be a table: [[{key}]].")
+    return entries
+
+
+def _numbers(entry: dict[str, Any], key: str, what: str, *default: dict[str, float]) -> dict[str, float]:
+    found = _part(entry, key, dict, what, *default)
+    return {metric: _part(found, metric, float, f"{key} of {what}") for metric in found}
 
 
 def _each(table: dict[str, Any], keys: Iterable[str], what: str) -> dict[str, dict[str, Any]]:
@@ -213,7 +251,9 @@ def _part(table: dict[str, Any], key: str, kind: Any, what: str, *default: Any) 
     if key not in table and default:
         return default[0]
     if key not in table:
-        raise ValueError(f"There is no {key!r} in {what}: it must be there, a {type_name(kind)}.")
+        raise ValueError(f"There is no {key!r} in {what}: it must be there, a {type_name(plain_types(kind)[0])}.")
+    if kind is dict and isinstance(table[key], dict):  # its values are for whoever reads them to check, by their names
+        return table[key]
     try:
         return checked(f"{key!r} of {what}", kind, table[key])
     except TypeError as error:

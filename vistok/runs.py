@@ -93,6 +93,7 @@ class Report:
         images_per_second: images trained on a second since the last report.
         data_share: share of that time spent waiting for data, in [0, 1].
         checkpoint_share: seconds spent writing checkpoints since the last report, over that time.
+        skipped_steps: optimiser steps since the last report, of all sides, that were left out as gradients overflowed float16.
     """
 
     step: int
@@ -102,10 +103,17 @@ class Report:
     images_per_second: float
     data_share: float
     checkpoint_share: float = 0.0
+    skipped_steps: int = 0
 
     def __str__(self) -> str:
-        usage = "" if self.usage is None else f", usage {self.usage:.1%}"
-        return f"loss {self.losses['total']:.4f}{usage}"
+        return loss_and_usage(dataclasses.asdict(self))
+
+
+def loss_and_usage(entry: dict[str, Any]) -> str:
+    """Return a line of a log in a few words: the loss and, where there is a codebook, its usage."""
+    usage = "" if entry["usage"] is None else f", usage {entry['usage']:.1%}"
+    skipped = f", {entry['skipped_steps']} steps skipped" if entry.get("skipped_steps") else ""
+    return f"loss {entry['losses']['total']:.4f}{usage}{skipped}"
 
 
 class Run:
@@ -292,7 +300,10 @@ class Run:
     def append_log(self, report: Report) -> None:
         """Append one line to the log."""
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(report)) + "\n")
+            entry = dataclasses.asdict(report)
+            if not report.skipped_steps:  # as of any precision but float16
+                del entry["skipped_steps"]
+            file.write(json.dumps(entry) + "\n")
 
     def sync_log(self) -> None:
         """Wait until the log is on the disk; a checkpoint must not be there before the lines up to its step."""

@@ -31,7 +31,7 @@ class TokenizerOutput:
 
     Attributes:
         reconstruction: float [B, 3, H, W], about [-1, 1].
-        levels: int64 [B, h_l, w_l] of each level or group, a tuple also where there is one.
+        levels: int64 [B, h_l, w_l] of each level or group, a tuple also where there is one; empty without a codebook.
         codes: float32 [B, D, h, w], straight-through.
         z: float [B, D, h, w], the encoder's output.
         losses: name to unweighted scalar, the quantizer's.
@@ -109,6 +109,8 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
         options = {"codebook_size": config.codebook_size, "codebook_dim": config.codebook_dim}
         network_options = {"hidden_dim": config.hidden_dim}
         # Handed on only where they are taken or asked for: a part without them then refuses them by name.
+        if not quantizers.has_codebook(config.quantizer) and config.codebook_size == TrainConfig().codebook_size:
+            del options["codebook_size"]
         if config.l2_norm:
             options["l2_norm"] = True
         if config.network in networks.WITH_RES_BLOCKS or config.num_res_blocks != TrainConfig().num_res_blocks:
@@ -164,13 +166,14 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
             int64 [B, H/f, W/f] in [0, K), or where there are several levels or groups a tuple of them.
 
         Raises:
-            ValueError: the images have another shape or dtype, or are clearly out of range.
+            ValueError: the images have another shape or dtype, or are clearly out of range; or there is no codebook.
         """
         return as_indices(self.encode_levels(images))
 
     @torch.no_grad()
     def encode_levels(self, images: Tensor | np.ndarray) -> tuple[Tensor, ...]:
         """Return what `encode` does, int64 [B, h_l, w_l] of each level or group, as a tuple also where there is one."""
+        self.quantizer.check_codebook()
         images = self._as_images(images)
         view = eval_view(self)
         with _without_cached_casts(images.device):
@@ -191,7 +194,7 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
             float [B, 3, f*h, f*w] in [-1, 1], in the dtype of the decoder.
 
         Raises:
-            ValueError: an index is not an integer in [0, K), or it is not plain what the shape means.
+            ValueError: an index is not an integer in [0, K), or it is not plain what the shape means; or there is no codebook.
         """
         return self.decode_codes(self.quantizer.indices_to_codes(*self.as_levels(indices)))
 
@@ -214,6 +217,7 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
         Raises:
             ValueError: as of `decode`.
         """
+        self.quantizer.check_codebook()
         side = self.image_size // self.downsample_factor
         levels = as_levels(indices, self.quantizer.codebook_sizes, self.quantizer.grids(side, side))
         return tuple(level.to(_weight_of(self.encoder).device) for level in levels)

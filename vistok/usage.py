@@ -29,7 +29,7 @@ class CodebookUsage:
     `queue_size` / P of each of P processes, which is the same where batches are dealt out to processes in turn.
 
     Args:
-        codebook_sizes: K of each level, at least 1.
+        codebook_sizes: K of each level, at least 1; none: there is nothing to count.
         queue_size: number of indices, at least 1; 65,536 is the protocol's.
         device: where it counts.
 
@@ -122,13 +122,13 @@ class CodebookUsage:
         return [self._computed(level) for level in range(len(self.codebook_sizes))]
 
     def means(self) -> dict[str, float]:
-        """Return the mean over the levels of each of the four numbers.
+        """Return the mean over the levels of each of the four numbers; nothing where there is no codebook.
 
         Raises:
             ValueError: as of `compute`.
         """
         levels = self.compute()
-        return {name: sum(level[name] for level in levels) / len(levels) for name in USAGES}
+        return {name: sum(level[name] for level in levels) / len(levels) for name in USAGES} if levels else {}
 
     def _computed(self, level: int) -> dict[str, float]:
         size = self.codebook_sizes[level]

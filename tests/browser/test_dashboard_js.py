@@ -303,6 +303,20 @@ def test_colours_are_those_of_a_dark_page_it_is_placed_on_later(page: Any) -> No
     assert page.evaluate(HEIGHTS, ["canvas.losses", [250, 250, 250]])  # the total's line
 
 
+def test_without_a_codebook_a_sentence_stands_where_usage_would(page: Any) -> None:
+    rows = np.frombuffer(curves(4), "<f4").reshape(4, len(SERIES)).copy()
+    rows[:, 1:3] = np.nan
+    render(page, levels=[], counts=b"", curves=rows.tobytes())
+    assert text(page, ".without") == "There is no codebook, and so no usage."
+    assert not page.locator("canvas.usage").is_visible() and not page.locator(".codes").is_visible()
+    assert page.locator("canvas.losses").is_visible()
+
+
+def test_with_a_codebook_nothing_is_said_to_be_missing(page: Any) -> None:
+    render(page)
+    assert page.locator("canvas.usage").is_visible() and not page.locator(".without").is_visible()
+
+
 def test_what_is_removed_listens_no_more(page: Any) -> None:
     render(page)
     assert page.evaluate("listeners()") > 5

@@ -1,5 +1,6 @@
 """Datasets: what they hold, how files become squares, and what is refused."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import random
 import re
 import shutil
 import struct
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -17,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.data import DATASETS, open_dataset, open_figures, to_float
+from vistok.data import DATASETS, cifar, mnist, open_dataset, open_figures, to_float
 from vistok.data import photos as photos_module
 from vistok.data.transforms import CelebASquare, CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
 from vistok.system.paths import repository_root
@@ -218,6 +220,189 @@ def test_celeba_wants_aligned_images(tmp_path):
     picture(178, 200).save(root / "img_align_celeba/000002.jpg")
     with pytest.raises(ValueError, match="000002.jpg has 178x200 pixels"):
         open_dataset("celeba", "train", 16, data_root=root)
+
+
+# CIFAR-10 as JPEG copies.
+
+
+def write_cifar_copies(root: Path, layout: str, monkeypatch) -> Path:
+    """Two images a class to train on and one to test on, as a folder or packed as "<folder>.tar.gz" of a name."""
+    monkeypatch.setattr(cifar, "A_CLASS", {"train": 2, "test": 1})
+    names = [
+        f"{split}/{kind}/{n:04d}.jpg"
+        for split, count in cifar.A_CLASS.items()
+        for kind in cifar.CLASSES
+        for n in range(count)
+    ]
+    (root / "README.md").parent.mkdir(parents=True, exist_ok=True)
+    write_folder(root, names, 32, 32)
+    if layout != "folder":
+        packed = root.with_name(f"{root.name}-packed")
+        packed.mkdir()
+        with tarfile.open(packed / f"{layout}.tar.gz", "w:gz") as archive:
+            for part in ("train", "test"):
+                archive.add(root / part, part if layout == "cifar10-images" else f"{layout}/{part}")
+        return packed
+    return root
+
+
+@pytest.mark.parametrize("layout", ["folder", "cifar10-images", "CIFAR-10-images-master"])
+def test_cifar_copies_are_whole_images_of_all_classes_in_turn(tmp_path, monkeypatch, layout):
+    root = write_cifar_copies(tmp_path / "here", layout, monkeypatch)
+    train, test = (open_dataset("cifar10-images", split, 32, data_root=root) for split in ("train", "test"))
+    assert (len(train), len(test)) == (20, 10)
+    assert test.names == [f"{kind}/0000.jpg" for kind in cifar.CLASSES]  # of every class among the last ones as well
+    for index, name in enumerate(train.names):
+        expected = decode((tmp_path / "here/train" / name).read_bytes(), name)
+        assert np.array_equal(train.images(np.array([index]))[0].permute(1, 2, 0).numpy(), np.asarray(expected))
+    record = test.record()
+    assert (record["crop"], record["preprocessing"]) == (None, "whole images of 32x32")
+    assert record["note"].startswith("JPEG copies of quality 75")
+    folder = open_dataset("cifar10-images", "test", 32, data_root=tmp_path / "here")
+    assert folder.record() == record  # the same images, wherever they lie
+
+
+def test_cifar_copies_that_are_not_whole_are_told_of(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no folder test/, and no .tar.gz file of both. .*git clone .*CIFAR-10-images"):
+        open_dataset("cifar10-images", "test", 32, data_root=tmp_path)
+    root = write_cifar_copies(tmp_path / "here", "folder", monkeypatch)
+    (root / "test/cat/0000.jpg").rename(root / "test/cat/0001.jpg")
+    with pytest.raises(
+        ValueError, match="hold 10 images for .* but 1 are missing and 1 .* instance cat/0000.jpg is missing"
+    ):
+        open_dataset("cifar10-images", "test", 32, data_root=root)
+    picture(33, 32).save(root / "train/dog/0001.jpg")
+    with pytest.raises(ValueError, match="dog/0001.jpg has 33x32 pixels, but an image of its dataset has 32x32"):
+        open_dataset("cifar10-images", "train", 32, data_root=root)
+
+
+def test_a_packed_copy_is_unpacked_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    root = write_cifar_copies(tmp_path / "here", "cifar10-images", monkeypatch)
+    archive, cache = root / "cifar10-images.tar.gz", tmp_path / "cache"
+    first = open_dataset("cifar10-images", "test", 32, data_root=root)
+    (copy,) = cache.glob("unpacked-*.copy")
+    before = copy.stat().st_ino
+    assert open_dataset("cifar10-images", "test", 32, data_root=root).record() == first.record()
+    assert copy.stat().st_ino == before and copy.stat().st_mtime_ns == archive.stat().st_mtime_ns
+    content = archive.read_bytes()
+    for damaged in (content[: len(content) // 2], b"no archive", content[:60] + b"?" * 40 + content[100:]):
+        archive.write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match="cifar10-images.tar.gz is no .gz file, is damaged, or its download was cut off"
+        ):
+            open_dataset("cifar10-images", "test", 32, data_root=root)
+        assert not [*cache.glob(".*.part")]
+    archive.write_bytes(content)
+    assert torch.equal(everything(open_dataset("cifar10-images", "test", 32, data_root=root)), everything(first))
+    assert len([*cache.glob("unpacked-*.copy")]) == 1
+    monkeypatch.setattr(cifar, "_MOST_COPIES_BYTES", 10_000)
+    archive.touch()
+    with pytest.raises(ValueError, match="holds more than 10,000 bytes, so it is not what its name says"):
+        open_dataset("cifar10-images", "test", 32, data_root=root)
+
+
+# CIFAR-10 and MNIST in their original files.
+
+
+def write_cifar(root: Path, layout: str, monkeypatch) -> dict[str, np.ndarray]:
+    """Six images a file, "folder", "flat" or "packed"; returns the pixels of each split, uint8 [N, 3, 32, 32]."""
+    monkeypatch.setattr(cifar, "A_BATCH", 6)
+    folder = root if layout == "flat" else root / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    pixels, rng = {}, np.random.default_rng(0)
+    for split, names in cifar.BATCHES.items():
+        pixels[split] = rng.integers(0, 256, (6 * len(names), 3, 32, 32), dtype=np.uint8)
+        for name, part in zip(names, np.split(pixels[split], len(names)), strict=True):
+            labels = rng.integers(0, 10, (6, 1), dtype=np.uint8)
+            (folder / name).write_bytes(np.concatenate([labels, part.reshape(6, -1)], axis=1).tobytes())
+    if layout == "packed":
+        with tarfile.open(root / "cifar-10-binary.tar.gz", "w:gz") as archive:
+            archive.add(folder, folder.name)
+        shutil.rmtree(folder)
+    return pixels
+
+
+@pytest.mark.parametrize("layout", ["flat", "folder", "packed"])
+def test_cifar_is_the_pixels_of_its_files(tmp_path, monkeypatch, layout):
+    for split, pixels in write_cifar(tmp_path / "here", layout, monkeypatch).items():
+        dataset = open_dataset("cifar10", split, 32, data_root=tmp_path / "here")
+        assert np.array_equal(everything(dataset).numpy(), pixels)
+        batch = cifar.BATCHES[split][0]
+        assert dataset.names[:2] == [f"{batch}:0", f"{batch}:1"] and "note" not in dataset.record()
+        other = write_cifar(tmp_path / split, "flat", monkeypatch) and open_dataset(
+            "cifar10", split, 32, data_root=tmp_path / split
+        )
+        assert other.record() == dataset.record()
+
+
+def test_cifar_files_that_are_not_whole_are_told_of(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="holds neither test_batch.bin .*www.cs.toronto.edu.*; pickles are not read"):
+        open_dataset("cifar10", "test", 32, data_root=tmp_path)
+    write_cifar(tmp_path / "here", "flat", monkeypatch)
+    batch = tmp_path / "here/data_batch_3.bin"
+    content = batch.read_bytes()
+    batch.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="data_batch_3.bin has 18,437 bytes, but 6 images of CIFAR-10 have 18,438"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "here")
+    batch.write_bytes(content[:3073] + b"\x0a" + content[3074:])
+    with pytest.raises(ValueError, match="data_batch_3.bin:1 has the label 10, but there are 10, from 0"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "here")
+    skipping = open_dataset("cifar10", "train", 32, data_root=tmp_path / "here", on_bad_image="skip")
+    assert (len(skipping), skipping.left_out) == (29, ["data_batch_3.bin:1"])
+    batch.unlink()
+    with pytest.raises(ValueError, match="holds no data_batch_3.bin"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "here")
+    write_cifar(tmp_path / "there", "packed", monkeypatch)
+    archive = tmp_path / "there/cifar-10-binary.tar.gz"
+    archive.write_bytes(gzip.compress(b"no tar file" * 100))
+    with pytest.raises(ValueError, match="cifar-10-binary.tar.gz is no .tar.gz file, or is damaged"):
+        open_dataset("cifar10", "test", 32, data_root=tmp_path / "there")
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "here", "cifar-10-batches-bin")
+    with pytest.raises(ValueError, match="tar.gz holds no data_batch_3.bin. Get cifar-10-binary"):
+        open_dataset("cifar10", "train", 32, data_root=tmp_path / "there")
+
+
+def write_mnist(root: Path, name: str, pixels: np.ndarray) -> Path:
+    content = struct.pack(">4I", 0x803, *pixels.shape) + pixels.tobytes()
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return root / name
+
+
+@pytest.mark.parametrize("name", ["{}-images-idx3-ubyte.gz", "{}-images-idx3-ubyte", "MNIST/raw/{}-images.idx3-ubyte"])
+def test_mnist_is_shown_in_three_channels_and_padded(tmp_path, monkeypatch, name, recwarn):
+    monkeypatch.setattr(mnist, "NUM_IMAGES", {"train": 7, "test": 3})
+    for split, (stem, number) in {"train": ("train", 7), "test": ("t10k", 3)}.items():
+        pixels = np.random.default_rng(number).integers(0, 256, (number, 28, 28), dtype=np.uint8)
+        write_mnist(tmp_path, name.format(stem), pixels)
+        plain, padded = (open_dataset("mnist", split, size, data_root=tmp_path) for size in (28, 32))
+        colours = np.repeat(pixels[:, None], 3, axis=1)
+        assert np.array_equal(everything(plain).numpy(), colours)
+        assert np.array_equal(everything(padded).numpy(), np.pad(colours, [(0, 0), (0, 0), (2, 2), (2, 2)]))
+        assert padded.record()["preprocessing"] == "whole images of 28x28, padded to 32x32 with black"
+        assert plain.record()["preprocessing"] == "whole images of 28x28"
+        assert plain.names == [f"{stem}-images-idx3-ubyte:{row}" for row in range(number)]  # in every layout
+    assert not recwarn
+    with pytest.warns(UserWarning, match="3 of 3 images of .* are smaller than image_size 64 and are enlarged"):
+        enlarged = open_dataset("mnist", "test", 64, data_root=tmp_path)
+    assert enlarged.record()["preprocessing"].endswith("padded to 32x32 with black, ADM resize to 64x64")
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_mnist_files_that_are_not_whole_are_told_of(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(mnist, "NUM_IMAGES", {"train": 7, "test": 3})
+    with pytest.raises(ValueError, match="neither train-images-idx3-ubyte nor .*gz. Get .* may stay packed"):
+        open_dataset("mnist", "train", 32, data_root=tmp_path)
+    name = f"train-images-idx3-ubyte{packed}"
+    for shape in ((6, 28, 28), (7, 28, 27)):
+        write_mnist(tmp_path, name, np.zeros(shape, np.uint8))
+        with pytest.raises(ValueError, match="ubyte.* has .* bytes.*begins with 00000803 .*7 images of MNIST's train"):
+            open_dataset("mnist", "train", 32, data_root=tmp_path)
+    content = struct.pack(">4I", 0x801, 7, 28, 28) + bytes(7 * 28 * 28)
+    (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ValueError, match="begins with 00000801 .*: it was cut off, or is another file"):
+        open_dataset("mnist", "train", 32, data_root=tmp_path)
 
 
 # ImageNet and folders.
@@ -601,7 +786,9 @@ def test_to_float():
 
 
 def test_dataset_names():
-    assert sorted(DATASETS) == ["celeba", "folder", "imagenet", "imagenet-sample", "photos", "scenes"]
+    assert sorted(DATASETS) == [
+        *("celeba", "cifar10", "cifar10-images", "folder", "imagenet", "imagenet-sample", "mnist", "photos", "scenes")
+    ]
 
 
 # Real photographs, where they are at hand.
@@ -613,6 +800,12 @@ SHARED = repository_root().parent / "shared" / "data"
 def test_celeba_mini():
     sizes = {s: len(open_dataset("celeba", s, 64, data_root=SHARED / "celeba-mini")) for s in ("train", "val", "test")}
     assert sizes == {"train": 1000, "val": 80, "test": 120}
+
+
+@pytest.mark.skipif(not (SHARED / "cifar10-images").is_dir(), reason="needs ../shared/data/cifar10-images")
+def test_cifar_copies_as_they_are_public():
+    dataset = open_dataset("cifar10-images", "test", 32, data_root=SHARED / "cifar10-images")
+    assert (len(dataset), dataset.fingerprint, dataset.content) == (10_000, "b4418981176a", "f7e4944fca30")
 
 
 @pytest.mark.skipif(not (SHARED / "imagenet-sample").is_dir(), reason="needs ../shared/data/imagenet-sample")

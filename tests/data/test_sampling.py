@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.data import eval_batches, open_dataset, train_batches
+from vistok.data import check_loading, eval_batches, open_dataset, train_batches
 from vistok.data.draws import permutation, uniform
 
 NUM_IMAGES, BATCH = 23, 8
@@ -163,3 +163,9 @@ def test_permutations_are_permutations_without_pattern():
     assert (np.sort(orders, axis=1) == np.arange(50)).all()
     means = orders.mean(0)  # of each place: 24.5, with a deviation of 14.4 / 20 = 0.72
     assert np.abs(means - 24.5).max() < 4 * 0.72
+
+
+def test_a_number_of_images_that_is_none_may_be_none() -> None:
+    check_loading(1, max_images=None)
+    with pytest.raises(TypeError, match=r"^max_images is '2' \(str\), but must be of type int or None\.$"):
+        check_loading(1, max_images="2")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,7 +30,8 @@ from vistok.estimate.step import (
 from vistok.losses import reconstruction_loss
 from vistok.networks.blocks import recompute_activations
 from vistok.networks.lpips import untrained_lpips
-from vistok.quantizers import QUANTIZERS
+from vistok.networks.perceptual import CLASSIFIERS, ClassifierDistance, untrained_classifier
+from vistok.quantizers import QUANTIZERS, has_codebook
 from vistok.runs import Run
 from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
@@ -52,6 +54,14 @@ STYLEGAN2 = {
 }
 
 
+MASKBIT = {
+    "discriminator": "maskbit",
+    "discriminator_options": {"hidden_dim": 8, "num_stages": 2},
+    "adversarial_weight": 0.5,
+    "classifier_weight": 0.1,
+}
+
+
 class Perceptual(nn.Module):
     """A stand-in for LPIPS: the squared distance of frozen features."""
 
@@ -63,10 +73,21 @@ class Perceptual(nn.Module):
         return (self.features(x) - self.features(y)).square().mean((1, 2, 3))
 
 
+def small_classifier(_name: str) -> nn.Module:
+    """A stand-in for a classifier of ImageNet."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 8, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+
+
 @pytest.fixture
-def small_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LPIPS is a small network, where what it costs is not what is tested."""
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LPIPS and the classifier are small networks, where what they cost is not what is tested."""
     monkeypatch.setattr("vistok.estimate.step.untrained_lpips", lambda net: Perceptual())
+    monkeypatch.setattr("vistok.estimate.step.untrained_classifier", small_classifier)
+    monkeypatch.setattr(
+        "vistok.training.trainer.build_classifier", lambda name, *_, **__: ClassifierDistance(small_classifier(name))
+    )
 
 
 VGG16 = [  # at 32 pixels: side of the level, channels into and out of each 3x3 convolution
@@ -83,10 +104,13 @@ STEPS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "vit-recompute": VIT | {"checkpoint_activations": True},
     "vit-vqgan": VIT | STYLEGAN2 | {"r1_weight": 1.0},
+    "maskbit": SMALL | MASKBIT | {"r1_weight": 1.0},
 }
 every_step = pytest.mark.parametrize("name", STEPS)
-every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-pytestmark = pytest.mark.usefixtures("small_lpips")
+every_dtype = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["float32", "bfloat16", "float16"]
+)
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 def configured(name: str, dtype: torch.dtype, **settings: Any) -> TrainConfig:
@@ -160,6 +184,15 @@ GAN = {
         {"reconstruction_error": "l1", "gradient_clip": 1.0, "ema_decay": 0.9, "optimizer": "adamw"},
         {**GAN, "adversarial_adaptive": True, "r1_weight": 1.0, "r1_every": 1, "lecam_weight": 0.1},
         {**GAN, "train_parts": "decoder", "adversarial_loss": "non-saturating"},
+        {**GAN, "precision": "float16", "gradient_clip": 1.0, "adversarial_adaptive": True},
+        {
+            "optimizer": "adamw",
+            "weight_decay": 0.1,
+            "weight_decay_on": "kernels",
+            "ema_decay": 0.9,
+            "ema_warmup": "power",
+        },
+        {"classifier_weight": 0.1},
         {"checkpoint_activations": True, "network": "vqgan", "network_options": {"ch_mult": [1, 2], "z_channels": 32}},
     ],
     ids=lambda settings: "-".join(settings) or "plain",
@@ -177,7 +210,8 @@ def test_a_configuration_is_estimated_as_the_trainer_takes_its_step(
     images = torch.rand(16, 3, 32, 32) * 2 - 1
     trainer.train_step(images)  # Adam's moments are there, and nothing is made for the first time
     trainer.step = 1
-    modules = [trainer.tokenizer] + ([trainer.adversary.discriminator] if trainer.adversary else [])
+    modules = [trainer.tokenizer, *trainer.loss.perceptual.values()]
+    modules += [trainer.adversary.discriminator] if trainer.adversary else []
     tensors = [tensor for module in modules for tensor in [*module.parameters(), *module.buffers()]]
     with StepMeter([images, *tensors]) as meter:
         trainer.train_step(images)
@@ -391,6 +425,21 @@ def test_lpips_counts_two_passes_forward_and_one_back_to_the_reconstruction(monk
     assert with_lpips.weight_bytes - plain.weight_bytes > 4 * 14.7e6
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_counts_two_passes_forward_and_one_back_to_the_reconstruction(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.estimate.step.untrained_classifier", untrained_classifier)
+    said = torchvision.models.get_model_weights(CLASSIFIERS[name][1]).IMAGENET1K_V1.meta
+    settings = {"classifier": name, "classifier_weight": 0.1}
+    plain, judged = (estimated("vq-vae", torch.float32, batch_size=1, **more) for more in ({}, settings))
+    forward = 2 * said["_ops"] * 1e9  # of multiplications, at 224 pixels
+    assert judged.flops - plain.flops == pytest.approx(3 * forward, rel=0.01)
+    assert judged.weight_bytes - plain.weight_bytes == pytest.approx(4 * said["num_params"], rel=0.01)
+    assert (judged.gradient_bytes, judged.optimizer_bytes) == (plain.gradient_bytes, plain.optimizer_bytes)
+    assert judged.saved_bytes > plain.saved_bytes + 50e6  # activations of one of the two passes
+
+
 def test_the_table_and_the_gpus() -> None:
     estimate = dataclasses.replace(
         estimated("vq-vae", torch.bfloat16), step_bytes=21 * GIB, optimizer_bytes=0, batch_size=8, flops=10**12
@@ -426,9 +475,8 @@ def test_what_cannot_be_trained_is_not_estimated(settings: dict, device: str, me
 @pytest.mark.parametrize("quantizer", sorted(QUANTIZERS))
 def test_every_quantizer_can_be_estimated(quantizer: str) -> None:
     dim = 2 if quantizer == "fsq" else 4  # 16 codes are two channels of four levels
-    config = TrainConfig(
-        quantizer=quantizer, codebook_size=16, codebook_dim=dim, hidden_dim=8, batch_size=2, image_size=16
-    )
+    sizes = {"codebook_size": 16} if has_codebook(quantizer) else {}
+    config = TrainConfig(quantizer=quantizer, codebook_dim=dim, hidden_dim=8, batch_size=2, image_size=16, **sizes)
     assert estimate_step(config).flops > 0
 
 

@@ -11,6 +11,7 @@ SMALL = {
     "patchgan-group": {"image_size": 32, "hidden_dim": 4, "norm": "group"},
     "patchgan-none": {"image_size": 32, "hidden_dim": 4, "norm": "none"},
     "stylegan2": {"image_size": 32, "channel_multiplier": 1 / 64},
+    "maskbit": {"hidden_dim": 4, "num_stages": 2},
 }
 every_variant = pytest.mark.parametrize("variant", SMALL)
 

@@ -30,12 +30,19 @@ VARIANTS = {
     "residual-shared": {"shared": True, "member": "ema"},
     "grouped": {},
     "multiscale": {"scales": [1, 2, 4]},
+    "none": {},
+    "kl": {},
 }
+CODED = [variant for variant in VARIANTS if quantizers.has_codebook(variant.partition("-")[0])]
+UNCODED = [variant for variant in VARIANTS if variant not in CODED]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_variant_with_codes = pytest.mark.parametrize("variant", CODED)
+every_variant_without_codes = pytest.mark.parametrize("variant", UNCODED)
 
 
 def options_of(variant: str) -> dict:
-    return {"codebook_size": K, "codebook_dim": D} | VARIANTS[variant]
+    sizes = {"codebook_size": K} if variant in CODED else {}
+    return sizes | {"codebook_dim": D} | VARIANTS[variant]
 
 
 def build(variant: str) -> Quantizer:

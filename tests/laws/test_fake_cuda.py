@@ -44,6 +44,7 @@ from vistok.metrics import PSNR
 from vistok.networks import NETWORKS, discriminators
 from vistok.networks.blocks import recompute_activations
 from vistok.networks.lpips import BACKBONES, LPIPSNetwork
+from vistok.networks.perceptual import CLASSIFIERS, ClassifierDistance, untrained_classifier
 from vistok.quantizers import QUANTIZERS
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
@@ -325,6 +326,24 @@ def random_lpips(net: str, *args: object, **options: object) -> LPIPSNetwork:
     return LPIPSNetwork(network.to(memory_format=torch.channels_last), BACKBONES[net][2], "")
 
 
+def random_classifier(name: str, *args: object, **options: object) -> ClassifierDistance:
+    """What `build_classifier` returns, with random weights: none are downloaded."""
+    return ClassifierDistance(untrained_classifier(name).to(memory_format=torch.channels_last))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_stay_on_the_device(name: str, device: torch.device) -> None:
+    distance = random_classifier(name).to(device)
+    reconstructions = images_of(device, 32, 1).requires_grad_()
+    with Waits() as waits:
+        with autocast():
+            distances = distance(images_of(device, 32, 1), reconstructions)
+        distances.mean().backward()
+    assert distances.shape == (1,) and distances.dtype == reconstructions.grad.dtype == torch.float32
+    assert_on(device, distance, distances, reconstructions.grad)
+    assert_waits(waits, [])
+
+
 @pytest.mark.parametrize("net", BACKBONES)
 def test_lpips_stays_on_the_device(net: str, device: torch.device) -> None:
     network = random_lpips(net).to(device)
@@ -365,14 +384,14 @@ def test_quantizers_stay_on_the_device_in_float32(variant: str, training: bool, 
     with Waits() as waits:
         (quantized.codes.sum() + sum(quantized.losses.values())).backward()
         with autocast():
-            codes = quantizer.indices_to_codes(quantized.indices)
+            codes = quantizer.indices_to_codes(quantized.indices) if quantized.levels else quantized.codes
             codebooks = quantizer.codebooks
     assert_waits(waits, [])
     assert quantized.codes.shape == codes.shape == z.shape
     for tensor in (quantized.codes, codes, z.grad, *codebooks, *quantized.losses.values()):
         assert tensor.dtype == torch.float32
     assert all(level.dtype == torch.int64 for level in quantized.levels)
-    assert_on(device, vars(quantized), codes, codebooks, z.grad)
+    assert_on(device, vars(quantized), codes, *codebooks, z.grad)
     if quantizer.state_dict() or list(quantizer.buffers()):
         assert_on(device, quantizer)
 
@@ -445,11 +464,22 @@ STEPS = {
     "parts": {"accumulate": 2, "optimizer": "adamw", "weight_decay": 0.1, "warmup_steps": 2, "lr_schedule": "cosine"},
     "losses": {"reconstruction_error": "l1", "logit_laplace_weight": 0.1, "lpips_weight": 0.1},
     "average": {"ema_decay": 0.9},
+    "average-warmed-up": {"ema_decay": 0.9, "ema_warmup": "power"},
+    "kernels": {"optimizer": "adamw", "weight_decay": 0.1, "weight_decay_on": "kernels", "lr_schedule": "linear"},
     "adversarial": ADVERSARIAL | {"adversarial_weight": 0.5, "adversarial_adaptive": True},
     "regularised": {
         **ADVERSARIAL,
         **{"adversarial_weight": 0.5, "adversarial_adaptive": True, "accumulate": 2, "gradient_clip": 1.0},
         **{"lecam_weight": 0.1, "r1_weight": 1.0, "r1_every": 2, "lpips_weight": 0.1},
+    },
+    "float16": {"precision": "float16", "gradient_clip": 1.0},
+    "float16-adversarial": {
+        **ADVERSARIAL,
+        **{"precision": "float16", "adversarial_weight": 0.5, "adversarial_adaptive": True, "accumulate": 2},
+    },
+    "maskbit": {
+        **{"discriminator": "maskbit", "discriminator_options": {"hidden_dim": 8, "num_stages": 2}},
+        **{"adversarial_weight": 0.5, "classifier_weight": 0.1},
     },
     "stylegan2": {
         **{"discriminator": "stylegan2", "discriminator_options": {"channel_multiplier": 1 / 64}},
@@ -457,7 +487,10 @@ STEPS = {
     },
 }
 # PyTorch's average counts its updates on the CPU, and copies the count to the device at each but the first.
-STEP_WAITS = {"average": ["_to_copy"]}
+STEP_WAITS = {"average": ["_to_copy"], "average-warmed-up": ["_to_copy"]}
+# In float16 both steps read what became of the scale of a side's loss; an adaptive weight whether its two gradients
+# overflowed, of each of two parts.
+STEP_READS: dict[str, list[float]] = {"float16": [65536.0] * 2, "float16-adversarial": ([True] * 4 + [65536.0] * 2) * 2}
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -465,17 +498,18 @@ def test_whole_training_steps_stay_on_the_device(
     name: str, device: torch.device, toy: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vistok.training.trainer.build_lpips", random_lpips)
+    monkeypatch.setattr("vistok.training.trainer.build_classifier", random_classifier)
     config = toy(**{"precision": "bfloat16"} | STEPS[name])
     trainer = Trainer(Run.open(config=config), progress=False)
     assert trainer.device == device
     batches = [torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8).to(device) for _ in range(2)]
-    with Waits() as waits:
+    with Waits(*STEP_READS.get(name, [])) as waits:
         for images in batches:
             losses = trainer.train_step(to_float(images))
             trainer.step += 1
             assert all(loss.dtype == torch.float32 and loss.shape == () for loss in losses.values())
             assert_on(device, losses)
-    assert_waits(waits, STEP_WAITS.get(name, []))
+    assert_waits(waits, STEP_WAITS.get(name, [READ] * len(STEP_READS.get(name, []))))
     assert losses.keys() > {"reconstruction", "total"}
     assert_on(device, trainer.tokenizer, trainer.optimizer)
     assert trainer.optimizer.defaults["fused"]

@@ -10,10 +10,12 @@ from helpers.trainings import trained
 
 from vistok import quantizers
 from vistok.config import TrainConfig
+from vistok.losses import TokenizerLoss
 from vistok.networks import simple_cnn
 from vistok.quantizers import QUANTIZERS
 from vistok.system.paths import repository_root
 from vistok.tables import load_table, measured, plan
+from vistok.tokenizer import VisualTokenizer
 
 ROWS = load_table("quantizers64").rows
 
@@ -29,11 +31,26 @@ def test_every_row_trains_at_smoke_scale(row: str, tmp_path: Path) -> None:
     (line,) = trainer.run.log()
     assert line["losses"].keys() == {"reconstruction", "total", *trainer.tokenizer.quantizer.loss_names}
     assert all(math.isfinite(value) for value in line["losses"].values())
-    assert 0 < line["usage"] <= 1
+    assert 0 < line["usage"] <= 1 if quantizers.has_codebook(config.quantizer) else line["usage"] is None
+
+
+@pytest.mark.parametrize("row", load_table("imagenet64").rows)
+def test_every_row_of_imagenet64_has_a_loss_and_gradients(row: str) -> None:
+    config = TrainConfig.from_row(f"imagenet64/{row}", "smoke")
+    torch.manual_seed(0)
+    tokenizer, images = VisualTokenizer.from_config(config).train(), torch.rand(2, 3, 64, 64) * 2 - 1
+    output = tokenizer(images)
+    total, losses = TokenizerLoss(config, tokenizer.quantizer)(images, output.reconstruction, output.losses)
+    total.backward()
+    assert losses.keys() == {"reconstruction", *tokenizer.quantizer.loss_names} and total.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in tokenizer.parameters())
 
 
 def test_rows_spend_equal_bits_on_an_image_unless_their_name_says_otherwise() -> None:
     for name, row in ROWS.items():
+        if not quantizers.has_codebook(row.settings["quantizer"]):
+            assert name in ("none", "kl"), "ceilings, which spend no bits but vectors"
+            continue
         with torch.device("meta"):
             quantizer = quantizers.build(
                 row.settings["quantizer"],

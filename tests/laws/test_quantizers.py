@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.quantizers import REMEDIES, VARIANTS, D, K, build, every_variant, options_of
+from helpers.quantizers import (
+    CODED,
+    REMEDIES,
+    VARIANTS,
+    D,
+    K,
+    build,
+    every_variant,
+    every_variant_with_codes,
+    every_variant_without_codes,
+    options_of,
+)
 from torch import Tensor
 
 from vistok import TrainConfig, VisualTokenizer, quantizers
@@ -69,19 +80,19 @@ def test_shapes_dtypes_and_range(variant: str, grid: tuple[int, int, int], autoc
         quantized = quantizer(z)
     assert quantized.codes.shape == z.shape and quantized.codes.dtype == torch.float32
     levels = quantized.levels
-    assert isinstance(levels, tuple) and levels[-1].shape == grid
+    assert isinstance(levels, tuple) and [level.shape for level in levels[-1:]] == [grid][: len(levels)]
     assert quantized.indices is (levels[0] if len(levels) == 1 else levels)
     for level, size in zip(levels, quantizer.codebook_sizes, strict=True):
         assert level.ndim == 3 and len(level) == len(z) and level.dtype == torch.int64
         assert level.min() >= 0 and level.max() < size
-    assert len(levels[-1].unique()) > 3
+    assert all(len(level.unique()) > 3 for level in levels[-1:])
     assert set(quantized.losses) == set(quantizer.loss_names)
     assert all(loss.ndim == 0 and loss.dtype == torch.float32 for loss in quantized.losses.values())
     if len(quantizer.codebook_sizes) == 1:
         assert quantizer.codebook.shape == (quantizer.codebook_size, quantizer.codebook_dim)
 
 
-@every_variant
+@every_variant_with_codes
 @every_shape
 @every_precision
 def test_indices_to_codes_gives_the_codes_exactly(variant: str, grid: tuple[int, int, int], autocast: bool) -> None:
@@ -93,7 +104,7 @@ def test_indices_to_codes_gives_the_codes_exactly(variant: str, grid: tuple[int,
             assert torch.equal(quantizer.codebook[quantized.indices].movedim(-1, 1), quantized.codes)
 
 
-@every_variant
+@every_variant_with_codes
 @every_shape
 def test_codes_in_training_are_those_before_the_update(variant: str, grid: tuple[int, int, int]) -> None:
     quantizer, before = build(variant).train(), build(variant)
@@ -103,7 +114,7 @@ def test_codes_in_training_are_those_before_the_update(variant: str, grid: tuple
     assert ((codes - quantized.codes).abs() <= 1e-6 * z.abs().clamp(min=1)).all()
 
 
-@every_variant
+@every_variant_with_codes
 def test_indices_are_the_nearest_codes(variant: str) -> None:
     if variant.startswith(("ibq", "gumbel")):
         pytest.skip("the largest dot product or logit, not the nearest code: tested in a file of their own")
@@ -146,7 +157,7 @@ def test_loading_a_state_keeps_every_index(variant: str) -> None:
     quantizer.eval()
     other.load_state_dict(quantizer.state_dict())
     z = z_of((4, 8, 8), quantizer)
-    assert same(other(z).levels, quantizer(z).levels)
+    assert same(other(z).levels, quantizer(z).levels) and torch.equal(other(z).codes, quantizer(z).codes)
 
 
 @every_variant
@@ -180,7 +191,8 @@ def test_it_stays_in_float32_in_networks_of_another_precision(variant: str) -> N
         torch.manual_seed(2)
         expected = quantizer(z)
         torch.manual_seed(2)
-        assert same(moved(z).levels, expected.levels)
+        found = moved(z)
+        assert same(found.levels, expected.levels) and torch.equal(found.codes, expected.codes)
     assert all(map(torch.equal, quantizer.state_dict().values(), moved.state_dict().values()))
 
 
@@ -208,10 +220,10 @@ def test_no_tokens_have_no_codes(variant: str) -> None:
     quantizer = build(variant).eval()
     quantized = quantizer(z_of((0, 8, 8), quantizer))
     assert quantized.codes.shape == (0, quantizer.codebook_dim, 8, 8)
-    assert quantized.levels[-1].shape == (0, 8, 8)
+    assert all(level.shape == (0, 8, 8) for level in quantized.levels[-1:])
 
 
-@every_variant
+@every_variant_with_codes
 def test_choosing_changes_no_state_in_training(variant: str) -> None:
     quantizer = build(variant).train()
     if len(quantizer.codebook_sizes) > 1:
@@ -236,8 +248,34 @@ def test_z_of_another_dimension_is_refused(variant: str) -> None:
 @every_variant
 @pytest.mark.parametrize("setting", ["codebook_size", "codebook_dim"])
 def test_sizes_below_one_are_refused(variant: str, setting: str) -> None:
+    if setting not in options_of(variant):
+        with pytest.raises(ValueError, match=f"has no option '{setting}'"):
+            quantizers.build(variant.partition("-")[0], **options_of(variant) | {setting: 16})
+        return
     with pytest.raises(ValueError, match=f"{setting} is 0, but must be at least 1"):
         quantizers.build(variant.partition("-")[0], **options_of(variant) | {setting: 0})
+
+
+@every_variant_without_codes
+def test_without_a_codebook_vectors_go_through_and_what_asks_for_indices_is_refused(variant: str) -> None:
+    quantizer = build(variant).eval()
+    z = z_of((2, 8, 8), quantizer)
+    assert (quantizer.codebook_sizes, quantizer.codebooks, quantizer.grids(8, 8)) == ((), (), [])
+    assert (quantizer(z).levels, quantizer(z).indices) == ((), ())
+    assert len(quantizer(z).codes.unique()) == z.numel()  # nothing was rounded to a few values
+    sentence = f"{type(quantizer).__name__} has no codebook, and so there are no tokens"
+    for ask in (
+        lambda: quantizer.codebook,
+        lambda: quantizer.codebook_size,
+        lambda: quantizer.choose(z),
+        lambda: quantizer.indices_to_codes(torch.zeros(2, 8, 8, dtype=torch.int64)),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            ask()
+    for composite in ("residual", "grouped", "multiscale"):
+        options = {"codebook_size": K, "codebook_dim": D, "member": variant}
+        with pytest.raises(ValueError, match=f"member is '{variant}', but must be a quantizer of one codebook"):
+            quantizers.build(composite, **options)
 
 
 REFUSED = [  # name, options, the one sentence
@@ -307,6 +345,8 @@ LARGE = {
     "bsq": {"codebook_dim": 12},
     "fsq": {"codebook_dim": 4},
     "simvq": {},
+    "none": {"codebook_dim": 32},
+    "kl": {},
 }
 
 
@@ -317,7 +357,7 @@ def test_every_quantizer_but_gumbel_softmax_is_under_the_memory_law() -> None:
 
 @pytest.mark.parametrize("variant", LARGE)
 def test_memory_does_not_grow_with_tokens_times_codes(variant: str) -> None:
-    options = {"codebook_size": 2**12, "codebook_dim": 8} | LARGE[variant]
+    options = ({"codebook_size": 2**12} if variant in CODED else {}) | {"codebook_dim": 8} | LARGE[variant]
     quantizer = quantizers.build(variant.partition("-")[0], **options)
     z = torch.randn(4, quantizer.codebook_dim, 32, 32, requires_grad=True)  # 4,096 tokens
     torch.set_num_threads(1)  # the profiler sees what this thread allocates

@@ -112,6 +112,13 @@ def test_what_it_says_of_lfq_and_ibq_is_recorded() -> None:
     assert f"{lfq:.1f} dB (LFQ) and {ibq:.1f} dB (IBQ) behind `fsq-888`" in RESULTS
 
 
+def test_what_it_says_of_the_ceilings_is_recorded() -> None:
+    psnr = measured(plan("quantizers64", None, "laptop", [0, 1, 2], dataset="imagenet-sample"), "psnr")
+    none, kl = mean(psnr.pop("none")), mean(psnr.pop("kl"))
+    best = max(mean(values) for values in psnr.values())
+    assert f"they reach {none:.1f} dB and {kl:.1f} dB, the best row with a codebook {best:.1f} dB" in RESULTS
+
+
 @pytest.mark.parametrize("name", [*READMES, *markdown_cells()])
 def test_its_links_lead_somewhere(name: str) -> None:
     """Relative links of READMEs, and of notebooks to READMEs: the file is there, and has the heading."""

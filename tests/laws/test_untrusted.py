@@ -168,7 +168,7 @@ VALID = st.fixed_dictionaries(
         "lr": st.floats(0, 1e300, exclude_min=True) | st.integers(1, 2**62),
         "beta1": st.floats(0, 1, exclude_max=True),
         "seed": st.integers(0, 2**32 - 1),
-        "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
+        "precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
     },
 )
 
@@ -306,6 +306,9 @@ family = "wide"
 settings = { quantizer = "vq", codebook_dim = 4 }
 published = { psnr = 32.0 }
 
+[rows.at.smoke]
+steps = 20
+
 [[rows]]
 same_as = "celeba64/vq-d4"
 """
@@ -362,7 +365,9 @@ def table_texts(draw: st.DrawFn) -> bytes:
         change = draw(st.sampled_from(["remove", "move", "key"]))
         if change == "key":
             key = draw(
-                st.sampled_from(["rows", "scales", "families", "recipe", "same_as", "based_on", "name", "scales.smoke"])
+                st.sampled_from(
+                    ["rows", "scales", "families", "recipe", "at", "same_as", "based_on", "name", "scales.smoke"]
+                )
             )
             lines.insert(place, f"{key} = {draw(st.sampled_from(TOML_VALUES))}")
         else:
@@ -398,7 +403,8 @@ def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("[[rows]]", "[[row]]"), "There is no 'rows' in table 'mutant': it must be there, a list"),
+        (("rows", "row"), "The table 'mutant' has no part 'row'; did you mean 'rows'?"),
+        (("rows", "conclusions"), "There is no 'rows' in table 'mutant': it must be there, a list"),
         (('[[rows]]\nname = "first"', '[[rows]]\ntitle = "first"'), "There is no 'name' in a row of table 'mutant'"),
         (('"celeba64/vq-d4"', '"celeba64/vq-d5"'), "Table 'celeba64' has no row 'vq-d5'; did you mean 'vq-d"),
         (('"celeba64/vq-d4"', '"mutant/first"'), "The table 'mutant' refers to itself, by mutant -> mutant"),
@@ -407,8 +413,33 @@ def test_tables_that_are_as_they_should_be_are_read(tables: Path) -> None:
         (("[families.wide.smoke]", "[families.wide.quick]"), "There is no 'smoke' in family 'wide' of table 'mutant'"),
         (("steps = 40", "steps = "), "The table 'mutant' is not TOML that can be read: "),
         (("steps = 40", "steps = " + "[" * 5000), "nested deeper than 32"),
-        (("[scales.smoke]", "[scale.smoke]"), "There is no 'scales' in table 'mutant'"),
+        (
+            ("[rows.at.smoke]", "[rows.at.smok]"),
+            "of table 'mutant' says what it is at scale 'smok'; did you mean 'smoke'?",
+        ),
+        (
+            ("[rows.at.smoke]\nsteps = 20", "[rows.at]\nsmoke = 20"),
+            "'smoke' of what row 'first' of table 'mutant' is at each scale",
+        ),
+        (("[scales.smoke]", "[scale.smoke]"), "The table 'mutant' has no part 'scale'; did you mean 'scales'?"),
         (('name = "first"', 'name = "vq-d4"'), "stands there twice"),
+        (('name = "first"', 'name = ""'), "'name' of a row of table 'mutant' is '', but must be a name."),
+        (
+            ('family = "wide"', 'familly = "wide"'),
+            "row 'first' of table 'mutant' has no part 'familly'; did you mean 'family'",
+        ),
+        (
+            ("psnr = 32.0", "psnr = nan"),
+            "'psnr' of published of row 'first' of table 'mutant' is nan, but must be a finite number",
+        ),
+        (
+            ("psnr = 32.0", 'psnr = "30"'),
+            "'psnr' of published of row 'first' of table 'mutant' is '30' (str), but must be",
+        ),
+        (
+            ('same_as = "celeba64/vq-d4"', 'same_as = "celeba64/vq-d4"\npaper = {}'),
+            "The row 1 of table 'mutant', which is the same as another, has no part 'paper'",
+        ),
     ],
 )
 def test_a_wrong_table_is_one_sentence(tables: Path, change: tuple[str, str], says: str) -> None:
@@ -416,6 +447,28 @@ def test_a_wrong_table_is_one_sentence(tables: Path, change: tuple[str, str], sa
     with pytest.raises(ValueError, match=re.escape(says)) as error:
         load_table("mutant")
     check_sentence(error.value)
+
+
+def test_a_setting_of_a_table_that_is_no_number_is_named(tables: Path) -> None:
+    (tables / "mutant.toml").write_text(SMALL_TABLE.replace("lr = 1e-3", "lr = nan"))
+    with pytest.raises(ValueError, match=r"^lr is nan, but must be a finite number\.$"):
+        TrainConfig.from_row("mutant/first", "smoke")
+
+
+def test_what_lies_beside_a_table_does_not_hide_it(tables: Path) -> None:
+    (tables / ".#celeba64.toml").symlink_to("somebody@machine.1234")  # an editor's lock
+    (tables / "._celeba64.toml").write_bytes(b"\xff")
+    (tables / "folder.toml").mkdir()
+    assert TrainConfig.from_row("celeba64/vq-d4").row == "celeba64/vq-d4"
+    with pytest.raises(ValueError, match="There is no table 'x'; Known: celeba64, ") as error:
+        load_table("x")
+    assert not re.search(r"folder|[#_]", str(error.value))
+
+
+def test_a_table_that_was_changed_in_memory_is_nobody_elses() -> None:
+    row = load_table("celeba64").rows["vq-d4"]
+    row.settings["codebook_dim"] = row.at_scale["smoke"]["codebook_dim"] = 5
+    assert TrainConfig.from_row("celeba64/vq-d4", "smoke").codebook_dim == 4
 
 
 def test_only_tables_of_the_folder_are_read(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Discriminators: parity with the original PatchGAN, the parts of StyleGAN2's against plain formulas, double backward."""
+"""Discriminators: parity with PatchGAN's and MaskBit's originals, parts of StyleGAN2's against formulas, double backward."""
 
 import json
 import math
@@ -34,6 +34,44 @@ def test_patchgan_matches_the_original_in_training_mode() -> None:
         torch.testing.assert_close(state[name], value, atol=1e-5, rtol=0)
 
 
+def test_maskbits_discriminator_matches_the_original() -> None:
+    golden = load_file(GOLDEN / "discriminator_maskbit.safetensors")
+    discriminator = discriminators.build("maskbit", hidden_dim=32, num_stages=3).train()
+    weights = {name.removeprefix("state."): value for name, value in golden.items() if name.startswith("state.")}
+    kernels = [weights.pop(f"blocks.{stage}.1.kernel") for stage in range(3)]  # a constant here
+    discriminator.load_state_dict(weights)
+    assert all(
+        torch.equal(kernel[0, 0], block[1].kernel) for kernel, block in zip(kernels, discriminator.blocks, strict=True)
+    )
+    images = golden["x"].clone().requires_grad_()
+    logits = discriminator(images)
+    torch.testing.assert_close(logits, golden["logits"], atol=1e-6, rtol=0)
+    logits.sum().backward()
+    torch.testing.assert_close(images.grad, golden["grad.x"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [16, 21, 22, 37])
+def test_maskbits_blur_pads_as_same_does(size: int) -> None:
+    """As `Conv2dSame` of MaskBit's code and TensorFlow: ceil(H/2) rows, of what is padded the smaller half above."""
+    x = torch.randn(2, 3, size, size + 1)
+    padded = x
+    for side in (size + 1, size):  # the last side first, as `pad` counts
+        more = max((math.ceil(side / 2) - 1) * 2 + 4 - side, 0)
+        padded = F.pad(padded.transpose(2, 3) if side == size else padded, (more // 2, more - more // 2))
+    expected = Blur(padding=0, stride=2)(padded.transpose(2, 3))
+    blurred = discriminators.SameBlur(padding=1, stride=2)(x)
+    assert blurred.shape[2:] == (math.ceil(size / 2), math.ceil((size + 1) / 2))
+    torch.testing.assert_close(blurred, expected)
+
+
+def test_maskbits_discriminator_has_the_widths_of_both_projects() -> None:
+    with torch.device("meta"):
+        maskbit, titok = (discriminators.build("maskbit", num_stages=stages) for stages in (4, 3))
+    for discriminator, widths in ((maskbit, [128, 256, 512, 1024]), (titok, [128, 256, 512])):
+        assert [block[0].out_channels for block in discriminator.blocks] == widths
+        assert {block[2].num_groups for block in discriminator.blocks} == {32}
+
+
 def test_patchgan_starts_as_pix2pix_does_or_as_pytorch_does() -> None:
     torch.manual_seed(0)
     discriminator = discriminators.build("patchgan", hidden_dim=32)
@@ -58,10 +96,12 @@ def test_patchgan_judges_70_pixels_at_once() -> None:
     assert (touched.max(0).values - touched.min(0).values + 1).tolist() == [70, 70]
 
 
-@pytest.mark.parametrize(("norm", "independent"), [("batch", False), ("group", True), ("none", True)])
-def test_only_batch_norm_makes_the_logits_of_an_image_depend_on_the_batch(norm: str, independent: bool) -> None:
-    torch.manual_seed(0)
-    discriminator = discriminators.build("patchgan", image_size=32, hidden_dim=4, norm=norm).train()
+@pytest.mark.parametrize(
+    ("variant", "independent"),
+    [("patchgan", False), ("patchgan-group", True), ("patchgan-none", True), ("maskbit", True)],
+)
+def test_only_batch_norm_makes_the_logits_of_an_image_depend_on_the_batch(variant: str, independent: bool) -> None:
+    discriminator = build(variant).train()
     images = images_of(32)
     assert torch.allclose(discriminator(images)[:1], discriminator(images[:1]), atol=1e-6) is independent
     assert (discriminator.of_batch == ()) is independent
@@ -133,7 +173,7 @@ def test_shapes_and_double_backward(variant: str) -> None:
     discriminator = build(variant).train()
     images = images_of(32).requires_grad_()
     logits = discriminator(images)
-    assert logits.shape == ((4, 1) if variant == "stylegan2" else (4, 1, 2, 2))
+    assert logits.shape == {"stylegan2": (4, 1), "maskbit": (4, 1, 16, 16)}.get(variant, (4, 1, 2, 2))
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     gradient.square().sum().backward()
     assert all(p.grad.isfinite().all() for p in discriminator.parameters() if p.grad is not None)
@@ -199,6 +239,8 @@ def test_every_discriminator_is_tested() -> None:
         ("stylegan2", {"image_size": 100}, "image_size is 100.*nearest is 128"),
         ("stylegan2", {"image_size": 4}, "image_size is 4.*nearest is 8"),
         ("stylegan2", {"channel_multiplier": 0}, "channel_multiplier is 0"),
+        ("maskbit", {"num_stages": 0}, "num_stages is 0"),
+        ("maskbit", {"num_layers": 3}, "has no option 'num_layers'"),
     ],
 )
 def test_wrong_options_are_refused_with_the_nearest_valid_one(name: str, options: dict, message: str) -> None:

@@ -357,9 +357,12 @@ def test_papermill_passes_on_a_setting_that_the_cell_does_not_name(
 
 
 def test_what_is_said_beside_numbers_is_said_once() -> None:
-    first = SimpleNamespace(unavailable={"rfid": "Not asked for."}, notes={"ssim": "few"})
-    second = SimpleNamespace(unavailable={"lpips_alex": "No weights.", "rfid": "Too few."}, notes={})
+    images = {"name": "cifar10-images", "note": "JPEG copies."}
+    first = SimpleNamespace(unavailable={"rfid": "Not asked for."}, notes={"ssim": "few"}, dataset=images)
+    unavailable = {"lpips_alex": "No weights.", "rfid": "Too few."}
+    second = SimpleNamespace(unavailable=unavailable, notes={}, dataset={"name": "photos"})
     lines = ["rfid was not measured: Not asked for.", "lpips_alex was not measured: No weights.", "ssim: few"]
+    lines.append("cifar10-images: JPEG copies.")
     assert remarks(first, second) == lines
     assert remarks() == []
 

@@ -303,6 +303,19 @@ def test_usage_and_quality_leaves_out_what_was_not_measured() -> None:
     check_nothing_is_covered_or_cut(figure)
 
 
+def test_by_length_draws_means_over_seeds_and_leaves_out_what_was_not_measured() -> None:
+    points = {
+        "vq-d4": {2500: ([0.5, 0.7], [22.0, 24.0]), 10_000: ([0.8], [25.0]), 40_000: ([], [])},
+        "ema-d4": {2500: ([], []), 10_000: ([], []), 40_000: ([0.9], [26.0])},
+    }
+    figure = plots.by_length(points)
+    usage, psnr = ({name: line for name, line in lines(axis).items() if name in points} for axis in figure.axes)
+    assert usage["vq-d4"].tolist() == pytest.approx([60, 80]) and psnr["vq-d4"].tolist() == [23.0, 25.0]
+    assert usage["ema-d4"].tolist() == [90] and psnr["ema-d4"].tolist() == [26.0]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2,500", "10,000", "40,000"]
+    check_nothing_is_covered_or_cut(figure)
+
+
 def test_losses_that_coincide_show_in_each_others_gaps() -> None:
     raw, weighted = plots.dashboard(log_of(PLAIN, PLAIN), WEIGHTS, 20).axes[:2]
     drawn = {line.get_label(): line for line in raw.lines}

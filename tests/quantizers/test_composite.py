@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vistok.config import TrainConfig
 from vistok.evaluation import evaluate
-from vistok.quantizers import QUANTIZERS, Quantizer, gumbel
+from vistok.quantizers import QUANTIZERS, Quantizer, gumbel, has_codebook
 from vistok.quantizers.composite import Composite, GroupedQuantizer, MultiScaleQuantizer, ResidualQuantizer
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
@@ -22,7 +22,7 @@ from vistok.training.trainer import Trainer
 
 K, D = 16, 4
 COMPOSITES = {"residual": ResidualQuantizer, "grouped": GroupedQuantizer, "multiscale": MultiScaleQuantizer}
-MEMBERS = [name for name, kind in QUANTIZERS.items() if not issubclass(kind, Composite)]
+MEMBERS = [name for name, kind in QUANTIZERS.items() if has_codebook(name) and not issubclass(kind, Composite)]
 KINDS: dict[str, tuple[type[Composite], dict[str, Any]]] = {
     "residual": (ResidualQuantizer, {"num_levels": 3}),
     "residual-shared": (ResidualQuantizer, {"num_levels": 3, "shared": True}),

@@ -8,6 +8,8 @@ from helpers.quantizers import direct_entropy_loss, largest_allocation
 from safetensors.torch import load_file
 
 from vistok import quantizers
+from vistok.config import TrainConfig
+from vistok.losses import loss_weights
 from vistok.quantizers import IBQQuantizer, entropy
 from vistok.quantizers.search import largest_dot
 
@@ -112,3 +114,25 @@ def test_bad_options_are_refused() -> None:
         quantizers.build("ibq", codebook_size=16, codebook_dim=4, temperature=0)
     with pytest.raises(ValueError, match=r"diversity is -1(\.0)?, but must be at least 0"):
         quantizers.build("ibq", codebook_size=16, codebook_dim=4, diversity=-1)
+
+
+@pytest.mark.parametrize("row", ["ibq-d64-k512", "ibq-d64-k2048"])
+def test_the_weights_of_the_published_rows_are_those_of_their_three_squared_errors(row: str) -> None:
+    """1 for codes to z, 0.25 for z to codes, 1 for both to each other: the same gradients, the softmax aside."""
+    torch.manual_seed(0)
+    config = TrainConfig.from_row(f"imagenet64/{row}", "paper")
+    quantizer = IBQQuantizer(config.codebook_size, 64, **config.quantizer_options)
+    weights, z = loss_weights(config, quantizer), torch.randn(2, 64, 4, 4, requires_grad=True)
+    losses = quantizer(z).losses
+    squared = sum(weights[name] * losses[name] for name in ("codebook", "commitment"))
+    ours = torch.autograd.grad(squared, (z, quantizer.weight))
+
+    tokens, codebook = z.permute(0, 2, 3, 1).flatten(0, 2), quantizer.weight
+    soft = (tokens @ codebook.T).softmax(1)
+    one_hot = F.one_hot(soft.argmax(1), len(codebook)).float()
+    chosen, through = one_hot @ codebook, (one_hot - soft.detach() + soft) @ codebook
+    to_z, to_codes = F.mse_loss(chosen, tokens.detach()), F.mse_loss(tokens, chosen.detach())
+    theirs = to_z + 0.25 * to_codes + F.mse_loss(through, tokens)
+    for ours_of, theirs_of in zip(ours, torch.autograd.grad(theirs, (z, codebook)), strict=True):
+        assert relative_error(ours_of, theirs_of) < 0.01
+    assert weights["entropy"] == 0.1

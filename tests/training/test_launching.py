@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vistok import Run, TrainConfig, VisualTokenizer
+from vistok import Run, TrainConfig, Trainer, VisualTokenizer
 from vistok.runs import Report
 from vistok.training.launching import LaunchedTrainer
 from vistok.widgets import TrainingDashboard
@@ -50,16 +51,68 @@ def test_reports_are_those_of_the_log_and_stopping_saves_and_goes_on(toy: Toy, t
     assert steps == [*range(10, trainer.step + 1, 10)]
 
 
-def test_left_while_the_processes_start_it_ends_them(toy: Toy, tmp_path: Path) -> None:
-    trainer = LaunchedTrainer(Run.open(tmp_path / "run", toy(steps=10**6)), 2, progress=False)
+def test_left_while_the_processes_start_it_ends_them(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Their launcher runs a helper first (PyTorch asks ldconfig for libraries), which is no training and may last.
+    helper = (
+        "import subprocess, sys\nif 'torch.distributed.run' in sys.orig_argv:\n    subprocess.Popen(['sleep', '3'])\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(helper)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    trainer = LaunchedTrainer(Run.open(tmp_path / "run", toy(steps=1500, report_every=1500)), 2, progress=False)
     reports = iter(trainer)
     interrupted = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     interrupted.start()
     with pytest.raises(KeyboardInterrupt):
-        next(reports)  # returns at all: they would train for hours
-    assert trainer.step < 10**6
+        next(reports)
+    assert trainer.step < 1500
     with trainer.run.alone():  # no process trains it
         pass
+
+
+def test_a_second_interrupt_ends_the_processes_at_once(toy: Toy, tmp_path: Path) -> None:
+    trainer = LaunchedTrainer(Run.open(tmp_path / "run", toy(steps=10**6)), 2, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in trainer:
+            for seconds in (0.0, 0.05):  # it takes longer until both have agreed, saved and ended
+                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+            while True:  # the first one, whenever it comes
+                time.sleep(0.01)
+    with trainer.run.alone():
+        pass
+
+
+def test_a_failure_to_save_what_was_stopped_is_said(toy: Toy, tmp_path: Path) -> None:
+    trainer = LaunchedTrainer(Run.open(tmp_path / "run", toy(steps=10**6, report_every=1)), 2, progress=False)
+    with pytest.raises(RuntimeError, match="Of 2 processes one failed: The run .* cannot be written"):
+        for _ in trainer:
+            trainer.stop()
+            if (folder := trainer.run.path / "checkpoint").is_dir():
+                folder.rmdir()
+                folder.write_text("in the way")
+
+
+@pytest.mark.parametrize("entry", ["counts", "step"])
+def test_a_checkpoint_without_an_entry_is_refused_by_a_sentence(toy: Toy, tmp_path: Path, entry: str) -> None:
+    run = Run.open(tmp_path / "run", toy(steps=2))
+    list(Trainer(run, progress=False))
+    state, file = run.checkpoints.load()
+    del state[entry]
+    run.checkpoints.save(state, 2)
+    for make in (Trainer, lambda run: LaunchedTrainer(run, 2)):
+        with pytest.raises(ValueError, match=f"{file.name} is not one of this version's: it has no {entry}"):
+            make(run)
+
+
+def test_a_damaged_checkpoint_is_passed_over_once(toy: Toy, tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", toy(steps=20, checkpoint_every=10))
+    list(Trainer(run, progress=False))
+    newest = run.checkpoints.files()[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="going on from step-000000010") as warned:
+        trainer = LaunchedTrainer(run, 2, progress=False)
+        assert [report.step for report in trainer][-1] == 20
+    assert len(warned) == 1
+    assert (trainer.step, trainer.result_step) == (20, 20)
 
 
 def test_the_dashboard_shows_a_run_of_several_processes(toy: Toy, tmp_path: Path) -> None:

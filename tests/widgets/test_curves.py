@@ -162,6 +162,17 @@ def test_no_two_of_many_runs_look_alike_in_the_figure(logged: Logged) -> None:
     assert len({(line.get_color(), line.get_linestyle()) for line in axis.get_lines()}) == 12
 
 
+def test_a_run_without_a_codebook_has_no_usage_and_the_others_have(logged: Logged, tmp_path: Path) -> None:
+    bare = logged("bare", [], quantizer="none", steps=10)
+    bare.append_log(Report(10, {"reconstruction": 0.5, "total": 0.5}, None, None, 100.0, 0.0))
+    view = RunCurves([bare])
+    assert view.columns == [["step", "images_per_second", "reconstruction", "total"]]
+    assert view.quantities == ["reconstruction", "total", "images_per_second"]
+    both = RunCurves([bare, logged("coded", [0.5])], quantity="usage")
+    assert both.quantities[-3:] == ["usage", "perplexity", "images_per_second"]
+    assert "no usage" in both.description and both.figure() is not None
+
+
 def test_a_run_that_diverged_says_so_in_the_legend(logged: Logged) -> None:
     nan = float("nan")
     losses = {"went": [0.5, 0.25, nan, float("inf")], "never": [nan, nan], "fine": [nan, 0.5]}

@@ -1,6 +1,7 @@
 """The training dashboard: it changes nothing that is trained, saves whenever it stops, and stays cheap in a long run."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from vistok.runs import RATES, Report, Run
 from vistok.system import progress
 from vistok.system.paths import repository_root
 from vistok.tokens.encoded import EncodedImages
+from vistok.training.__main__ import main
 from vistok.training.trainer import Trainer
 from vistok.widgets import dashboard as module
 from vistok.widgets.dashboard import TrainingDashboard
@@ -72,6 +74,7 @@ ROWS: list[dict[str, Any]] = [
     {"quantizer": "ema", "ema_decay": 0.9},
     {"quantizer": "gumbel"},
     {"quantizer_options": {"revive_after": 2}},
+    {"quantizer": "kl", "codebook_size": 512},
 ]
 
 
@@ -148,6 +151,20 @@ def test_several_levels_travel_one_after_the_other(toy: Toy) -> None:
     sent = np.frombuffer(dashboard.counts, "<u4")
     assert sent.tolist() == torch.cat(dashboard.trainer.counts).tolist()
     assert dashboard.figure() is not None
+
+
+def test_without_a_codebook_it_says_so(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    dashboard = shown(toy(quantizer="none", codebook_size=512, report_every=2))
+    assert dashboard.phase == "finished" and not dashboard.message
+    assert dashboard.levels == [] and not dashboard.counts
+    assert np.isnan(curves(dashboard)[:, 1:3]).all() and np.isfinite(curves(dashboard)[:, 3:]).all()
+    assert dashboard.description.endswith(": there is no codebook to use.")
+    texts = [text.get_text() for axis in dashboard.figure().axes for text in axis.texts]
+    assert texts == ["no codebook, and so no usage"]
+    assert "usage" not in str(dashboard.trainer.run.log()[-1]["losses"])
+    assert main(["--config", str(dashboard.trainer.run.path / "config.json")]) == 0
+    (said,) = re.findall("step 6 of 6, .*", "".join(capsys.readouterr()))
+    assert re.match(r"step 6 of 6, loss \d+\.\d+: ", said)
 
 
 def test_a_stop_saves_and_starting_again_goes_on(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -236,7 +236,8 @@ def test_what_cannot_be_loaded_is_left_out_with_its_reason() -> None:
     assert len(view.tokenizers) == 1 and view.picture_size == [451, 300]  # and the photograph is shown
     for part in ("There is no picture nowhere.png.", "nowhere", "There is no second one."):
         assert part in view.message
-    for first in ("runs/nowhere", Refusal("There are no images."), 3):
+    uncoded = VisualTokenizer(quantizer="kl", quantizer_options={"codebook_dim": 4}, image_size=16)
+    for first in ("runs/nowhere", Refusal("There are no images."), 3, uncoded):
         view = TryPicture(first, tokenizer())
         assert view.tokenizers == [] and view.figure() is None and view.message
         view.show(noise(9, 9))  # nothing to show it to: the reason stays

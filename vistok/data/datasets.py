@@ -5,6 +5,7 @@ import functools
 import warnings
 import zlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,14 @@ class ImageDataset(abc.ABC):
     def content(self) -> str | None:
         return content_of(self._files, self.name, self.split)
 
+    def content_key(self) -> str:
+        """Return 32 hex digits that change whenever a file does, or the code that makes pixels of it; others elsewhere."""
+        return self._files.content_key(CODE_VERSION)
+
+    def is_beside(self, path: Path) -> bool:
+        """Return whether a path lies where the images do, so that what is written there may be taken for them."""
+        return path.resolve().is_relative_to(self._files.location.resolve())
+
     def record(self) -> dict[str, Any]:
         """Return what a run's record says of its images; no path of the machine is in it."""
         record = {
@@ -84,6 +93,7 @@ class ImageDataset(abc.ABC):
             "left_out": self.left_out,
         }
         record |= {"licences": dict(self._files.licences)} if self._files.licences else {}
+        record |= {"note": self._files.note} if self._files.note else {}
         return record if self.content is None else record | {"content": self.content}
 
     def original(self, index: int) -> tuple[Image.Image, Box]:
@@ -168,7 +178,7 @@ class CachedImages(ImageDataset):
         image = self._all_files.image(index)
         if LARGEST in image.info:
             self._largest[index] = image.info[LARGEST]
-        if isinstance(self._square, CenterSquare) and min(image.size) < self.image_size:
+        if isinstance(self._square, CenterSquare) and self._square.short_side(*image.size) < self.image_size:
             self._smaller[index] = image.size
         try:
             return self._square.render(index, image)

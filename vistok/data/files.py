@@ -58,6 +58,7 @@ class ImageFiles(abc.ABC):
         stamps: int64 [N], for each a number that changes when the file's content does (modification time, or checksum).
         location: where they are on this machine.
         licences: of files that come with packages, name to under what they may be shown; empty: of other files.
+        note: what must be said beside every number that is measured on them; empty: nothing.
     """
 
     names: Names
@@ -65,6 +66,7 @@ class ImageFiles(abc.ABC):
     stamps: np.ndarray
     location: Path
     licences: Mapping[str, str] = {}
+    note: str = ""
     _per_file: tuple[str, ...] = ("names", "num_bytes", "stamps")  # attributes with an entry for each file
     _handle: str | None = None  # attribute that does not travel to other processes, and that `_open` sets
 

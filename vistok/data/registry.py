@@ -11,11 +11,24 @@ from typing import Any
 from vistok.config import TrainConfig
 from vistok.data.celeba import HELP as CELEBA_HELP
 from vistok.data.celeba import celeba
+from vistok.data.cifar import COPIES_HELP, cifar10, cifar10_images
+from vistok.data.cifar import HELP as CIFAR10_HELP
 from vistok.data.datasets import AdmImages, CachedImages, ImageDataset, UncachedImages, called
 from vistok.data.files import ImageFiles
 from vistok.data.folders import folder, folder_splits, imagenet, imagenet_sample
+from vistok.data.mnist import HELP as MNIST_HELP
+from vistok.data.mnist import PADDING, SIDE, mnist
 from vistok.data.photos import SCENES, photos, scenes
-from vistok.data.transforms import CROP_MARGIN, CelebASquare, CenterSquare, PhotoSquare, SceneSquare, Square
+from vistok.data.transforms import (
+    CROP_MARGIN,
+    CelebASquare,
+    CenterSquare,
+    PhotoSquare,
+    SceneSquare,
+    Square,
+    WholeSquare,
+)
+from vistok.system.files import shown
 from vistok.system.paths import PACKAGE, resolve_path
 from vistok.system.values import checked
 from vistok.system.words import misspelt, nearest
@@ -25,6 +38,9 @@ DATASETS: dict[str, str | None] = {
     "photos": None,
     "scenes": None,
     "celeba": CELEBA_HELP,
+    "cifar10": CIFAR10_HELP,
+    "cifar10-images": COPIES_HELP,
+    "mnist": MNIST_HELP,
     "imagenet": (
         "Get ILSVRC2012 from https://image-net.org, or its shards from https://huggingface.co/datasets/ILSVRC/imagenet-1k "
         "(Parquet) or https://huggingface.co/datasets/timm/imagenet-1k-wds (.tar), and put train/ and val/, or the shards, into"
@@ -38,6 +54,18 @@ _ONE_CROP: dict[str, Callable[[int], Square]] = {  # datasets of which no crop i
     "photos": PhotoSquare,
     "scenes": functools.partial(SceneSquare, number=len(SCENES)),
     "celeba": CelebASquare,
+    "cifar10": functools.partial(WholeSquare, side=32),
+    "cifar10-images": functools.partial(WholeSquare, side=32),
+    "mnist": functools.partial(WholeSquare, side=SIDE, padding=PADDING),
+}
+_TRAIN_AND_TEST: dict[
+    str, Callable[[Path, str], ImageFiles]
+] = {  # datasets of these two splits: what lists their files
+    "cifar10": cifar10,
+    "cifar10-images": cifar10_images,
+    "imagenet": imagenet,
+    "imagenet-sample": imagenet_sample,
+    "mnist": mnist,
 }
 
 
@@ -219,7 +247,7 @@ def open_files(name: str, split: str, data_root: str | Path | None, test_fractio
     _check_split(name, split, folder_splits(root) if name == "folder" else ("train", "test"))
     if name == "folder":
         return folder(root, split, test_fraction)
-    return (imagenet if name == "imagenet" else imagenet_sample)(root, split)
+    return _TRAIN_AND_TEST[name](root, split)
 
 
 def _meant(given: str, root: Path) -> Path | None:
@@ -233,8 +261,8 @@ def _meant(given: str, root: Path) -> Path | None:
 
 
 def _check(name: str, image_size: int, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:
-    if name not in DATASETS:
-        raise ValueError(f"There is no dataset {name!r}; {nearest(name, DATASETS)}")
+    if not isinstance(name, str) or name not in DATASETS:
+        raise ValueError(f"There is no dataset {shown(name)}; {nearest(name, DATASETS)}")
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}, but must be at least 1.")
     if crop is not None and crop not in _CROPS:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vistok.data.datasets import FLIP_DRAW, ImageDataset, called
 from vistok.data.draws import permutation, uniform
-from vistok.system.values import checked
+from vistok.system.values import NonNegativeInt, PositiveInt, checked
 
 
 def train_batches(
@@ -91,11 +91,9 @@ def check_loading(batch_size: int, num_workers: int = 0, max_images: int | None 
         ValueError: a number is out of range.
         TypeError: it is none.
     """
-    given = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
-    given |= {} if max_images is None else {"max_images": (max_images, 1)}
-    for name, (value, least) in given.items():
-        if checked(name, int, value) < least:
-            raise ValueError(f"{name} is {value}, but must be at least {least}.")
+    checked("batch_size", PositiveInt, batch_size)
+    checked("num_workers", NonNegativeInt, num_workers)
+    checked("max_images", PositiveInt | None, max_images)
 
 
 def eval_batches(

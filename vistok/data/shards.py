@@ -81,12 +81,13 @@ class TarFiles(ImageFiles):
         return data
 
 
-def open_shards(folder: Path, names: Sequence[str]) -> TarFiles:
+def open_shards(folder: Path, names: Sequence[str], *, one_pool: bool = True) -> TarFiles:
     """Open the images of some shards, making their index where there is none that fits.
 
     Args:
         folder: that they lie in.
         names: their file names, at least one.
+        one_pool: whether folders in them that look like different splits are refused; False: the caller tells them apart.
 
     Raises:
         ValueError: a shard is damaged, cut off or no tar file.
@@ -97,7 +98,7 @@ def open_shards(folder: Path, names: Sequence[str]) -> TarFiles:
     path = index_path(folder, names)
 
     def make() -> ShardIndex:
-        index = _make_index(folder, shards, path.stem)
+        index = _make_index(folder, shards, path.stem, one_pool)
         write_index(path, key, index)
         return index
 
@@ -139,7 +140,7 @@ def _read_if_good(path: Path, key: str, say_why: bool) -> ShardIndex | None:
         return None
 
 
-def _make_index(folder: Path, shards: Sequence[Shard], label: str) -> ShardIndex:
+def _make_index(folder: Path, shards: Sequence[Shard], label: str, one_pool: bool) -> ShardIndex:
     with ThreadPoolExecutor(_THREADS) as pool:
         found = [pool.submit(scan_tar, Path(shard.path)) for shard in shards]
         try:
@@ -149,8 +150,9 @@ def _make_index(folder: Path, shards: Sequence[Shard], label: str) -> ShardIndex
     left_out = LeftOut()
     for scan in scans:
         left_out.update(scan.left_out)
-    names = (bytes(name) for scan in scans for name in scan.names.encoded(0, len(scan.names)))
-    check_one_pool({name.rpartition(b"/")[0] for name in names}, folder)
+    if one_pool:
+        names = (bytes(name) for scan in scans for name in scan.names.encoded(0, len(scan.names)))
+        check_one_pool({name.rpartition(b"/")[0] for name in names}, folder)
     left_out.warn(folder)
     counts = [len(scan.names) for scan in scans]
     blobs = [scan.names.blob for scan in scans]

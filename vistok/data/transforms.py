@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from vistok.data.draws import uniform
 from vistok.data.naming import HAS_AVIF, HAS_HEIF, HEIF_SUFFIXES, TGA_SUFFIXES
@@ -220,8 +220,41 @@ class CenterSquare(Square):
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
 
+    def short_side(self, width: int, height: int) -> int:
+        """Return the pixels of the short side of what is resized of an image."""
+        return min(width, height)
+
     def render(self, index: int, image: Image.Image) -> np.ndarray:
         return _crop_of_resized(image, self.size, self.size, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeSquare(CenterSquare):
+    """A whole square image of a side that all images of its dataset have; not resampled where that is `size`.
+
+    For another `size` it is padded with black by `padding` pixels at each side first, and resampled where that is not `size`.
+    """
+
+    size: int
+    side: int
+    padding: int = 0
+
+    @property
+    def description(self) -> str:
+        padded = self.short_side(self.side, self.side)
+        steps = [f"whole images of {self.side}x{self.side}"]
+        steps += [] if padded == self.side else [f"padded to {padded}x{padded} with black"]
+        return ", ".join(steps + ([] if padded == self.size else [f"ADM resize to {self.size}x{self.size}"]))
+
+    def short_side(self, width: int, height: int) -> int:
+        return self.side if self.size == self.side else self.side + 2 * self.padding
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        if image.size != (self.side, self.side):
+            side = f"{self.side}x{self.side}"
+            raise ValueError(f"has {image.width}x{image.height} pixels, but an image of its dataset has {side}")
+        border = (self.short_side(*image.size) - self.side) // 2
+        return super().render(index, ImageOps.expand(image, border) if border else image)
 
 
 @dataclasses.dataclass(frozen=True)

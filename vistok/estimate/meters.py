@@ -134,6 +134,6 @@ class CudaAutocast(TorchFunctionMode):
         kwargs = kwargs or {}
         if func.__name__ not in self.float32 or not torch.is_autocast_enabled("cpu"):
             return func(*args, **kwargs)
-        wide = [a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args]
+        wide = [a.float() if isinstance(a, Tensor) and a.dtype in (torch.bfloat16, torch.float16) else a for a in args]
         with torch.autocast("cpu", enabled=False):
             return func(*wide, **kwargs)

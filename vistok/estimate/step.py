@@ -34,6 +34,7 @@ from vistok.losses import DiscriminatorLoss, TokenizerLoss
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations, recomputing_blocks
 from vistok.networks.lpips import untrained_lpips
+from vistok.networks.perceptual import ClassifierDistance, untrained_classifier
 from vistok.system.devices import in_precision
 from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer
@@ -51,11 +52,11 @@ class StepEstimate:
     Attributes:
         image_size: pixels.
         batch_size: images a step on one GPU, or a part of it that is computed at once.
-        dtype: "bfloat16" (autocast) or "float32".
+        dtype: "bfloat16" or "float16" (autocast), or "float32".
         recompute: whether activations of blocks are computed again in the backward pass.
         parameters: trained ones of the tokenizer.
         discriminator_parameters: trained ones of the discriminator; 0 without.
-        weight_bytes: all parameters and buffers, of the frozen perceptual network too.
+        weight_bytes: all parameters and buffers, of the frozen perceptual networks too.
         gradient_bytes: of all trained parameters.
         optimizer_bytes: Adam's two float32 moments of each trained parameter.
         ema_bytes: the moving average of the tokenizer's weights; 0 without.
@@ -102,7 +103,7 @@ class StepEstimate:
         if not 0 < utilisation <= 1:
             raise ValueError(f"utilisation is {utilisation}, but must be in (0, 1]; {UTILISATION} is usual.")
         card = find_gpu(gpu)
-        tflops = card.bfloat16_tflops if self.dtype == "bfloat16" else card.float32_tflops
+        tflops = card.float32_tflops if self.dtype == "float32" else card.bfloat16_tflops  # of float16 the same
         return self.batch_size * utilisation * tflops * 1e12 / self.flops
 
     def to_markdown(self) -> str:
@@ -143,7 +144,7 @@ def estimate_step(config: TrainConfig, *, step: int = 0, device: str = "cuda") -
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}; {nearest(device, ('cpu', 'cuda'))}")
-    dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
+    dtype = torch.bfloat16 if config.precision == "auto" else getattr(torch, config.precision)
     with FakeTensorMode():
         parts = Parts.of(config, dtype)
         _keep_channels_last(parts.tokenizer)
@@ -218,13 +219,17 @@ class Parts:
 
     @classmethod
     def of(cls, config: TrainConfig, dtype: torch.dtype) -> Self:
-        """Build the networks, in the modes that the trainer puts them into; LPIPS with random weights, which cost the same."""
+        """Build the networks as the trainer does; perceptual ones with random weights, which cost the same."""
         tokenizer = VisualTokenizer.from_config(config).train()
         recompute_activations(tokenizer, config.checkpoint_activations)
         if config.train_parts == "decoder":
             for part in (tokenizer.encoder, tokenizer.quantizer):
                 part.eval().requires_grad_(False)
-        perceptual = untrained_lpips("vgg").eval().requires_grad_(False) if config.lpips_weight else None
+        perceptual = {}
+        if config.lpips_weight:
+            perceptual["lpips"] = untrained_lpips("vgg").eval().requires_grad_(False)
+        if config.classifier_weight:
+            perceptual["classifier"] = ClassifierDistance(untrained_classifier(config.classifier))
         discriminator = discriminator_loss = None
         if config.discriminator:
             discriminator = discriminators.build(
@@ -236,7 +241,7 @@ class Parts:
 
     def modules(self) -> list[nn.Module]:
         """Return all networks."""
-        return [module for module in (*self.trained(), self.loss.perceptual) if module is not None]
+        return [*self.trained(), *self.loss.perceptual.values()]
 
     def trained(self) -> list[nn.Module]:
         """Return the networks that learn."""

@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--lpips", default="if-present", help="if-present, download, off or a folder (default: %(default)s)"
     )
+    parser.add_argument(
+        "--save-images", metavar="DIR", help="write originals and reconstructions there as PNG, for other programs"
+    )
     parser.add_argument("--num-workers", type=int, default=0, help="loading processes (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is there")
     given = vars(parser.parse_args(arguments))

@@ -17,7 +17,8 @@ class Evaluation:
         ssim_uniform7: mean over images, 7x7 uniform window (scikit-image's default).
         lpips_alex, lpips_vgg: mean over images.
         rfid: Frechet distance between images and reconstructions.
-        usage, usage_queue: fractions of the codebook, over all indices and over the last 65,536; mean over codebooks.
+        usage, usage_queue: fractions of the codebook, over all indices and over the last 65,536; mean over codebooks. These and
+            the next three are None where there is no codebook.
         perplexity: exp of the entropy of the codes; mean over codebooks.
         entropy_bits: bits a token; mean over codebooks.
         bits_per_pixel: sum over codebooks of tokens x log2 K, over pixels.
@@ -29,7 +30,8 @@ class Evaluation:
         dataset: the record of the images that were measured.
         settings: the choices made in calling `evaluate` that bear on the numbers.
         seconds: spent in "network" (tokenizer, Inception, LPIPS), "data", "metrics" (the rest of them) and "total".
-        provenance: versions, commit, device, threads, day, processes, the data, time; of a run its seed.
+        provenance: versions, commit, device, threads, day, processes, the data, time; of a run its seed; `kept_statistics`, the
+            metrics for which an earlier evaluation had looked at the images.
         counts: for each codebook the tokens that chose each code, int64 [K]; for figures, not part of the record.
         file_name: how the file of a run's record is called; empty where `evaluate` measured a tokenizer. It is not part of it.
     """
@@ -40,11 +42,11 @@ class Evaluation:
     lpips_alex: float | None
     lpips_vgg: float | None
     rfid: float | None
-    usage: float
-    usage_queue: float
-    perplexity: float
-    entropy_bits: float
-    bits_per_pixel: float
+    usage: float | None
+    usage_queue: float | None
+    perplexity: float | None
+    entropy_bits: float | None
+    bits_per_pixel: float | None
     num_images: int
     images_per_second: float
     unavailable: dict[str, str]

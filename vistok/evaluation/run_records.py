@@ -7,11 +7,13 @@ from typing import Any
 
 from vistok.config import TrainConfig
 from vistok.data import called, same_images
+from vistok.data.folders import DEFAULT_TEST_FRACTION
 from vistok.evaluation.measuring import evaluate
 from vistok.evaluation.record import Evaluation
 from vistok.runs import Run
 from vistok.system.files import check_writable, say
 from vistok.system.processes import of_all_processes
+from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
 
 
@@ -35,11 +37,16 @@ def evaluate_run(
         ValueError: the run is not finished; or what `evaluate` raises.
         FileNotFoundError: the run has no tokenizer.
     """
+    checked("dataset", str | None, dataset)
     run.check_finished()
     tokenizer = VisualTokenizer.load(run.path)
     images, apart = _images(run, dataset, data_root, split)
-    apart |= any(name in options and options[name] != images[name] for name in ("crop", "test_fraction"))
-    record = evaluate(tokenizer, images.pop("name"), **images | options)
+    asked = images | options
+    apart |= (
+        split == "train" and asked["crop"] != images["crop"]
+    )  # the other splits have one crop, whichever is asked for
+    apart |= _share(asked["test_fraction"]) != _share(images["test_fraction"])
+    record = evaluate(tokenizer, asked.pop("name"), **asked)
     name, which, size = record.dataset["name"], record.dataset["split"], record.dataset["image_size"]
     which += f"-{record.dataset['fingerprint'][:8]}" if apart else ""
     which += "" if size == run.config.image_size else f"-{size}px"
@@ -50,6 +57,10 @@ def evaluate_run(
         provenance=record.provenance | {"seed": run.config.seed},
         file_name="metrics.json" if own else f"metrics-{name}-{which}.json",
     )
+
+
+def _share(test_fraction: float | None) -> float:
+    return DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
 
 
 def images_of_run(
@@ -135,5 +146,5 @@ def save_record(run: Run, record: Evaluation, *, overwrite: bool = False) -> Pat
         say(record.to_json())
         raise OSError(
             f"The record could not be written into {run.path} ({error.strerror or error}); it is printed instead, as the text "
-            "of metrics.json."
+            f"of {record.file_name}."
         ) from error

@@ -1,4 +1,4 @@
-"""Discriminators by name: PatchGAN, which judges overlapping patches, and StyleGAN2's, which judges the whole image.
+"""Discriminators by name: PatchGAN and MaskBit's, which judge patches, and StyleGAN2's, which judges the whole image.
 
 Sources and deviations:
 
@@ -14,6 +14,11 @@ Sources and deviations:
   computes its standard deviations over groups of the largest divisor below 4; `channel_multiplier` scales all widths. The
   discriminator of enhancing-transformers (an open ViT-VQGAN) is a lighter relative of it: no minibatch standard
   deviation, and no blur in the skip connection.
+- MaskBit (Weber et al. 2024, arXiv:2409.16211), as `NLayerDiscriminatorv2` of its code, and in 1d-tokenizer and
+  visual-tokenizer-pytorch: a blur of stride 2 after each convolution, group norm, 16x16 logits of any image. Names of weights
+  are theirs. MaskBit has 4 stages, the other two 3. Deviations: it is given images in [-1, 1], as in
+  visual-tokenizer-pytorch, not in [0, 1]; average pooling in place of the blur, other blurs and SiLU are left out, as no
+  published configuration has them; of widths that 32 does not divide there are fewer groups.
 """
 
 import math
@@ -26,7 +31,8 @@ from torch import Tensor, nn
 from vistok.system.values import call_with_options
 from vistok.system.words import nearest
 
-LEAK = 0.2  # slope of every leaky ReLU here
+LEAK = 0.2  # slope of every leaky ReLU here but MaskBit's
+MASKBIT_LEAK = 0.1
 INIT_STD = 0.02  # standard deviation of pix2pix's first weights
 
 
@@ -260,7 +266,66 @@ class StyleGAN2Discriminator(nn.Module):
         return self.to_logit(scaled_leaky_relu(self.linear(x)))  # [B, 1]
 
 
-DISCRIMINATORS = {"patchgan": PatchGAN, "stylegan2": StyleGAN2Discriminator}
+def halve(in_dim: int, out_dim: int) -> nn.Sequential:
+    """Return a stage of MaskBit's discriminator, [B, C, H, W] to [B, C', H/2, W/2], odd sides rounded up."""
+    return nn.Sequential(
+        nn.Conv2d(in_dim, out_dim, 3, padding=1),
+        SameBlur(padding=1, stride=2),
+        nn.GroupNorm(math.gcd(32, out_dim), out_dim),
+        nn.LeakyReLU(MASKBIT_LEAK),
+    )
+
+
+class SameBlur(Blur):
+    """A blur of stride 2 that pads as TensorFlow's SAME does: of an odd side the last row is the one that has more to pad."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        return super().forward(F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x)
+
+
+class MaskBitDiscriminator(nn.Module):
+    """Images [B, 3, H, W] to logits of 16x16 patches, [B, 1, 16, 16].
+
+    Attributes:
+        of_batch: what makes an image's logits depend on the others, in words.
+    """
+
+    of_batch: tuple[str, ...] = ()
+
+    def __init__(self, hidden_dim: int = 128, num_stages: int = 4) -> None:
+        """Make the discriminator.
+
+        Args:
+            hidden_dim: channels of the first two convolutions; they double with each stage after the first.
+            num_stages: blurs of stride 2, at least 1; images of 2^num_stages x 16 pixels have 16x16 patches as they come, of
+                others the maximum is taken, or patches are repeated.
+
+        Raises:
+            ValueError: an option is out of range.
+        """
+        super().__init__()
+        for name, value in (("hidden_dim", hidden_dim), ("num_stages", num_stages)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, but must be at least 1.")
+        widths = [hidden_dim] + [hidden_dim * 2**stage for stage in range(num_stages)]
+        self.block_in = nn.Sequential(nn.Conv2d(3, hidden_dim, 5, padding=2), nn.LeakyReLU(MASKBIT_LEAK))
+        self.blocks = nn.Sequential(*[halve(*pair) for pair in zip(widths, widths[1:], strict=False)])
+        self.to_logits = nn.Sequential(
+            nn.Conv2d(widths[-1], widths[-1], 1), nn.LeakyReLU(MASKBIT_LEAK), nn.Conv2d(widths[-1], 1, 5, padding=2)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of patches, positive where they look real.
+
+        Args:
+            images: float [B, 3, H, W], about [-1, 1].
+        """
+        x = self.blocks(self.block_in(images))  # [B, C, H/2^n, W/2^n]
+        return self.to_logits(F.adaptive_max_pool2d(x, 16))  # [B, 1, 16, 16]
+
+
+DISCRIMINATORS = {"patchgan": PatchGAN, "stylegan2": StyleGAN2Discriminator, "maskbit": MaskBitDiscriminator}
 
 
 def build(name: str, *, image_size: int = 256, **options: object) -> nn.Module:

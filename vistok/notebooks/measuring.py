@@ -21,7 +21,7 @@ def evaluation_options(namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def remarks(*records: Evaluation) -> list[str]:
-    """Return a line for each metric that was not measured, with the reason, and then one for each with a note.
+    """Return a line for each metric that was not measured, with the reason, then one for each with a note, and for the images.
 
     Args:
         records: of the same images; what two of them say of a metric is said once, as the first has it.
@@ -32,4 +32,5 @@ def remarks(*records: Evaluation) -> list[str]:
         unavailable |= {name: reason for name, reason in record.unavailable.items() if name not in unavailable}
         notes |= {name: note for name, note in record.notes.items() if name not in notes}
     missing = [f"{name} was not measured: {reason}" for name, reason in unavailable.items()]
-    return missing + [f"{name}: {note}" for name, note in notes.items()]
+    of_images = {record.dataset["name"]: record.dataset["note"] for record in records if "note" in record.dataset}
+    return missing + [f"{name}: {note}" for name, note in (notes | of_images).items()]

@@ -29,6 +29,33 @@ def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]
     return figure
 
 
+def by_length(points: dict[str, dict[int, tuple[Sequence[float], Sequence[float]]]]) -> Figure:
+    """Draw codebook usage and PSNR against the steps of training, one line a row through the means over its seeds.
+
+    Args:
+        points: row name to steps to (usage in [0, 1], PSNR in dB), one value a seed.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.8), dpi=DPI, layout="constrained", sharex=True)
+    for number, (name, lengths) in enumerate(points.items()):
+        style = point_style(number)
+        for axis, column, factor in ((axes[0], 0, 100), (axes[1], 1, 1)):
+            measured = {
+                steps: factor * np.asarray(values[column]) for steps, values in lengths.items() if values[column]
+            }
+            axis.plot(list(measured), [seeds.mean() for seeds in measured.values()], label=name, **style | {"ls": "-"})
+            for steps, seeds in measured.items():  # a thin line over the range of the seeds
+                axis.plot([steps, steps], [seeds.min(), seeds.max()], color=style["color"], lw=0.8)
+    lengths = sorted({steps for row in points.values() for steps in row})
+    for axis, label in zip(axes, ("codebook usage, %", "PSNR, dB"), strict=True):
+        axis.set(xlabel="steps", ylabel=label, xscale="log", xticks=lengths)
+        axis.set_xticks(lengths, [f"{steps:,}" for steps in lengths])
+        axis.set_xticks([], minor=True)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylim(-2, 103)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(points), frameon=False)
+    return figure
+
+
 def bits_and_quality(points: dict[str, tuple[float, float]], groups: dict[str, str]) -> Figure:
     """Draw PSNR against the share of its bits that a token's use amounts to, one point a row, its name beside it.
 

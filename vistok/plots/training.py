@@ -55,6 +55,10 @@ def _loss_names(log: Sequence[dict[str, Any]], *, adversarial: bool = False) -> 
 
 def _draw_usage(axis: Axes, log: Sequence[dict[str, Any]], steps: int) -> None:
     step = [entry["step"] for entry in log]
+    if all(entry["usage"] is None for entry in log):
+        axis.text(0.5, 0.5, "no codebook, and so no usage", ha="center", va="center", transform=axis.transAxes)
+        axis.set_axis_off()
+        return
     twin = axis.twinx()
     lines = axis.plot(step, [100 * entry["usage"] for entry in log], color=COLOURS[2], label="usage")
     lines += twin.plot(step, [entry["perplexity"] for entry in log], "--", color=COLOURS[3], label="perplexity")
@@ -120,7 +124,7 @@ def codebook_curves(runs: Sequence[Run]) -> Figure:
     """Draw usage, perplexity, codebook loss and reconstruction loss of several runs over their steps, one line a run.
 
     Steps are on a log axis: a codebook collapses in the first hundred of thousands. The reconstruction loss hardly shows it,
-    and stands beside the others to be compared. A run without a codebook loss has no line there.
+    and stands beside the others to be compared. A run without a codebook loss, or without a codebook, has no line there.
 
     Args:
         runs: with a log; they are called by their rows where those differ, or else by their directories.
@@ -135,9 +139,12 @@ def codebook_curves(runs: Sequence[Run]) -> Figure:
     rows = [(run.config.row or run.path.name).split("/")[-1] for run in runs]
     names = rows if len(set(rows)) == len(rows) else [run.path.name for run in runs]
     for number, (name, run) in enumerate(zip(names, runs, strict=True)):
-        entries = [entry["losses"] | entry | {"usage": 100 * entry["usage"]} for entry in run.log()]
+        entries = [
+            entry["losses"] | {name: value for name, value in entry.items() if value is not None} for entry in run.log()
+        ]
         for axis, key in zip(axes.flat, panels, strict=True):
-            if found := [(entry["step"], entry[key]) for entry in entries if key in entry]:
+            scale = 100 if key == "usage" else 1
+            if found := [(entry["step"], scale * entry[key]) for entry in entries if key in entry]:
                 axis.plot(*zip(*found, strict=True), label=name, lw=1.4, **line_style(number))
     for axis, label in zip(axes.flat, panels.values(), strict=True):
         axis.set(xscale="log", yscale="log", ylabel=label)

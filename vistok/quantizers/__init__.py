@@ -4,6 +4,7 @@ from typing import Any
 
 from vistok.quantizers.base import Quantized, Quantizer
 from vistok.quantizers.composite import Composite, GroupedQuantizer, MultiScaleQuantizer, ResidualQuantizer
+from vistok.quantizers.continuous import Continuous, KLQuantizer, NoQuantizer
 from vistok.quantizers.fsq import FSQQuantizer
 from vistok.quantizers.gumbel import GumbelQuantizer
 from vistok.quantizers.ibq import IBQQuantizer
@@ -26,6 +27,8 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "residual": ResidualQuantizer,
     "grouped": GroupedQuantizer,
     "multiscale": MultiScaleQuantizer,
+    "none": NoQuantizer,
+    "kl": KLQuantizer,
 }
 
 __all__ = [
@@ -36,14 +39,17 @@ __all__ = [
     "GroupedQuantizer",
     "GumbelQuantizer",
     "IBQQuantizer",
+    "KLQuantizer",
     "LFQQuantizer",
     "MultiScaleQuantizer",
+    "NoQuantizer",
     "Quantized",
     "Quantizer",
     "ResidualQuantizer",
     "SimVQQuantizer",
     "VectorQuantizer",
     "build",
+    "has_codebook",
     "nearest_code",
 ]
 
@@ -63,6 +69,11 @@ def build(name: str, **options: object) -> Quantizer:
     return call_with_options(f"quantizer {name!r}", QUANTIZERS[name], options)
 
 
+def has_codebook(name: str) -> bool:
+    """Return whether a quantizer, a key of `QUANTIZERS`, has a codebook, and so a `codebook_size`; of an unknown one True."""
+    return not issubclass(QUANTIZERS.get(name, Quantizer), Continuous)
+
+
 def build_member(member: str, options: dict[str, Any] | None, codebook_size: int, codebook_dim: int) -> Quantizer:
     """Return a new quantizer to stand inside another.
 
@@ -75,7 +86,7 @@ def build_member(member: str, options: dict[str, Any] | None, codebook_size: int
     Raises:
         ValueError: there is no such member, or an option of it is unknown or out of range.
     """
-    plain = [name for name, kind in QUANTIZERS.items() if not issubclass(kind, Composite)]
+    plain = [name for name, kind in QUANTIZERS.items() if has_codebook(name) and not issubclass(kind, Composite)]
     if member not in plain:
         raise ValueError(f"member is {member!r}, but must be a quantizer of one codebook; {nearest(member, plain)}")
     options = options or {}

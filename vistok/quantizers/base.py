@@ -27,7 +27,7 @@ class Quantized:
 
     Attributes:
         codes: float32 [B, D, h, w], the codes with the straight-through gradient.
-        levels: int64 [B, h_l, w_l] of each level or group, a tuple also where there is one.
+        levels: int64 [B, h_l, w_l] of each level or group, a tuple also where there is one; empty without a codebook.
         losses: name to unweighted scalar.
     """
 
@@ -45,7 +45,7 @@ class Quantizer(nn.Module, abc.ABC):
     """Base of all quantizers.
 
     Attributes:
-        codebook_sizes: (K,), or one K for each level or group.
+        codebook_sizes: (K,), or one K for each level or group; empty where there is no codebook.
         codebook_dim: D, channels of z.
         loss_names: keys of `Quantized.losses`, so that a weight without a loss can be refused before training.
         of_batch: what is not a mean over tokens, so that of a batch in several parts it is another: losses by their names, and
@@ -83,10 +83,19 @@ class Quantizer(nn.Module, abc.ABC):
 
     @property
     def codebook_size(self) -> int:
-        """K, where there is one codebook; raises ValueError where there are several."""
+        """K, where there is one codebook; raises ValueError where there are several, or none."""
+        self.check_codebook()
         if len(self.codebook_sizes) != 1:
             raise ValueError(f"This quantizer has {len(self.codebook_sizes)} codebooks; see codebook_sizes.")
         return self.codebook_sizes[0]
+
+    def check_codebook(self) -> None:
+        """Raise ValueError where there is no codebook, and so nothing that an index could be of."""
+        if not self.codebook_sizes:
+            raise ValueError(
+                f"{type(self).__name__} has no codebook, and so there are no tokens: its codes are vectors, in "
+                "`tokenizer(images).codes`, and `decode_codes` makes images of them."
+            )
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize z, float [B, D, h, w], an encoder's output; raises ValueError where it has not D channels."""
@@ -109,6 +118,7 @@ class Quantizer(nn.Module, abc.ABC):
     @torch.no_grad()
     def choose(self, z: Tensor) -> Tensor:
         """Return the indices, int64 [B, h, w], for `quantize_as`; changes no state, in training neither."""
+        self.check_codebook()
         return eval_view(self).quantize(z).levels[0]
 
     def quantize_as(self, z: Tensor, indices: Tensor) -> Quantized:

@@ -108,7 +108,7 @@ def in_precision(dtype: torch.dtype, device: torch.device, cached: bool = False)
     """Compute convolutions and matrix products in a dtype: autocast, or, of float32, none, whatever is on outside.
 
     Args:
-        dtype: float32 or bfloat16.
+        dtype: float32, bfloat16 or float16.
         device: where.
         cached: keep weights that were cast until the end of the outermost autocast. There is one cache for all threads, of
             which another may look at a model that is trained here; and it outlasts the step that moves the weights.
@@ -122,7 +122,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     Emulated bfloat16 (a CPU with AVX512 but without its BF16 instructions, a GPU before Ampere) is slower than float32.
     """
     if precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        return getattr(torch, precision)
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

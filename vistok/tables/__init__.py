@@ -13,8 +13,9 @@ _NAMES = {
     "vistok.tables.planning": ["PlannedRun", "check_overrides", "plan"],
     "vistok.tables.running": ["outcome_line", "run_all"],
     "vistok.tables.showing": [
-        *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "comparison_markdown", "conclusions_markdown"),
-        *("markdown", "measured", "quantizers_markdown", "remedies_markdown", "with_tables"),
+        *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "check_metrics", "comparison_markdown"),
+        *("conclusions_markdown", "markdown", "measured", "notes_on_images", "quantizers_markdown"),
+        *("remedies_markdown", "with_tables"),
     ],
 }
 __all__ = [name for names in _NAMES.values() for name in names]

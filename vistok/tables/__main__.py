@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights is not None else {}
     try:
         tables.check_overrides(more)
+        tables.check_metrics(load_table(given.table))
         planned = tables.plan(
             given.table, given.rows, given.scale, given.seeds, evaluation=evaluation, **overrides | more
         )
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [(run.metrics or {}).get("unavailable", {}) for run in planned]
     for name, reason in sorted({(name, found[name]) for found in missing for name in found if name in columns}):
         say(f"{name} was not measured: {reason}\n")
+    for note in tables.notes_on_images(planned):
+        say(f"{note}\n")
     for outcome in outcomes:
         say(f"{outcome.run.config.run_name}: pictures and executed notebooks in {outcome.run.run_dir}")
     return int(any(outcome.status == "failed" for outcome in outcomes))

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from vistok.recipes import load_table
-from vistok.system.values import literal
+from vistok.config import TrainConfig
+from vistok.recipes import Table, load_table
+from vistok.system.values import check_known, literal
 from vistok.tables.planning import PlannedRun, plan, table_of
+from vistok.usage import USAGES
 
 METRIC_FORMS = {  # how the value of a metric is written; key of metrics.json to form
     "psnr": "{:.2f} dB",
@@ -44,6 +46,22 @@ COMPARED = {name: COLUMNS[name] for name in ("psnr", "ssim", "lpips_alex")} | {
 }
 
 
+def check_metrics(table: Table) -> None:
+    """Raise ValueError where a table names a metric that cannot be shown; the sentence names the nearest one."""
+    concluded = [key for conclusion in table.conclusions for key in conclusion.metrics]
+    published = [key for row in table.rows.values() for key in (*row.published, *row.paper)]
+    compared = table.remedies.metrics if table.remedies else ()
+    for keys, known in (((*table.columns, *compared), COLUMNS), ((*concluded, *published), METRIC_FORMS)):
+        for key in keys:
+            check_known(f"Table {table.name!r} names a metric that cannot be shown,", key, known)
+
+
+def _checked_table(planned: Sequence[PlannedRun]) -> Table:
+    table = table_of(planned)
+    check_metrics(table)
+    return table
+
+
 def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
     """Return for each row the values of a metric over the seeds that are complete; a row without any has an empty list."""
     values: dict[str, list[float]] = {}
@@ -58,12 +76,12 @@ def bits_in_use(planned: Sequence[PlannedRun]) -> dict[str, list[float]]:
     """Return for each row, over the seeds that are complete, which share of a token's bits the use of its codes amounts to.
 
     It is the entropy of the codes over log2 K; of several codebooks, the sum of entropies over that of bits; 1 where a token
-    has no bits, K being 1.
+    has no bits, K being 1; and nothing where there is no codebook.
     """
     shares: dict[str, list[float]] = {}
     for run in planned:
         row = shares.setdefault(run.row.name, [])
-        if (metrics := run.metrics) is not None:
+        if (metrics := run.metrics) is not None and metrics["codebooks"]:
             used = sum(codebook["entropy_bits"] for codebook in metrics["codebooks"])
             bits = sum(math.log2(codebook["codebook_size"]) for codebook in metrics["codebooks"])
             row.append(used / bits if bits else 1.0)
@@ -75,10 +93,10 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
 
     Several seeds are shown as their mean with their range; what was not measured or published as a dash. Published numbers
     and those of a method's paper have a column of their own where the table has any, and a metric that was measured for none of
-    the rows has these only. Perplexity of several codebooks is their mean, "each".
+    the rows has these only. Perplexity of several codebooks is their mean, "each"; a row without one says so.
     """
     rows = {run.row.name: run for run in planned}
-    table = table_of(planned)
+    table = _checked_table(planned)
     header, columns = ["row", "quantizer", "dim", "size", "l2"], []
     values = {key: measured(planned, key) for key in table.columns}
     for key in table.columns:
@@ -91,15 +109,23 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
     for name, run in rows.items():
         config = run.config
         sizes = run.quantizer.codebook_sizes
-        cells = [name, config.quantizer, str(config.codebook_dim), _sizes(sizes), "yes" if config.l2_norm else "no"]
+        cells = [name, config.quantizer, str(config.codebook_dim), _sizes(sizes), _l2(config)]
         for key, form, here, sources in columns:
-            if here:
+            if here and not sizes and key in USAGES:
+                cells.append("no codebook")
+            elif here:
                 each = " each" if key == "perplexity" and len(sizes) > 1 else ""
                 cells.append(_spread(values[key][name], form) + each)
             numbers = [getattr(run.row, source) for source in sources]
             cells += [form.format(found[key]) if key in found else "–" for found in numbers]
         lines.append(cells)
     return _rows(lines)
+
+
+def notes_on_images(planned: Sequence[PlannedRun]) -> list[str]:
+    """Return what must be said beside the numbers of the runs that are complete: a line for each dataset of which it is."""
+    datasets = [(run.metrics or {}).get("dataset", {}) for run in planned]
+    return list(dict.fromkeys(f"{data['name']}: {data['note']}" for data in datasets if "note" in data))
 
 
 def quantizers_markdown(planned: Sequence[PlannedRun]) -> str:
@@ -116,10 +142,19 @@ def _rows(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _sizes(codebook_sizes: Sequence[int]) -> str:
-    """Return K, or "levels x K" of several codebooks of one size."""
+    """Return K, or "levels x K" of several codebooks of one size, or a dash where there is none."""
+    if not codebook_sizes:
+        return "–"
     if len(codebook_sizes) > 1 and len(set(codebook_sizes)) == 1:
         return f"{len(codebook_sizes)} x {codebook_sizes[0]}"
     return " + ".join(map(str, codebook_sizes))
+
+
+def _l2(config: TrainConfig) -> str:
+    """Return whether vectors and codes are on the unit sphere, the vectors perhaps for the search only."""
+    if not config.l2_norm:
+        return "no"
+    return "search" if config.quantizer_options.get("l2_search_only") else "yes"
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -135,7 +170,7 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
     A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
     it is the other way round, and is *open* where the seeds overlap.
     """
-    table = table_of(planned)
+    table = _checked_table(planned)
     values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
     lines = [["conclusion", "rows", "metric", "measured", "verdict"], ["---"] * 5]
     for conclusion in table.conclusions:
@@ -158,7 +193,7 @@ def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
     Raises:
         ValueError: the table names no remedies.
     """
-    table = table_of(planned)
+    table = _checked_table(planned)
     remedies = table.remedies
     if remedies is None:
         raise ValueError(f"Table {table.name!r} names no remedies.")
@@ -219,11 +254,13 @@ def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, 
     lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
     for name, record in records.items():
         sizes = [codebook["codebook_size"] for codebook in record["codebooks"]]
-        bits = record["bits_per_pixel"] * record["dataset"]["image_size"] ** 2
-        bits_a_token = sum(math.log2(size) for size in sizes)
-        tokens = f"{bits / bits_a_token:.0f}" if bits_a_token else "–"  # where K is 1 the bits do not say it
+        bits_per_pixel, bits_a_token = record["bits_per_pixel"], sum(math.log2(size) for size in sizes)
+        tokens = "–"  # where K is 1, or there is no codebook, the bits do not say it
+        if bits_a_token:
+            tokens = f"{bits_per_pixel * record['dataset']['image_size'] ** 2 / bits_a_token:.0f}"
         measured_on = f"here: {record['dataset']['name']}, {record['num_images']:,} images"
-        cells = [name, measured_on, tokens, " + ".join(map(str, sizes)), f"{record['bits_per_pixel']:.3f}"]
+        bits = "–" if bits_per_pixel is None else f"{bits_per_pixel:.3f}"
+        cells = [name, measured_on, tokens, " + ".join(map(str, sizes)) or "–", bits]
         lines.append(cells + [_number(record, key) for key in COMPARED])
         for report in reported.get(name, []):
             cells = ["", f"{report['by']} ({report['convention']})", "", "", ""]
@@ -244,13 +281,14 @@ def with_tables(text: str) -> str:
     """Return a Markdown text with all that stands between its marks made anew from the records.
 
     `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` or `remedies` these; the
-    keys are arguments of `plan`, the values literals without spaces.
+    keys are arguments of `plan`, the values literals without spaces. Below it stands what must be said of the images.
     """
 
     def render(match: re.Match[str]) -> str:
         opening, what, table, arguments, closing = match.groups()
         given = dict(item.partition("=")[::2] for item in arguments.split())
         planned = plan(table, **{name: literal(value) for name, value in given.items()})
-        return f"{opening}{_MARKED[what](planned)}\n{closing}"
+        below = "".join(f"\n{note}\n" for note in notes_on_images(planned))
+        return f"{opening}{_MARKED[what](planned)}\n{below}{closing}"
 
     return MARK.sub(render, text)

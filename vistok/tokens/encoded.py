@@ -207,6 +207,7 @@ class EncodedImages:
             tokenizer = load_pretrained(tokenizer).to(usable_device(device))
         elif device is not None:  # a view, since somebody may train it: its mode and its place stay
             tokenizer = eval_view(tokenizer, usable_device(device))
+        tokenizer.quantizer.check_codebook()
         _check_finite(tokenizer, name)
         if isinstance(dataset, str | ImageDataset):
             images: ImageDataset | Tensor = open_given(cls.open, dataset, of_dataset, "test", tokenizer)

@@ -183,6 +183,7 @@ def encode_dataset(
     path = resolve_path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, but tokens go into a folder.")
+    tokenizer.quantizer.check_codebook()
     device = usable_device(device)
     images = open_given(encode_dataset, dataset, of_dataset, "train", tokenizer)
     tokenizer = eval_view(tokenizer, device)

@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a field of TrainConfig",
     )
     parser.add_argument("--start-over", action="store_true", help="set the run that is there aside, and begin again")
+    parser.add_argument("--stop-file", metavar="FILE", help="end, saved, once there is such a file")
     given = parser.parse_args(arguments)
     # Not above, so that `--help` does not wait for PyTorch.
     from vistok.data import with_batch_that_fits
-    from vistok.runs import Run
+    from vistok.runs import Run, loss_and_usage
     from vistok.system.interrupts import deferred_interrupt
     from vistok.system.processes import process_state
     from vistok.system.weights import Unavailable
@@ -63,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Amid an exchange with other processes nobody would listen to SIGTERM: their launcher's ends them at once.
         alone = process_state().num_processes == 1
         with deferred_interrupt(trainer.stop, signal.SIGTERM) if alone else contextlib.nullcontext():
-            for _ in trainer:
+            reports = iter(trainer)
+            if given.stop_file is not None:
+                threading.Thread(target=_stop_once_there, args=(given.stop_file, trainer.stop), daemon=True).start()
+            for _ in reports:
                 pass
     except (ValueError, TypeError, OSError, FloatingPointError, Unavailable) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -71,10 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if process_state().is_main_process:
         said = [f"step {trainer.step} of {config.steps}"]
         for last in run.log()[-1:]:  # there is none where it was stopped before the first report
-            said += [f"loss {last['losses']['total']:.4f}", f"usage {last['usage']:.1%}"]
+            said.append(loss_and_usage(last))
         say(f"{', '.join(said)}: {run.path}")
-    # A launcher of several processes would call that a failure.
-    return 0 if trainer.step == config.steps or process_state().num_processes > 1 else 130
+    # A launcher of processes would call that a failure.
+    launched = process_state().num_processes > 1 or given.stop_file is not None
+    return 0 if trainer.step == config.steps or launched else 130
+
+
+def _stop_once_there(file: str, stop: Callable[[], None]) -> None:
+    """Wait for a file, and stop. A signal can be lost while a process starts, and be taken by one that is none of ours."""
+    while not Path(file).exists():
+        time.sleep(0.1)
+    stop()
 
 
 def read_config(file: str | Path, **overrides: Any) -> TrainConfig:

@@ -5,13 +5,13 @@ discriminator learns from, before the tokenizer's step. (taming-transformers mak
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vistok.config import TrainConfig
 from vistok.losses import DiscriminatorLoss
 from vistok.networks import discriminators
 from vistok.system.processes import share_model
-from vistok.training.optimization import build_optimizer
+from vistok.training.optimization import LossScale, build_optimizer
 
 
 class Adversary:
@@ -21,6 +21,7 @@ class Adversary:
         discriminator: the network.
         optimizer: of its weights.
         loss: what it learns by.
+        scale: of that loss, in float16.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
@@ -39,7 +40,8 @@ class Adversary:
             config.discriminator, image_size=config.image_size, **config.discriminator_options
         ).to(device)
         self.loss = DiscriminatorLoss(config, dtype).to(device)
-        self.optimizer = build_optimizer(config, self.discriminator.parameters(), config.discriminator_lr or config.lr)
+        self.optimizer = build_optimizer(config, self.discriminator, config.discriminator_lr or config.lr)
+        self.scale = LossScale(dtype, device)
         self._model = share_model(self.discriminator, device)
 
     def backward(self, images: Tensor, reconstruction: Tensor, step: int, share: float) -> dict[str, Tensor]:
@@ -55,16 +57,15 @@ class Adversary:
             unweighted losses and mean logits, detached.
         """
         total, losses = self.loss(self._model, images, reconstruction, step)
-        (share * total).backward()
+        self.scale.backward(share * total)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def step(self) -> None:
-        """Take the optimiser step that the gradients ask for."""
-        if self.config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self._model.parameters(), self.config.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss.update()
+        """Take the optimiser step that the gradients ask for, unless they overflowed."""
+        if self.scale.step(self.optimizer, self._model.parameters(), self.config.gradient_clip):
+            self.loss.update()
+        else:
+            self.loss.forget()
 
     def state_dict(self) -> dict[str, object]:
         """Return all that a checkpoint needs."""
@@ -72,6 +73,7 @@ class Adversary:
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lecam": self.loss.lecam.state_dict() if self.loss.lecam else None,
+            "scale": self.scale.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
@@ -81,5 +83,6 @@ class Adversary:
         self.discriminator.requires_grad_(True)
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scale.load_state_dict(state.get("scale"))
         if self.loss.lecam:
             self.loss.lecam.load_state_dict(state["lecam"])

@@ -1,6 +1,6 @@
 """What ends a training with a sentence: numbers that are not finite, and processes that would train something else each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,12 @@ def check_same_start(start: dict[str, Any], path: Path) -> None:
                     f"Process {rank} would begin with {what} {value}, process 0 with {starts[0][what]}: the run directory "
                     f"{path} and the data must be the same for all, on a disk that every machine sees."
                 )
+
+
+def check_entries(state: Mapping[str, Any], names: Set[str], file: Path) -> None:
+    """Raise ValueError where the state in a checkpoint's file lacks entries of these names."""
+    if missing := names - state.keys():
+        raise ValueError(f"The checkpoint {file} is not one of this version's: it has no {', '.join(sorted(missing))}.")
 
 
 def check_finite_losses(window: Sequence[Mapping[str, Tensor]], step: int, checkpoints: Checkpoints) -> None:

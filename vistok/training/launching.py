@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,17 +15,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 
 from vistok.data import check_batch_size, open_training_images
 from vistok.losses import loss_weights
 from vistok.runs import Report, Run
-from vistok.system.checkpoints import step_of
 from vistok.system.devices import resolve_precision, usable_device
+from vistok.system.interrupts import deferred_interrupt
 from vistok.system.progress import progress_bar
 from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
+from vistok.training.checks import check_entries
 from vistok.training.stopping import Stoppable
 from vistok.training.trainer import build_tokenizer
 
@@ -73,6 +72,7 @@ class LaunchedTrainer(Stoppable):
             self.loss_weights = loss_weights(self.config, quantizer)
             self.counts = [torch.zeros(size, dtype=torch.int64) for size in quantizer.codebook_sizes]
             self._result: tuple[int, VisualTokenizer] | None = None  # and the step that it was loaded at
+            self._newest: list[tuple[int, int]] = []  # the checkpoint that was looked at last
             self._take_checkpoint()
             self.step = self.result_step
 
@@ -86,6 +86,8 @@ class LaunchedTrainer(Stoppable):
         return self._result[1]
 
     def _train(self) -> Iterator[Report]:
+        self._take_checkpoint()
+        self.step = self.result_step
         if self.step >= self.config.steps:
             return
         bar = progress_bar(
@@ -94,32 +96,31 @@ class LaunchedTrainer(Stoppable):
         with bar, tempfile.TemporaryDirectory() as folder, open(Path(folder) / "output.txt", "w+b") as output:
             config = Path(folder) / "config.json"
             config.write_text(self.config.to_json(), encoding="utf-8")
+            stop_file = Path(folder) / "stop"
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
             command += ["--nproc-per-node", str(self.num_processes), "-m", "vistok.training"]
-            command += ["--config", str(config), "--run-dir", str(self.run.path)]
-            self._asked = False
+            command += ["--config", str(config), "--run-dir", str(self.run.path), "--stop-file", str(stop_file)]
             environment = os.environ | {"PYTHONIOENCODING": "utf-8"}  # whatever this process writes in
-            process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            with deferred_interrupt(self.stop):  # else processes could begin that nobody ends
+                process = subprocess.Popen(
+                    command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                )
             try:
-                for report in self._reports(process):
+                for report in self._reports(process, stop_file):
                     self.step = report.step
                     bar.update(self.step - bar.n)
                     yield report
-            finally:  # the processes of an abandoned loop save and end too, those that are not there yet as well
-                while process.poll() is None:
-                    self._ask(process)
-                    time.sleep(LOOK_SECONDS)
+            finally:  # the processes of an abandoned loop save and end too
+                stop_file.touch()
+                _wait(process)
                 self._take_checkpoint()
                 self.step = self.result_step
-            if process.returncode and not self._stop_asked:  # asked while they start they end without a word
-                output.seek(0)
-                raise RuntimeError(
-                    f"Of {self.num_processes} processes one failed: {_reason(output.read().decode(errors='replace'))}"
-                )
+                if process.returncode:
+                    output.seek(0)
+                    reason = _reason(output.read().decode(errors="replace"))
+                    raise RuntimeError(f"Of {self.num_processes} processes one failed: {reason}")
 
-    def _reports(self, process: subprocess.Popen) -> Iterator[Report]:
+    def _reports(self, process: subprocess.Popen, stop_file: Path) -> Iterator[Report]:
         """Follow the log until the processes end; of the lines that are there only those to come are taken."""
         file, alive = self.run.path / "log.jsonl", True
         number, place = _inode_and_size(file)
@@ -127,7 +128,7 @@ class LaunchedTrainer(Stoppable):
             alive = process.poll() is None  # looked up first: what is logged before the end is read after it
             time.sleep(LOOK_SECONDS if alive else 0)
             if self._stop_asked:
-                self._ask(process)
+                stop_file.touch()
             self._take_checkpoint()
             if not file.is_file():
                 continue
@@ -145,22 +146,25 @@ class LaunchedTrainer(Stoppable):
 
     def _take_checkpoint(self) -> None:
         """Take over `counts` of the newest checkpoint, where there is another one than before."""
-        newest = self.run.checkpoints.files()[-1:]
-        if not newest or step_of(newest[0]) == self.result_step:
+        # By inode: where a damaged one is replaced, its name comes again.
+        newest = [_inode_and_size(file) for file in self.run.checkpoints.files()[-1:]]
+        if newest == self._newest:
             return
         with contextlib.suppress(FileNotFoundError):  # replaced meanwhile: there is a newer one at the next look
-            state, _ = self.run.checkpoints.load(mapped=True)
+            state, file = self.run.checkpoints.load(mapped=True)
+            check_entries(state, {"counts", "step"}, file)
             self.counts = [of_codes.clone() for of_codes in state["counts"]]  # a mapped file need not stay for them
-            self.result_step = state["step"]
+            self.result_step, self._newest = state["step"], newest
 
-    def _ask(self, process: subprocess.Popen) -> None:
-        """Ask the processes to save and end, once: twice would interrupt it. Not their launcher, which waits 30 s only."""
-        if self._asked or process.poll() is not None:
-            return
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            for training in psutil.Process(process.pid).children():
-                training.send_signal(signal.SIGINT)
-                self._asked = True
+
+def _wait(process: subprocess.Popen) -> None:
+    """Wait until the processes have ended that were asked to; a second Ctrl-C ends them at once."""
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def _reason(output: str) -> str:

@@ -29,7 +29,7 @@ from vistok.system.files import say
 from vistok.system.interrupts import deferred_interrupt
 from vistok.system.processes import make_accelerator, mean_over_processes, of_all_processes
 from vistok.system.progress import progress_bar
-from vistok.training.checks import check_finite_losses, check_finite_weights, check_same_start
+from vistok.training.checks import check_entries, check_finite_losses, check_finite_weights, check_same_start
 from vistok.training.stopping import SharedStop, Stoppable
 
 
@@ -239,6 +239,7 @@ class TrainingLoop(Stoppable):
             images_per_second=steps * self.config.batch_size / seconds,
             data_share=data_seconds / seconds,
             checkpoint_share=self._checkpoint_seconds / seconds,
+            skipped_steps=measured.get("skipped_steps", 0),
         )
         self._checkpoint_seconds = 0.0
         if self.accelerator.is_main_process:
@@ -285,10 +286,7 @@ class TrainingLoop(Stoppable):
         if found is None:
             return
         state, file = found
-        if missing := (self.STATE | {"step", "seconds", "window", "rng", "device_rng"}) - state.keys():
-            raise ValueError(
-                f"The checkpoint {file} is not one of this version's: it has no {', '.join(sorted(missing))}."
-            )
+        check_entries(state, self.STATE | {"step", "seconds", "window", "rng", "device_rng"}, file)
         self.load_state(state, file)
         self._window = [{k: v.to(self.device) for k, v in losses.items()} for losses in state["window"]]
         torch.set_rng_state(state["rng"])

@@ -23,6 +23,7 @@ from vistok.data import check_batch_size, check_same_images, open_training_image
 from vistok.losses import TokenizerLoss
 from vistok.networks.blocks import recompute_activations
 from vistok.networks.lpips import build_lpips
+from vistok.networks.perceptual import build_classifier
 from vistok.pretrained import load_pretrained
 from vistok.system.devices import in_precision
 from vistok.system.processes import is_distributed, share_model
@@ -30,7 +31,7 @@ from vistok.system.threads import say_if_one_is_faster
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.adversary import Adversary
 from vistok.training.loop import TrainingLoop
-from vistok.training.optimization import build_optimizer, lr_factor, set_lr
+from vistok.training.optimization import LossScale, average_decay, build_optimizer, lr_factor, set_lr
 from vistok.usage import CodebookUsage
 
 TRIAL_IMAGES = 32  # at most, of a step that only its speed is wanted of
@@ -42,6 +43,7 @@ class Trainer(TrainingLoop):
     Attributes:
         tokenizer: the model, on `device`.
         loss: what it learns by.
+        scale: of that loss, in float16.
         adversary: the discriminator's side, or None.
         counts: tokens of each code over the steps of the last report, int64 [K], one a level of the quantizer; of all
             processes; zero before the first report.
@@ -55,18 +57,17 @@ class Trainer(TrainingLoop):
         self.dataset = open_training_images(config)
         check_batch_size(self.dataset, config.batch_size, self.accelerator.num_processes * config.accumulate)
         self.tokenizer = build_tokenizer(config, fresh=not self.run.checkpoints.files())
-        perceptual = None
-        if config.lpips_weight:
-            perceptual = build_lpips("vgg", config.lpips_weights, download=True, options="lpips_weights=FILE")
-        self.loss = TokenizerLoss(config, self.tokenizer.quantizer, perceptual, self.dtype).to(self.device)
+        self.loss = TokenizerLoss(config, self.tokenizer.quantizer, build_perceptual(config), self.dtype).to(
+            self.device
+        )
         if config.train_parts == "decoder":
             self.tokenizer.encoder.requires_grad_(False)
             self.tokenizer.quantizer.requires_grad_(False)
         recompute_activations(self.tokenizer, config.checkpoint_activations)
         if self.device.type != "mps":  # channels_last: convolutions without reordering, on CPUs and GPUs
             self.tokenizer.to(memory_format=torch.channels_last)
-        parameters = [p for p in self.tokenizer.to(self.device).parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(config, parameters, config.lr)
+        self.optimizer = build_optimizer(config, self.tokenizer.to(self.device), config.lr)
+        self.scale = LossScale(self.dtype, self.device)
         if config.compile and config.adversarial_adaptive:
             # The adaptive weight goes back through the decoder's last layer once more, so its buffers must last.
             torch._functorch.config.donated_buffer = False
@@ -75,7 +76,7 @@ class Trainer(TrainingLoop):
         self.adversary = Adversary(config, self.device, self.dtype) if config.discriminator else None
         self._average = None
         if config.ema_decay is not None:
-            self._average = AveragedModel(self.tokenizer, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+            self._average = AveragedModel(self.tokenizer)
         self._usage = CodebookUsage(self.tokenizer.quantizer.codebook_sizes, device=self.device)
         self.counts = self._usage.summed().counts
         self._warn_of_parts()
@@ -153,11 +154,10 @@ class Trainer(TrainingLoop):
             last = number == len(parts) - 1
             self.tokenizer.quantizer.set_part(first=number == 0, last=last)
             losses.append(self._backward(part, 1 / len(parts), last))
-        if config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self._model.parameters(), config.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self._average is not None:
+        taken = self.scale.step(self.optimizer, self._model.parameters(), config.gradient_clip)
+        if taken and self._average is not None:
+            decay = average_decay(config, int(self._average.n_averaged))
+            self._average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self._average.update_parameters(self.tokenizer)
         if self._discriminator_learns:
             set_lr(self.adversary.optimizer, (config.discriminator_lr or config.lr) * factor)
@@ -177,8 +177,9 @@ class Trainer(TrainingLoop):
                 output.losses,
                 adversary.discriminator if adversary else None,
                 self.tokenizer.decoder.last_layer,
+                self.scale.value,
             )
-            (total * share).backward()
+            self.scale.backward(total * share)
             losses = {name: loss.detach() for name, loss in (losses | {"total": total}).items()}
             if self._discriminator_learns:
                 losses |= self.adversary.backward(images, output.reconstruction, self.step, share)
@@ -190,12 +191,15 @@ class Trainer(TrainingLoop):
         return self.adversary is not None and self.step >= self.config.discriminator_start
 
     def measured(self) -> dict[str, float]:
-        """Return usage and perplexity of the steps since the last call, and keep their `counts`."""
+        """Return usage and perplexity of the steps since the last call, where there is a codebook, and the skipped ones."""
         usage = self._usage.summed()
         self.counts = usage.counts
         self._usage.reset()
-        means = usage.means()
-        return {name: means[name] for name in ("usage", "perplexity")}
+        means, skipped = usage.means(), 0
+        for scale in [self.scale] + ([self.adversary.scale] if self.adversary else []):
+            skipped, scale.skipped = skipped + scale.skipped, 0
+        found = {name: means[name] for name in ("usage", "perplexity") if means}
+        return found | ({"skipped_steps": skipped} if skipped else {})
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the tokenizer, its optimiser, its average, the adversary and the counts."""
@@ -206,6 +210,7 @@ class Trainer(TrainingLoop):
             "average": self._average.state_dict() if self._average else None,
             "usage": self._usage.summed().state(),
             "counts": self.counts,
+            "scale": self.scale.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any], file: Path) -> None:
@@ -217,6 +222,7 @@ class Trainer(TrainingLoop):
             self._average.load_state_dict(state["average"])
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
+        self.scale.load_state_dict(state.get("scale"))  # of a run from before there was one: none
         self.counts = state["counts"]
         self._usage.reset()
         if self.accelerator.is_main_process:  # it is the sum over the processes
@@ -267,3 +273,19 @@ def build_tokenizer(config: TrainConfig, fresh: bool = True) -> VisualTokenizer:
     if config.init_from is not None and fresh:
         tokenizer.load_weights(load_pretrained(config.init_from).state_dict(), source=config.init_from)
     return tokenizer
+
+
+def build_perceptual(config: TrainConfig) -> dict[str, nn.Module]:
+    """Return the frozen networks that a training looks through, by the name of their loss.
+
+    Raises:
+        Unavailable: the weights of one are not here and cannot be downloaded.
+        FileNotFoundError, ValueError: a file that was given is not there, or not that network's.
+    """
+    found: dict[str, nn.Module] = {}
+    if config.lpips_weight:
+        found["lpips"] = build_lpips("vgg", config.lpips_weights, download=True, options="lpips_weights=FILE")
+    if config.classifier_weight:
+        options = "classifier_weights=FILE"
+        found["classifier"] = build_classifier(config.classifier, config.classifier_weights, True, options=options)
+    return found

@@ -159,17 +159,24 @@ def _opened(asked: Any) -> Run:
 
 
 def _table(log: Sequence[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
-    """Return the names of a log's numbers, and these, float64 [reports, names]; NaN where a report lacks one."""
+    """Return the names of a log's numbers, and these, float64 [reports, names]; NaN where a report lacks one.
+
+    Without a codebook there is no usage and no perplexity.
+    """
     losses = dict.fromkeys(name for entry in log for name in entry["losses"])
-    names = [*FIRST_COLUMNS, *losses]
+    without = {name for entry in log for name in FIRST_COLUMNS if entry.get(name, 0) is None}
+    names = [*(name for name in FIRST_COLUMNS if name not in without), *losses]
     rows = [[{**entry["losses"], **entry}.get(name, np.nan) for name in names] for entry in log]
     return names, np.array(rows, dtype=np.float64).reshape(len(log), len(names))
 
 
 def _quantities(columns: Sequence[Sequence[str]]) -> list[str]:
     """Return what can be drawn of some run: losses, then usage, perplexity and speed."""
-    found = dict.fromkeys(name for names in columns for name in names[len(FIRST_COLUMNS) :])
-    return [*found, *FIRST_COLUMNS[1:]] if columns else []
+    found = dict.fromkeys(name for names in columns for name in names)
+    return [
+        *(name for name in found if name not in FIRST_COLUMNS),
+        *(name for name in FIRST_COLUMNS[1:] if name in found),
+    ]
 
 
 def _note(run: Run, table: np.ndarray) -> str:

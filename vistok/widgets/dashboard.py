@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from vistok import plots
 from vistok.images import to_uint8
-from vistok.runs import Report
+from vistok.runs import Report, loss_and_usage
 from vistok.system.devices import eval_view, in_precision
 from vistok.system.files import say
 from vistok.system.interrupts import deferred_interrupt
@@ -233,7 +233,7 @@ class TrainingDashboard(View):
 
     def _advance(self, bar: tqdm) -> None:
         if (last := self.last) is not None:
-            bar.set_postfix_str(f"loss {last['losses']['total']:.4f}, usage {last['usage']:.1%}", refresh=False)
+            bar.set_postfix_str(loss_and_usage(last), refresh=False)
         bar.update(self.trainer.step - bar.n)
 
     # Done by the threads.
@@ -302,7 +302,7 @@ class TrainingDashboard(View):
 
     def _take_counts(self) -> None:
         counts = [of_codes.cpu() for of_codes in self.trainer.counts]
-        if counts[0].any():  # else there was no report yet
+        if counts and counts[0].any():  # else there is no codebook, or was no report yet
             with self._writing:
                 self._counts = counts
                 self._news.add("counts")
@@ -371,8 +371,8 @@ class TrainingDashboard(View):
     def _describe(self, step: int) -> str:
         sentences = [f"Training of {self.name}: step {step} of {self.steps}."]
         if (last := self.last) is not None:
-            loss, usage, perplexity = last["losses"]["total"], last["usage"], last["perplexity"]
-            sentences.append(f"Loss {loss:.4f}, usage {usage:.1%}, perplexity {perplexity:.0f}.")
+            perplexity = f", perplexity {last['perplexity']:.0f}" if self.levels else ": there is no codebook to use"
+            sentences.append(f"{loss_and_usage(last).capitalize()}{perplexity}.")
         if self._counts:
             codes = sum(map(len, self._counts))
             dead = codes - sum(int(np.count_nonzero(of_codes.numpy())) for of_codes in self._counts)
@@ -408,7 +408,7 @@ class _History:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Take up a line of the log, as of `run.log()`."""
-        numbers = {name: entry[name] for name in self.names[:3]} | entry["losses"]
+        numbers = {name: entry[name] for name in self.names[:3] if entry[name] is not None} | entry["losses"]
         if new := [name for name in numbers if name not in self.names]:  # the adversarial losses begin amid a run
             self.names += new
             self._points = _widened(self._points, len(self.names))
@@ -431,7 +431,7 @@ class _History:
         lines = []
         for row in self.values().tolist():
             numbers = {name: value for name, value in zip(self.names, row, strict=True) if not math.isnan(value)}
-            first = {name: numbers.pop(name) for name in self.names[:3]}
+            first = {name: numbers.pop(name, None) for name in self.names[:3]}  # None: there is no codebook
             lines.append(first | {"losses": numbers})
         return lines
 

@@ -43,6 +43,7 @@ class Trial:
     """
 
     def __init__(self, tokenizer: VisualTokenizer, name: str) -> None:
+        tokenizer.quantizer.check_codebook()
         self.tokenizer, self.name, self.title, self.near = tokenizer, name, name, NearCodes(tokenizer)
         self.seen: Tensor | None = None
         self.decoded: Tensor | None = None

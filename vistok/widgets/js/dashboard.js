@@ -29,8 +29,9 @@ export default { initialize, render({ model, el }) {
   const chart = (name) => node("canvas", { role: "img", class: name });
   const [losses, game, usage, perplexity] = ["losses", "game", "usage", "perplexity"].map(chart);
   const key = node("div"), gameKey = node("div"), gamePart = node("div", {}, game, gameKey);
-  const charts = node("div", { class: "charts" }, node("div", {}, losses, key), gamePart,
-    node("div", { class: "small" }, node("div", {}, usage), node("div", {}, perplexity)));
+  const ofCodes = node("div", { class: "small" }, node("div", {}, usage), node("div", {}, perplexity));
+  const without = node("p", { class: "caption without" }, "There is no codebook, and so no usage.");
+  const charts = node("div", { class: "charts" }, node("div", {}, losses, key), gamePart, ofCodes, without);
 
   const map = new CellMap({ width: 200, height: 200, label: "codebook, one cell a code", describe: (code) =>
     `code ${code}: ${count(map.values[code])} token${map.values[code] === 1 ? "" : "s"}${map.values[code] ? "" : ", dead"}`, onDraw: readMap });
@@ -92,7 +93,9 @@ export default { initialize, render({ model, el }) {
     linePlot(losses, terms, { width: wide(losses, 400), height: 232, ylog, xrange, xlabel, ylabel: (weighted ? "loss × weight" : "loss") + axis });
     losses.setAttribute("aria-label", `${weighted ? "weighted" : "raw"} losses over steps${axis}: ${terms.map((term) => term.name).join(", ")}`);
     key.replaceChildren(legendOf(terms));
-    const small = { height: 110, xrange, xlabel };
+    const codebooks = model.get("levels").length, small = { height: 110, xrange, xlabel };
+    ofCodes.style.display = codebooks ? "" : "none";
+    without.style.display = codebooks ? "none" : "";
     linePlot(usage, length ? [line("usage, %", column("usage").map((share) => 100 * share), { color: LINES[2], dash: [] })] : [],
       { ...small, width: wide(usage, 300), yrange: [0, 103], ylabel: "codes in use, %" });
     linePlot(perplexity, length ? [line("perplexity", column("perplexity"), { color: LINES[3], dash: [] })] : [],
