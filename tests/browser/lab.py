@@ -61,10 +61,13 @@ NORMAL = (  # what a JupyterLab that is well says as an error
     "Could not restore the debugger state",  # of a kernel that is restarted meanwhile
 )
 # What kernels run as they start: a bar comes at once and moves often, so that a test of what bars show does not depend on how
-# fast a machine is (else what is over within half a second shows none).
+# fast a machine is (else what is over within half a second shows none, and some that go again come after two).
 BARS_AT_ONCE = """from vistok.system import progress
 progress.PATIENCE_SECONDS, progress.UPDATE_SECONDS = 0.0, 0.1
-del progress
+def _at_once(*values, bar=progress.progress_bar, **options):
+    return bar(*values, **(options | {"delay": 0.0}))
+progress.progress_bar = _at_once
+del progress, _at_once
 """
 START_SECONDS = 120  # until the server, a page or a kernel has surely started; a few where nothing else runs
 

@@ -5,12 +5,12 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
+from browser.lab import Lab, NotebookPage, opened_notebooks, write_notebook
 
 from vistok.lessons import pictures, plane
 from vistok.runs import COLLAPSED_RUN, EXAMPLE_RUN
@@ -24,7 +24,6 @@ CELLS = (
     'gallery = QuantizerGallery(["vq-d64", "fsq-888", "ema-d4"], folder="FOLDER")\ngallery',
     "print(explorer.method, explorer.step, gallery.image, gallery.order, gallery.errors)",
 )
-OpenNotebook = Callable[..., Any]
 # Every text that an element is given from now on.
 KEEP_STEPS = """step => { window.stepsSeen = [];
     const keep = changes => changes.flatMap(change => [...change.addedNodes]).forEach(text => window.stepsSeen.push(text.data));
@@ -44,14 +43,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+@pytest.fixture(scope="module")
+def opened(lab: Lab, browser: Any, folder: Path) -> Iterator[NotebookPage]:
+    """A notebook with the three views, run to its end: each test looks at another one of them."""
+    write_notebook(lab, "views", *(cell.replace("FOLDER", str(folder)) for cell in CELLS))
+    with opened_notebooks(lab, browser) as open_copy:
+        notebook = open_copy("views")
+        notebook.run_all(seconds=SECONDS)
+        yield notebook
+
+
 @pytest.fixture
-def notebook(lab: Any, open_notebook: OpenNotebook, folder: Path) -> Any:
-    """A notebook with the three views, run to its end; afterwards nothing may have gone wrong in it."""
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}  # else JupyterLab asks for one
-    cells = [nbformat.v4.new_code_cell(cell.replace("FOLDER", str(folder))) for cell in CELLS]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.root / "views.ipynb")
-    opened = open_notebook("views")
-    opened.run_all(seconds=SECONDS)
+def notebook(opened: NotebookPage) -> Iterator[NotebookPage]:
+    """The notebook; after each test nothing may have gone wrong in it."""
     yield opened
     assert not opened.errors, opened.errors
 

@@ -88,7 +88,7 @@ def test_a_bar_whose_kernel_died_is_no_error_when_the_notebook_is_opened_again(
 @pytest.mark.parametrize(
     ("name", "parameters", "bar"),
     [
-        ("03_codebook", {"max_images": None, "image_size": 192}, "encoding"),
+        ("03_codebook", {"image_size": 96}, "encoding"),
         ("04_evaluate", {}, "evaluating on photos"),
     ],
 )

@@ -1,12 +1,12 @@
 """One codebook in several views of a notebook: what a click shows, and how choosing in one view chooses in all."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from browser.lab import eventually, pixels, write_notebook
+from browser.lab import Lab, NotebookPage, eventually, opened_notebooks, pixels, write_notebook
 
 from vistok.runs import EXAMPLE_RUN
 from vistok.tokens.codebook import decode_alone
@@ -23,7 +23,6 @@ CELLS = [
     "encoded.choice.chosen",
 ]
 HEIGHT = 680  # pixels, what a window of 1280x800 leaves to a notebook
-OpenNotebook = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +35,14 @@ def expect(target: Any) -> Any:
     return pytest.importorskip("playwright.sync_api").expect(target)
 
 
-def opened(lab: Any, open_notebook: OpenNotebook) -> Any:
-    """Return a notebook of all views, run."""
+@pytest.fixture(scope="module")
+def notebook(lab: Lab, browser: Any) -> Iterator[NotebookPage]:
+    """A notebook of all views, run."""
     write_notebook(lab, "views", *CELLS)
-    notebook = open_notebook("views")
-    notebook.run_all(seconds=300)
-    return notebook
+    with opened_notebooks(lab, browser) as open_copy:
+        opened = open_copy("views")
+        opened.run_all(seconds=300)
+        yield opened
 
 
 def view(notebook: Any, name: str) -> Any:
@@ -62,10 +63,7 @@ def cell_of(canvas: Any, code: int) -> dict[str, float]:
     return {"x": (code % columns + 0.5) * size, "y": (code // columns + 0.5) * size}
 
 
-def test_a_click_on_a_code_shows_it_beside_the_map(
-    lab: Any, open_notebook: OpenNotebook, encoded: EncodedImages
-) -> None:
-    notebook = opened(lab, open_notebook)
+def test_a_click_on_a_code_shows_it_beside_the_map(notebook: NotebookPage, encoded: EncodedImages) -> None:
     page = notebook.page
     margins = page.viewport_size["width"] - notebook.page.locator(".vistok.codebook-explorer").bounding_box()["width"]
     above = page.locator(".jp-WindowedPanel-outer").bounding_box()["y"]
@@ -101,9 +99,9 @@ def _click_and_see(page: Any, explorer: Any, code: int) -> None:
     assert explorer.evaluate("view => view.scrollWidth <= view.clientWidth")
 
 
-def test_choosing_in_one_view_chooses_in_all(lab: Any, open_notebook: OpenNotebook, encoded: EncodedImages) -> None:
-    notebook = opened(lab, open_notebook)
+def test_choosing_in_one_view_chooses_in_all(notebook: NotebookPage, encoded: EncodedImages) -> None:
     page = notebook.page
+    page.set_viewport_size({"width": 1280, "height": 1000})
     counts = encoded.counts().numpy()
     points = CodebookSpace(encoded)._projected.points.double().numpy()
     space = view(notebook, "codebook-space")
@@ -123,7 +121,8 @@ def test_choosing_in_one_view_chooses_in_all(lab: Any, open_notebook: OpenNotebo
 
     def patch_is_seen() -> None:
         scatter.hover(position=place(code))  # again: what is above the scatter may still grow, and the pointer stays
-        expect(space.locator(".tip .patch")).to_have_attribute("data-code", str(code))
+        # Where the pointer missed the code there is nothing to wait for: it hovers again.
+        expect(space.locator(".tip .patch")).to_have_attribute("data-code", str(code), timeout=5000)
         expect(space.locator(".tip").first).to_contain_text(f"code {code}: ")
         seen = pixels(space.locator(".tip .patch"))
         step = seen.shape[0] // tile.shape[1]

@@ -6,14 +6,13 @@ And the editor beside its controls, and three pictures side by side, in the colu
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from browser.lab import READY, Lab, pixels, write_notebook
+from browser.lab import READY, Lab, NotebookPage, eventually, opened_notebooks, pixels, write_notebook
 from PIL import Image
 
 from vistok.data.transforms import CenterSquare
@@ -39,14 +38,15 @@ def expect(target: Any) -> Any:
     return pytest.importorskip("playwright.sync_api").expect(target)
 
 
-@pytest.fixture
-def notebook(lab: Lab, open_notebook: Callable[..., Any]) -> Any:
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), lab.root / "try.ipynb")
-    opened = open_notebook("try")
-    opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    return opened
+@pytest.fixture(scope="module")
+def notebook(lab: Lab, browser: Any) -> Iterator[NotebookPage]:
+    """The three views, run."""
+    write_notebook(lab, "try", *CELLS)
+    with opened_notebooks(lab, browser) as open_copy:
+        opened = open_copy("try")
+        opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        opened.run_all(seconds=300)
+        yield opened
 
 
 def photograph(width: int = 1500, height: int = 1000) -> Image.Image:
@@ -75,10 +75,8 @@ def named(view: Any, name: str) -> None:
     expect(view.locator("[data-role=busy]")).to_have_text("")
 
 
-def test_ones_own_picture_is_taken_tokenized_and_changed(notebook: Any) -> None:
+def test_ones_own_picture_is_taken_tokenized_and_changed(notebook: NotebookPage) -> None:
     page = notebook.page
-    notebook.start_cell(0)
-    assert notebook.finish(120) is True, notebook.failures()
     view = page.locator(".vistok.try-picture")
     own, second = view.locator("canvas[data-card=ema-d4]"), view.locator("canvas[data-card=vq-d64]")
     expect(own).to_have_attribute("data-painted", re.compile(r"\d"))  # never empty
@@ -136,6 +134,46 @@ def test_ones_own_picture_is_taken_tokenized_and_changed(notebook: Any) -> None:
     assert not notebook.errors, notebook.errors
 
 
+@pytest.mark.parametrize("width", [1000, 1280])
+def test_pictures_and_what_acts_on_them_stand_together(notebook: NotebookPage, width: int) -> None:
+    page = notebook.page
+    page.set_viewport_size({"width": width, "height": 1000})
+    editor, viewer, view = (
+        page.locator(f".vistok.{name}") for name in ("token-editor", "reconstruction-viewer", "try-picture")
+    )
+    editor.locator("[aria-label='nearest codes'] button").first.wait_for()
+
+    def stand_together() -> None:
+        picture = editor.locator("canvas[data-picture=decoded]").bounding_box()
+        for found in (
+            editor.get_by_role("button", name="replace", exact=True),
+            editor.locator("[aria-label='nearest codes']"),
+        ):
+            box = found.bounding_box()
+            assert box["x"] > picture["x"] + picture["width"] - 1
+            assert box["y"] + box["height"] < picture["y"] + picture["height"] + 20
+        for target, names in (
+            (viewer, ("original", "reconstruction", "error")),
+            (editor, ("original", "before", "difference")),
+            (view, ("seen", "decoded")),
+        ):
+            target.locator(f"canvas[data-picture={names[-1]}][data-painted]").wait_for()
+            boxes = [target.locator(f"canvas[data-picture={name}]").bounding_box() for name in names]
+            assert len({box["y"] for box in boxes}) == 1 and min(box["width"] for box in boxes) > 120, boxes
+            assert target.evaluate("box => box.scrollWidth <= box.clientWidth")
+
+    eventually(stand_together)  # the page is laid out anew
+
+    # A typed number is taken while the field has the focus.
+    field = editor.get_by_role("spinbutton", name="image", exact=True)
+    title = editor.locator(".caption", has_text="original:")
+    before = title.inner_text()
+    field.fill({1000: "31", 1280: "30"}[width])  # the photographs of the test split take turns
+    expect(title).not_to_have_text(before)
+    assert field.evaluate("field => field === document.activeElement")
+    assert not notebook.errors, notebook.errors
+
+
 def drag(page: Any, source: Any, target: Any) -> None:
     """Drag with the mouse, as JupyterLab and the browser notice it: after some pixels."""
     (x, y), (to_x, to_y) = ((box["x"] + 12, box["y"] + 8) for box in (source.bounding_box(), target.bounding_box()))
@@ -168,40 +206,3 @@ def test_pictures_are_dragged_from_an_output_and_from_the_list_of_files(
     named(view, "from the list.jpg")
     expect(view.locator(".file-name ~ .number")).to_have_text("1,500 × 1,000 pixels")
     assert len(notebook.cells()) == 2 and not notebook.errors, notebook.errors
-
-
-@pytest.mark.parametrize("width", [1000, 1280])
-def test_pictures_and_what_acts_on_them_stand_together(notebook: Any, width: int) -> None:
-    page = notebook.page
-    page.set_viewport_size({"width": width, "height": 1000})
-    notebook.run_all(seconds=300)
-    editor, viewer, view = (
-        page.locator(f".vistok.{name}") for name in ("token-editor", "reconstruction-viewer", "try-picture")
-    )
-    editor.locator("[aria-label='nearest codes'] button").first.wait_for()
-    picture = editor.locator("canvas[data-picture=decoded]").bounding_box()
-    for found in (
-        editor.get_by_role("button", name="replace", exact=True),
-        editor.locator("[aria-label='nearest codes']"),
-    ):
-        box = found.bounding_box()
-        assert box["x"] > picture["x"] + picture["width"] - 1
-        assert box["y"] + box["height"] < picture["y"] + picture["height"] + 20
-    for target, names in (
-        (viewer, ("original", "reconstruction", "error")),
-        (editor, ("original", "before", "difference")),
-        (view, ("seen", "decoded")),
-    ):
-        target.locator(f"canvas[data-picture={names[-1]}][data-painted]").wait_for()
-        boxes = [target.locator(f"canvas[data-picture={name}]").bounding_box() for name in names]
-        assert len({box["y"] for box in boxes}) == 1 and min(box["width"] for box in boxes) > 120, boxes
-        assert target.evaluate("box => box.scrollWidth <= box.clientWidth")
-
-    # A typed number is taken while the field has the focus.
-    field = editor.get_by_role("spinbutton", name="image", exact=True)
-    title = editor.locator(".caption", has_text="original:")
-    before = title.inner_text()
-    field.fill("31")  # the photographs of the test split take turns
-    expect(title).not_to_have_text(before)
-    assert field.evaluate("field => field === document.activeElement")
-    assert not notebook.errors, notebook.errors

@@ -99,12 +99,12 @@ def parts(run: Path) -> list[str]:
 class Forks:
     """Trainings as children of one process that has imported all they need."""
 
-    def __init__(self, errors: Path) -> None:
+    def __init__(self, errors: Path, cache: Path) -> None:
         script = repository_root() / "tests" / "helpers" / "forked_training.py"
         with errors.open("w") as file:
             self.server = subprocess.Popen(
                 [sys.executable, str(script)],
-                env=environment(),
+                env=environment() | {"VISTOK_CACHE": str(cache)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -117,9 +117,7 @@ class Forks:
         `kill_after`: send SIGKILL after so many seconds, if it still trains then; `amid_writing`: then as soon as a checkpoint
         is being written.
         """
-        self.server.stdin.write(f"--config {config_file} --run-dir {run}\n")
-        self.server.stdin.flush()
-        child = int(self.server.stdout.readline())
+        child = self._start(config_file, run)
         if kill_after is not None:
             time.sleep(kill_after)
             end = time.monotonic() + SECONDS
@@ -129,10 +127,25 @@ class Forks:
                 os.kill(child, signal.SIGKILL)
         return int(self.server.stdout.readline())
 
+    def finish(self, config_file: Path, run: Path) -> subprocess.CompletedProcess:
+        """Train to the end, and return what `finish` does of the command."""
+        output, errors = (config_file.with_suffix(suffix) for suffix in (".output", ".errors"))
+        self._start(config_file, run, output, errors)
+        status = int(self.server.stdout.readline())
+        return subprocess.CompletedProcess([], status, output.read_text(), errors.read_text())
+
+    def _start(self, config_file: Path, run: Path, output: Path | None = None, errors: Path | None = None) -> int:
+        """Start a training, and return its process id."""
+        arguments = ["--config", str(config_file), "--run-dir", str(run)]
+        line = json.dumps([arguments, *(file and str(file) for file in (output, errors))])
+        self.server.stdin.write(f"{line}\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(tmp_path_factory.mktemp("forks") / "errors.txt")
+def forks(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("forks") / "errors.txt", cache_folder)
     yield forks
     forks.server.stdin.close()
     assert forks.server.wait(timeout=SECONDS) == 0
@@ -280,12 +293,12 @@ def test_stopped_before_its_first_report_it_says_so(toy: Toy, tmp_path: Path) ->
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_second_process_is_told_who_trains_the_run_and_may_once_that_one_is_gone(
-    toy: Toy, tmp_path: Path, num_workers: int
+    toy: Toy, tmp_path: Path, num_workers: int, forks: Forks
 ) -> None:
     config = toy(steps=10**6, report_every=1, checkpoint_every=2, num_workers=num_workers)
     file, run = write_config(config, tmp_path), tmp_path / "run"
     with started(file, run) as process:
-        second = finish(file, run)
+        second = forks.finish(file, run)
         assert second.returncode == 1
         (sentence,) = [line for line in second.stderr.splitlines() if "vistok.training:" in line]
         assert re.search(
@@ -319,15 +332,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_on_a_full_disk_the_last_checkpoint_stays_whole_and_goes_on_once_there_is_room(
-    toy: Toy, tmp_path: Path, small_disk: Path
+    toy: Toy, tmp_path: Path, small_disk: Path, forks: Forks
 ) -> None:
     config = toy(steps=12, report_every=2, checkpoint_every=3)
     file = write_config(config, tmp_path)
-    assert finish(file, tmp_path / "whole").returncode == 0
+    assert forks.finish(file, tmp_path / "whole").returncode == 0
     size = max(path.stat().st_size for path in (tmp_path / "whole" / "checkpoint").iterdir())
     filled = small_disk / "filled"
     filled.write_bytes(bytes(2**20 - int(2.5 * size)))  # room for two checkpoints, and no third beside them
-    failed = finish(file, small_disk / "run")
+    failed = forks.finish(file, small_disk / "run")
     assert failed.returncode == 1, failed.stderr
     (sentence,) = [line for line in failed.stderr.splitlines() if "vistok.training:" in line]
     reason = re.escape(os.strerror(errno.ENOSPC))
@@ -336,15 +349,17 @@ def test_on_a_full_disk_the_last_checkpoint_stays_whole_and_goes_on_once_there_i
     assert Run.open(small_disk / "run").checkpoints.load()[0]["step"] == int(said[1])
     assert not [*(small_disk / "run").rglob(".*.part")]
     filled.unlink()
-    again = finish(file, small_disk / "run")
+    again = forks.finish(file, small_disk / "run")
     assert again.returncode == 0, again.stderr
     assert_same_run(small_disk / "run", tmp_path / "whole", config.data_root)
 
 
-def test_a_folder_that_may_not_be_written_is_one_sentence(toy: Toy, tmp_path: Path, small_disk: Path) -> None:
+def test_a_folder_that_may_not_be_written_is_one_sentence(
+    toy: Toy, tmp_path: Path, small_disk: Path, forks: Forks
+) -> None:
     file = write_config(toy(), tmp_path)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    failed = finish(file, small_disk / "run")
+    failed = forks.finish(file, small_disk / "run")
     assert failed.returncode == 1
     (sentence,) = [line for line in failed.stderr.splitlines() if "vistok.training:" in line]
     assert f"cannot be written ({os.strerror(errno.EROFS)})" in sentence and "give another run_dir" in sentence
@@ -352,17 +367,17 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(toy: Toy, tmp_path: Pa
 
 
 def test_a_run_whose_folder_became_read_only_says_so_and_stays_whole(
-    toy: Toy, tmp_path: Path, small_disk: Path
+    toy: Toy, tmp_path: Path, small_disk: Path, forks: Forks
 ) -> None:
     file, run = write_config(toy(), tmp_path), small_disk / "run"
-    assert finish(file, run).returncode == 0
+    assert forks.finish(file, run).returncode == 0
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     longer = write_config(toy(), tmp_path)
     for path in (run / "checkpoint").glob("*6.pt"):
         path.unlink()  # so that there is something to train
     before = {path: content for path, content in before.items() if path.exists()}
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    failed = finish(longer, run)
+    failed = forks.finish(longer, run)
     assert failed.returncode == 1
     assert os.strerror(errno.EROFS) in failed.stderr and "Traceback" not in failed.stderr
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
@@ -389,9 +404,9 @@ def test_a_command_that_is_wrong_is_one_sentence(
     assert line.startswith("python -m vistok.training: ") and sentence in line
 
 
-def test_the_record_says_on_what_and_how_long_it_was_trained(toy: Toy, tmp_path: Path) -> None:
+def test_the_record_says_on_what_and_how_long_it_was_trained(toy: Toy, tmp_path: Path, forks: Forks) -> None:
     file = write_config(toy(deterministic=True), tmp_path)
-    assert finish(file, tmp_path / "run").returncode == 0
+    assert forks.finish(file, tmp_path / "run").returncode == 0
     record = json.loads((tmp_path / "run" / "config.json").read_text())["provenance"]
     assert {"versions", "commit", "dirty", "device", "threads"} <= record.keys()
     assert (record["seed"], record["deterministic"], record["num_processes"]) == (0, True, 1)
