@@ -39,7 +39,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "gradient_clip": 1.0,
     },
 }
-STEPS, STOPPED_AT = 50, 20
+STEPS, STOPPED_AT = 30, 10
 
 
 def compute_in_float64() -> None:
