@@ -82,13 +82,15 @@ def test_a_second_interrupt_ends_the_processes_at_once(toy: Toy, tmp_path: Path)
 
 
 def test_a_failure_to_save_what_was_stopped_is_said(toy: Toy, tmp_path: Path) -> None:
-    trainer = LaunchedTrainer(Run.open(tmp_path / "run", toy(steps=10**6, report_every=1)), 2, progress=False)
+    config = toy(steps=10**6, report_every=1, checkpoint_every=10**6)  # nothing is saved before it is stopped
+    trainer = LaunchedTrainer(Run.open(tmp_path / "run", config), 2, progress=False)
+    folder = trainer.run.path / "checkpoint"
     with pytest.raises(RuntimeError, match="Of 2 processes one failed: The run .* cannot be written"):
         for _ in trainer:
-            trainer.stop()
-            if (folder := trainer.run.path / "checkpoint").is_dir():
+            if folder.is_dir():
                 folder.rmdir()
-                folder.write_text("in the way")
+            folder.write_text("in the way")
+            trainer.stop()
 
 
 @pytest.mark.parametrize("entry", ["counts", "step"])
