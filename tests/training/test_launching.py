@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,18 +65,6 @@ def test_left_while_the_processes_start_it_ends_them(toy: Toy, tmp_path: Path, m
         next(reports)
     assert trainer.step < 1500
     with trainer.run.alone():  # no process trains it
-        pass
-
-
-def test_a_second_interrupt_ends_the_processes_at_once(toy: Toy, tmp_path: Path) -> None:
-    trainer = LaunchedTrainer(Run.open(tmp_path / "run", toy(steps=10**6)), 2, progress=False)
-    with pytest.raises(KeyboardInterrupt):
-        for _ in trainer:
-            for seconds in (0.0, 0.05):  # it takes longer until both have agreed, saved and ended
-                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
-            while True:  # the first one, whenever it comes
-                time.sleep(0.01)
-    with trainer.run.alone():
         pass
 
 
