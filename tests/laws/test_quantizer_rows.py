@@ -56,6 +56,7 @@ def test_rows_spend_equal_bits_on_an_image_unless_their_name_says_otherwise() ->
                 row.settings["quantizer"],
                 codebook_size=row.settings["codebook_size"],
                 codebook_dim=row.settings["codebook_dim"],
+                **({"l2_norm": True} if row.settings.get("l2_norm") else {}),
                 **row.settings.get("quantizer_options", {}),
             )
         tokens = [256] * len(quantizer.codebook_sizes)
