@@ -253,7 +253,7 @@ def committed_scatters() -> dict[str, Figure]:
     usage, psnr = (tables.measured(rows[0], key) for key in ("usage_queue", "psnr"))
     bits, quality = tables.bits_in_use(rows[1]), tables.measured(rows[1], "psnr")
     kinds = {run.row.name: run.config.quantizer for run in rows[1]}
-    found = {name: (mean(bits[name]), mean(quality[name])) for name in kinds if quality[name]}
+    found = {name: (mean(bits[name]), mean(quality[name])) for name in kinds if bits[name] and quality[name]}
     return {
         "usage": plots.usage_and_quality({name: (usage[name], psnr[name]) for name in usage}),
         "bits": plots.bits_and_quality(found, kinds),
@@ -277,7 +277,7 @@ def check_names_lie_on_nothing(figure: Figure) -> None:
 def test_points_of_committed_records_are_named_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISTOK_RUNS", str(repository_root() / "runs"))
     drawn = committed_scatters()
-    assert [len(figure.axes[0].texts) for figure in drawn.values()] == [11, 17]
+    assert [len(figure.axes[0].texts) for figure in drawn.values()] == [11, 18]
     for figure in drawn.values():
         check_names_lie_on_nothing(figure)
         assert figure.axes[0].get_legend() is None  # nothing has to be looked up
