@@ -86,6 +86,14 @@ def started(config_file: Path, run: Path) -> Iterator[subprocess.Popen]:
             process.kill()
 
 
+def wait_for_checkpoint(run: Path) -> None:
+    """Until the run has one: reports come before it, and on a fast machine a kill would too."""
+    end = time.monotonic() + SECONDS
+    while Run.open(run).checkpoints.load() is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def finish(config_file: Path, run: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command(config_file, run), env=environment(), capture_output=True, text=True, timeout=SECONDS)
 
@@ -223,6 +231,7 @@ def test_the_command_killed_and_given_again_goes_on(toy: Toy, tmp_path: Path) ->
     config = toy(**SMALL)
     file = write_config(config, tmp_path)
     with started(file, tmp_path / "killed") as process:
+        wait_for_checkpoint(tmp_path / "killed")
         process.send_signal(signal.SIGKILL)
     stopped = Run.open(tmp_path / "killed").checkpoints.load()[0]["step"]
     assert 0 < stopped < config.steps
@@ -306,6 +315,7 @@ def test_a_second_process_is_told_who_trains_the_run_and_may_once_that_one_is_go
         )
         assert "Traceback" not in second.stderr
         assert process.poll() is None  # the first has not noticed
+        wait_for_checkpoint(run)
         process.send_signal(signal.SIGKILL)
     last = Run.open(run).checkpoints.load()[0]["step"]
     with started(file, run) as third:  # though the killed one's workers may have held on to the lock for some seconds
