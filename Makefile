@@ -8,7 +8,7 @@ TEST_READY := $(VENV)/.test-ready
 # is that of tests/conftest.py, the long files first.
 TOGETHER := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help quickstart lab test test-quick test-extended gpu-check bench lint format readme screenshots
+.PHONY: help quickstart lab test test-quick test-extended gpu-check gpu-table bench lint format readme screenshots
 
 help:
 	@echo "make quickstart     train a tokenizer on embedded photographs, measure it, print its table row (a few minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-quick     while you work: none in a browser, none that starts programs (a few minutes)"
 	@echo "make test-extended  the long tests too"
 	@echo "make gpu-check      one short row on the GPU: speed, memory, and whether it computes what the CPU does"
+	@echo "make gpu-table      ten minutes of a GPU: its tests, the check, paper rows beside their estimates, rows of CelebA"
 	@echo "make bench          the benchmarks; their table goes to tests/benchmarks/RESULTS.md"
 	@echo "make lint, format   ruff"
 	@echo "make screenshots    the screenshots in the READMEs anew, by exploring the notebooks in a browser"
@@ -51,6 +52,9 @@ test-extended: $(TEST_READY) lint
 
 gpu-check: $(READY)
 	$(BIN)/python -m vistok.gpu_check
+
+gpu-table: $(TEST_READY)
+	$(BIN)/python -m vistok.gpu_table $(ARGS)
 
 bench: $(TEST_READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks

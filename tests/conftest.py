@@ -22,12 +22,16 @@ LONG = ("laws/test_notebooks", "laws/test_kills", "_in_lab", "laws/test_processe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, so that no process is left alone with one at the end."""
+    """Files that take long come first, so that no process is left alone with one at the end; without a GPU some skip."""
 
     def place(item: pytest.Item) -> int:
         return next((place for place, name in enumerate(LONG) if name in str(item.path)), len(LONG))
 
     items.sort(key=place)
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
 
 
 @pytest.fixture(scope="session")

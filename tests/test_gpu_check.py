@@ -30,7 +30,7 @@ def test_without_a_gpu_that_is_one_sentence(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "There is no CUDA device here, so there is nothing to check.\n"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.cuda
 def test_the_gpu_computes_what_the_cpu_does(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_check.main() == 0
     assert "images/s" in capsys.readouterr().out

@@ -4,6 +4,7 @@ The command `make gpu-check` runs it.
 """
 
 import argparse
+import dataclasses
 import os
 import subprocess
 import sys
@@ -57,38 +58,76 @@ def largest_difference(losses: list[float], others: list[float]) -> float:
     return max(abs(one - other) / abs(other) for one, other in zip(losses, others, strict=True))
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Check the GPU; returns 1 where there is none, or where its losses differ from the CPU's."""
-    argparse.ArgumentParser(prog="python -m vistok.gpu_check", description=__doc__).parse_args(arguments)
+@dataclasses.dataclass(frozen=True)
+class GpuCheck:
+    """What was found.
+
+    Attributes:
+        device: name of the card.
+        precision: of the timed training.
+        images_per_second: of its second half, when kernels are chosen.
+        data_share: share of that time spent waiting for data.
+        memory_mib: most memory allocated, MiB.
+        difference: largest relative one of the losses of `COMPARED` steps in float32 from the CPU's.
+    """
+
+    device: str
+    precision: str
+    images_per_second: float
+    data_share: float
+    memory_mib: float
+    difference: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the GPU computes what the CPU does."""
+        return self.difference <= LARGEST_DIFFERENCE
+
+
+def check_gpu() -> GpuCheck:
+    """Train the row on the GPU and on the CPU; raises RuntimeError where one of them fails."""
     # Not above, so that `--help` does not wait for PyTorch.
     import torch
 
     from vistok.runs import Run
     from vistok.training.trainer import Trainer
 
-    if not torch.cuda.is_available():
-        print("There is no CUDA device here, so there is nothing to check.", file=sys.stderr)
-        return 1
     device = torch.device("cuda")
     with tempfile.TemporaryDirectory() as folder:
         on_gpu, on_cpu = (train_in_float32(Path(folder) / name, cpu=name == "cpu") for name in ("gpu", "cpu"))
-        difference = largest_difference(on_gpu, on_cpu)
         torch.cuda.reset_peak_memory_stats(device)
         config = TrainConfig.from_row(ROW, SCALE, dataset="photos", steps=STEPS, report_every=STEPS // 2)
-        *_, last = Trainer(Run.open(Path(folder) / "auto", config))  # its second half: kernels are chosen by then
-        memory = torch.cuda.max_memory_allocated(device) / 2**20
-        precision = Run.open(Path(folder) / "auto").provenance["precision"]
-    good = difference <= LARGEST_DIFFERENCE
-    say(f"{torch.cuda.get_device_name(device)}, row {ROW} at scale {SCALE}")
+        *_, last = Trainer(Run.open(Path(folder) / "auto", config))
+        return GpuCheck(
+            device=torch.cuda.get_device_name(device),
+            precision=Run.open(Path(folder) / "auto").provenance["precision"],
+            images_per_second=last.images_per_second,
+            data_share=last.data_share,
+            memory_mib=torch.cuda.max_memory_allocated(device) / 2**20,
+            difference=largest_difference(on_gpu, on_cpu),
+        )
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Check the GPU; returns 1 where there is none, or where its losses differ from the CPU's."""
+    argparse.ArgumentParser(prog="python -m vistok.gpu_check", description=__doc__).parse_args(arguments)
+    import torch  # not above, so that `--help` does not wait for it
+
+    if not torch.cuda.is_available():
+        print("There is no CUDA device here, so there is nothing to check.", file=sys.stderr)
+        return 1
+    found = check_gpu()
+    say(f"{found.device}, row {ROW} at scale {SCALE}")
     say(
-        f"throughput  {last.images_per_second:,.0f} images/s in {precision}, {last.data_share:.1%} of the time waiting for data"
+        f"throughput  {found.images_per_second:,.0f} images/s in {found.precision}, {found.data_share:.1%} of the time "
+        "waiting for data"
     )
-    say(f"memory      {memory:,.0f} MiB at the most")
+    say(f"memory      {found.memory_mib:,.0f} MiB at the most")
     say(
-        f"losses      of {COMPARED} steps in float32 differ from the CPU's by at most {difference:.1e}, relative: "
-        f"{'the same' if good else f'more than {LARGEST_DIFFERENCE:g}, so something is wrong'}"
+        f"losses      of {COMPARED} steps in float32 differ from the CPU's by at most {found.difference:.1e}, relative: "
+        f"{'the same' if found.same else f'more than {LARGEST_DIFFERENCE:g}, so something is wrong'}"
     )
-    return 0 if good else 1
+    return 0 if found.same else 1
 
 
 if __name__ == "__main__":
