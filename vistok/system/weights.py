@@ -75,12 +75,14 @@ def find_weights(given: str | Path | None, url: str, what: str, download: bool, 
     return cached
 
 
-def download_file(url: str, path: Path) -> None:
-    """Download a file whose name ends in eight hex digits of its SHA-256; nothing is left where that fails.
+def download_file(url: str, path: Path, *, named_by_sha256: bool = True) -> None:
+    """Download a file; nothing is left where that fails.
 
     Args:
         url: where it is.
         path: where to put it, under that name.
+        named_by_sha256: whether the name ends in eight hex digits of the file's SHA-256, which it is then compared with. Of any
+            file it is seen to that it is whole, as far as its length is said, and not a web page.
 
     Raises:
         OSError: the file cannot be had, or not be written.
@@ -89,6 +91,8 @@ def download_file(url: str, path: Path) -> None:
     with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
         path.parent.mkdir(parents=True, exist_ok=True)
         size = int(response.headers.get("Content-Length", 0)) or None
+        if response.headers.get_content_type() == "text/html":
+            raise ValueError("what came is a web page")
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside it, so that the last step is atomic
             partial = Path(folder) / path.name
             with (
@@ -98,7 +102,9 @@ def download_file(url: str, path: Path) -> None:
                 while block := response.read(2**20):
                     file.write(block)
                     bar.update(len(block))
-            if not path.stem.endswith(file_sha256(partial)):
+            if size is not None and partial.stat().st_size != size:
+                raise ValueError(f"{partial.stat().st_size:,} of {size:,} bytes came")
+            if named_by_sha256 and not path.stem.endswith(file_sha256(partial)):
                 raise ValueError(f"what came has SHA-256 {file_sha256(partial)}..., against the file's name")
             partial.replace(path)
 
