@@ -601,7 +601,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
     monkeypatch.setattr(vistok.evaluation.run_records, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
     assert main([str(run.path), "--no-rfid"]) == 1
     assert re.search(
-        r"\S+ cannot be written \(No space left on device\), where metrics.json would go", capsys.readouterr().err
+        r"\S+ cannot be written \(No space left on device\), where its record would go", capsys.readouterr().err
     )
     assert sorted(run.path.iterdir()) == before
 

@@ -743,7 +743,7 @@ def test_a_format_can_be_insisted_on_but_must_fit(written: Callable[..., Path]) 
 
 
 def test_files_that_are_no_checkpoints_are_refused(written: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="There is no run, tokenizer or checkpoint"):
         load_pretrained(tmp_path / "nothing.pt")
     with pytest.raises(FileNotFoundError, match="There is no tokenizer in"):
         load_pretrained(tmp_path)
@@ -1035,7 +1035,7 @@ def test_a_model_of_the_hub_is_had_by_its_name(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("given", ["llamagen-ds17", "runs/nothing-like-it", "folder/last.ckpt", "./a/b", "../a/b"])
 def test_what_is_no_name_of_the_hub_asks_no_network(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vistok.system.hub.HfApi", lambda: pytest.fail("the Hub was asked"))
-    with pytest.raises(FileNotFoundError, match="There is no checkpoint") as failed:
+    with pytest.raises(FileNotFoundError, match="There is no run, tokenizer or checkpoint") as failed:
         load_pretrained(given)
     assert given != "llamagen-ds17" or str(failed.value).endswith("Did you mean 'llamagen-ds16'?")
 

@@ -68,7 +68,8 @@ def find_tokenizer(given: str | Path) -> Place:
     if known:
         return Place(path, known[0]["address"], path.parent)
     meant = misspelt(given, official) or _run_meant(path)
-    raise FileNotFoundError(f"There is no checkpoint {path}.{f' Did you mean {meant!r}?' if meant else ''}")
+    hint = f" Did you mean {meant!r}?" if meant else ""
+    raise FileNotFoundError(f"There is no run, tokenizer or checkpoint {path}.{hint}")
 
 
 def checkpoint_path(given: str | Path) -> Path:
