@@ -25,6 +25,8 @@ from helpers.golden import GOLDEN
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vistok.config import TrainConfig
+from vistok.losses import loss_weights
 from vistok.pretrained import (
     FORMATS,
     find_format,
@@ -187,6 +189,18 @@ def test_other_kinds_of_files(format: str, kind: str, written: Callable[..., Pat
         save_file(state, path)
     insist = "ibq" if format == "ibq" else None
     check_parity(load_pretrained(path, insist, **SAID.get(format, {})), expected, format)
+
+
+@every_format
+def test_a_training_can_begin_at_every_format(format: str, written: Callable[..., Path]) -> None:
+    """What a configuration says of the model, with `init_from` and without, is the model of the file."""
+    insist = "ibq" if format == "ibq" else None
+    tokenizer = load_pretrained(written(golden(format)[1]), insist, **SAID.get(format, {}))
+    config = TrainConfig(**tokenizer.config_settings())
+    again = VisualTokenizer.from_config(TrainConfig.from_dict(json.loads(config.to_json())))
+    again.load_weights(tokenizer.state_dict(), source="the file")
+    assert again.quantizer.loss_names == tokenizer.quantizer.loss_names
+    assert set(again.quantizer.loss_names) <= loss_weights(config, again.quantizer).keys()
 
 
 # visual-tokenizer-pytorch's quantizers.

@@ -16,10 +16,9 @@ from vistok.data import DATASETS
 from vistok.evaluation.measuring import evaluate
 from vistok.evaluation.record import Evaluation
 from vistok.evaluation.run_records import evaluate_run, images_of_run
-from vistok.pretrained import Place, checkpoint_path, find_tokenizer, load_pretrained
+from vistok.pretrained import Place, find_tokenizer, load_pretrained
 from vistok.runs import Run
 from vistok.system.files import replace_file
-from vistok.system.processes import of_all_processes, rank_and_number
 from vistok.system.values import check_known, checked
 from vistok.tokenizer import VisualTokenizer
 
@@ -90,23 +89,8 @@ class CheckpointSubject(Subject):
 
     def load(self) -> VisualTokenizer:
         if self._tokenizer is None:
-            self._fetch()
             self._tokenizer = load_pretrained(self.given)
         return self._tokenizer
-
-    def _fetch(self) -> None:
-        # Where several processes need a file that is not here, the main one downloads it.
-        rank, num_processes = rank_and_number()
-        for turn in range(min(2, num_processes)):
-            reason = None
-            if (rank > 0) == turn:
-                try:
-                    checkpoint_path(self.given)
-                except (OSError, ValueError) as error:
-                    reason = error
-            for found in of_all_processes(reason):
-                if found is not None:
-                    raise found
 
     def images(self, dataset: str | None, data_root: str | Path | None, split: str) -> dict[str, Any]:
         checked("dataset", str | None, dataset)

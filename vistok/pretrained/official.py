@@ -4,11 +4,14 @@ What is known of the official checkpoints is data, in `official.toml`. Their fil
 repository, and are downloaded there where they are asked for by name and are not here. Nothing here waits for PyTorch.
 """
 
+import contextlib
 import http.client
 import re
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import filelock
 
 from vistok.system.files import say
 from vistok.system.paths import PACKAGE, resolve_path, runs_root
@@ -96,10 +99,17 @@ def checkpoint_path(given: str | Path) -> Path:
 def _download(address: str, path: Path) -> None:
     from vistok.system.weights import download_file, first_line
 
-    say(f"{path.name} is not here yet: downloading {address} to {path.parent}")
+    lock = path.with_name(f".{path.name}.lock")
     try:
-        download_file(address, path, named_by_sha256=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock):  # one process downloads, the others wait for it
+            if not path.exists():
+                say(f"{path.name} is not here yet: downloading {address} to {path.parent}")
+                download_file(address, path, named_by_sha256=False)
     except (OSError, ValueError, http.client.HTTPException) as error:  # a URLError and a timeout are OSErrors
+        with contextlib.suppress(OSError):  # something else is in the folder: it stays
+            lock.unlink(missing_ok=True)
+            path.parent.rmdir()
         reason = first_line(getattr(error, "reason", error))
         raise FileNotFoundError(
             f"There is no checkpoint {path}, and it could not be downloaded ({reason}). It is to be had from {address}: put it "
