@@ -772,6 +772,45 @@ def test_files_that_are_no_checkpoints_are_refused(written: Callable[..., Path],
         load_pretrained(tmp_path / "saved", "taming")
 
 
+@every_format
+def test_damaged_files_of_every_format_are_refused(format: str, written: Callable[..., Path]) -> None:
+    _, state = golden(format)
+    content = written(state).read_bytes()
+    path = written(state)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        load_pretrained(path, **SAID.get(format, {}))
+    name = next(name for name in state if name.startswith("decoder."))
+    damaged = {n: t for n, t in state.items() if n != name} | {"decoder.extra": torch.ones(1)}
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is missing; decoder\.extra is not expected\.$"):
+        load_pretrained(written(damaged), **SAID.get(format, {}))
+
+
+def of_no_size(shape: tuple[int, ...]) -> object:
+    """A tensor of a file that claims a shape which no file could hold."""
+    layout = (torch.ones(1)._typed_storage(), 0, shape, (0,) * len(shape), False, {})
+    return Call(torch._utils._rebuild_tensor_v2, *layout)
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "shape", "sentence"),
+    [
+        ("maskbit", "encoder.conv_out.weight", (10**12, 64, 1, 1), "bits a token, but must be at most"),
+        ("open-magvit2", "encoder.conv_out.weight", (10**12, 64, 1, 1), "bits a token, but must be at most"),
+        ("vqgan-plus", "quantize.embedding.weight", (10**15, 16), "bits a token, but must be at most"),
+        ("var", "quant_conv.weight", (8, 8, 2, 2), "code_kernel is 2, but must be odd"),
+        ("var", "quant_conv.weight", (8, 8, 10**9 + 1, 10**9 + 1), "describes no tokenizer that can be built"),
+        ("var", "quantize.ema_vocab_hit_SV", (10**12, 128), "has 1000000000000 scales, but nothing"),
+    ],
+)
+def test_shapes_that_nobody_has_are_refused_at_once(
+    format: str, name: str, shape: tuple[int, ...], sentence: str, written: Callable[..., Path]
+) -> None:
+    _, state = golden(format)
+    with pytest.raises(ValueError, match=sentence):
+        load_pretrained(written(state | {name: of_no_size(shape)}), **SAID.get(format, {}))
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_a_truncated_file_is_refused(kind: str, written: Callable[..., Path], tmp_path: Path) -> None:
     _, state = golden("visual-tokenizer-pytorch")
@@ -843,6 +882,15 @@ def test_nothing_in_a_file_is_executed(attack: str, legacy: bool, written: Calla
     path = written({"state_dict": state, "callbacks": attacks(victim)[attack]}, legacy=legacy)
     check_parity(load_pretrained(path), expected, "visual-tokenizer-pytorch")  # the weights load, the rest is ignored
     assert not victim.exists()
+
+
+@every_format
+def test_nothing_in_a_file_of_any_format_is_executed(format: str, written: Callable[..., Path], tmp_path: Path) -> None:
+    expected, state = golden(format)
+    path = written({"state_dict": state, "callbacks": list(attacks(tmp_path / "victim").values())})
+    insist = "ibq" if format == "ibq" else None
+    check_parity(load_pretrained(path, insist, **SAID.get(format, {})), expected, format)
+    assert not (tmp_path / "victim").exists()
 
 
 def test_the_attacks_are_real(tmp_path: Path) -> None:

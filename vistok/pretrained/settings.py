@@ -6,6 +6,7 @@ from typing import Any
 
 from vistok.pretrained.formats import Format, Shapes
 from vistok.quantizers import QUANTIZERS
+from vistok.quantizers.base import MOST_BITS
 from vistok.system.files import shown
 from vistok.system.values import check_known
 
@@ -58,7 +59,9 @@ def tokenizer_settings(
     if name == "fsq":
         quantizer["levels"] = _checked_levels(said.get("levels"), num_channels, path)
     else:
-        quantizer["codebook_size"] = 2**num_channels if name == "lfq" else shapes.of(form.codebook)[0]
+        # Of a file of unknown origin the power may be beyond all memory: one bit too many is refused like many.
+        bits = min(num_channels, MOST_BITS + 1)
+        quantizer["codebook_size"] = 2**bits if name == "lfq" else shapes.of(form.codebook)[0]
     if said.get("l2_norm", form.l2_norm):
         quantizer |= {"l2_norm": True} | ({"l2_search_only": True} if form.l2_search_only else {})
     settings = {
