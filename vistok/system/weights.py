@@ -8,13 +8,13 @@ import hashlib
 import http.client
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.system.files import strict_json
 from vistok.system.paths import resolve_path
@@ -29,6 +29,7 @@ MAX_REASON = 1000  # characters of an error's message, which may quote a damaged
 
 
 Value = TypeVar("Value")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Unavailable(RuntimeError):
@@ -125,6 +126,30 @@ def load_state(path: Path) -> dict[str, Tensor]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises whatever PyTorch meets first
         raise ValueError(f"{path} is not a PyTorch weights file.") from error
+
+
+def torchvision_network(
+    path: Path, title: str, build: Callable[[], Network], fill: Callable[[Network, dict[str, Tensor]], object]
+) -> Network:
+    """Return a network with the weights of a file of torchvision's; draws nothing from the random generator.
+
+    Args:
+        path: the file.
+        title: what the weights are, for the message.
+        build: makes the network, with random weights.
+        fill: puts the file's tensors into it; raises KeyError or RuntimeError where they are not its own.
+
+    Raises:
+        ValueError: the file is no weights file, or not that network's.
+    """
+    state = load_state(path)
+    with torch.random.fork_rng(devices=[]):
+        network = build()
+    try:
+        fill(network, state)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold torchvision's {title}: {first_line(error)}.") from error
+    return network
 
 
 def unwrapped(state: Mapping[str, Value], source: object) -> dict[str, Value]:
