@@ -1047,16 +1047,17 @@ class FakeHub:
     def __init__(self, folder: Path, online: bool = True) -> None:
         self.folder, self.online, self.cached = folder, online, False
 
-    def list_repo_files(self, repository: str) -> list[str]:
+    def model_info(self, repository: str, timeout: float) -> types.SimpleNamespace:
         if not self.online or repository != "owner/name":
             raise OSError(f"404 Client Error: {repository}")
-        return [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")]
+        names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")]
+        return types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename=name) for name in names])
 
     def snapshot_download(self, repository: str, local_files_only: bool = False, **_: object) -> str:
-        if repository != "owner/name" or not (self.cached if local_files_only else self.online):
+        if repository != "owner/name" or not (self.cached or (self.online and not local_files_only)):
             raise OSError("offline")
         self.cached = True
-        return str(self.folder)
+        return str(self.folder)  # without a network too, once it is there
 
 
 def test_a_model_of_the_hub_is_had_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1071,7 +1072,9 @@ def test_a_model_of_the_hub_is_had_by_its_name(tmp_path: Path, monkeypatch: pyte
     check_parity(load_pretrained("owner/name"), expected, "llamagen")
     hub.online = False  # the cache has it
     check_parity(load_pretrained("owner/name"), expected, "llamagen")
-    with pytest.raises(FileNotFoundError, match=r"no someone/else here, and .*Hub \(404 Client Error: someone/else\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"checkpoint someone/else here, and .*Hub \(404 Client Error: someone/else"
+    ):
         load_pretrained("someone/else")
 
     hub.online = True

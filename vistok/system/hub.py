@@ -14,6 +14,7 @@ from vistok.system.paths import resolve_path
 from vistok.system.weights import first_line
 from vistok.system.words import nearest
 
+SECONDS_TO_ANSWER = 10.0  # of the Hub, asked what a model has
 OWN_FILES = ("config.json", "model.safetensors")  # of a model that a mixin has pushed
 
 
@@ -95,25 +96,39 @@ def download_weights(name: str, endings: tuple[str, ...]) -> Path:
     owner, model, *rest = name.split("/")
     repository, file = f"{owner}/{model}", "/".join(rest)
     try:
-        file = file or _only_weights(HfApi().list_repo_files(repository), repository, endings)
-        folder = snapshot_download(repository, allow_patterns=["config.json", file])
-    except ValueError:
-        raise
+        listed = [file] if file else _files_of(repository)
     except Exception as error:  # whatever the library beneath raises, which depends on its version
-        try:
-            folder = snapshot_download(repository, local_files_only=True)
-        except Exception:
-            raise FileNotFoundError(
-                f"There is no {name} here, and it could not be downloaded from the Hugging Face Hub ({first_line(error)}). "
-                f"Download it from https://huggingface.co/{repository} and give the file; "
-                "or correct the path, if it is one."
-            ) from error
-        cached = (path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
-        file = file or _only_weights(cached, repository, endings)
+        raise _not_had(name, repository, error) from error
+    file = file or _only_weights(listed, repository, endings)
+    try:
+        folder = snapshot_download(repository, allow_patterns=["config.json", file])
+    except Exception as error:
+        raise _not_had(name, repository, error) from error
     path = Path(folder) / file
     if not path.is_file():
         raise FileNotFoundError(f"The Hugging Face Hub has no {file} in {repository}.")
     return path
+
+
+def _files_of(repository: str) -> list[str]:
+    """Return the names of a model's files: on the Hub, or where that cannot be asked, in its cache; raises what it raised."""
+    try:
+        # Not list_repo_files, which tries for half a minute where there is no network.
+        return [entry.rfilename for entry in HfApi().model_info(repository, timeout=SECONDS_TO_ANSWER).siblings]
+    except Exception as error:
+        try:
+            folder = Path(snapshot_download(repository, local_files_only=True))
+        except Exception:
+            raise error from None
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _not_had(name: str, repository: str, error: Exception) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"There is no run, tokenizer or checkpoint {name} here, and none of that name could be downloaded from the Hugging "
+        f"Face Hub ({first_line(error)}). Get it from https://huggingface.co/{repository} and give the file; or correct the "
+        "path, if it is one."
+    )
 
 
 def _only_weights(files: Iterable[str], repository: str, endings: tuple[str, ...]) -> str:
