@@ -1,8 +1,9 @@
 """A checkpoint into a `VisualTokenizer`: the format is found from the file, and nothing in the file is executed."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from vistok.pretrained.reading import open_checkpoint, unreadable_as_value_error
 from vistok.pretrained.registry import FORMATS, find_format
 from vistok.pretrained.settings import said_of_quantizer, tokenizer_settings
 from vistok.pretrained.state_dicts import choose_weights, state_dicts
+from vistok.pretrained.unpickling import LazyTensor
 from vistok.system.devices import floating_dtype, usable_device
 from vistok.system.files import say, strict_json
 from vistok.system.values import check_known
@@ -85,31 +87,44 @@ def load_pretrained(
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
         said = said_of_quantizer(form, path, quantizer=quantizer, levels=levels, l2_norm=l2_norm)
         settings = tokenizer_settings(form, shapes, said, path)
-        try:
-            expected = expected_tensors(form, settings)
-        except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
-            raise ValueError(f"{path} describes no tokenizer that can be built: {first_line(error)}.") from error
-        if wrong := misfits(shapes, file_shapes(expected)):
-            raise ValueError(f"The tensors of {path} are not those of the format {name!r}: {wrong}.")
-        with torch.device(device):
-            tokenizer = VisualTokenizer(**settings)
-        own = tokenizer.state_dict()
-        with unreadable_as_value_error(path), torch.no_grad():
-            for theirs, parts in expected.items():
-                rows = tensors[theirs].read()
-                for ours, shape in parts.items():
-                    part, rows = rows.tensor_split([shape[0]]) if len(parts) > 1 else (rows, None)
-                    own[ours].copy_(part.view(shape))
-    sizes = tokenizer.quantizer.codebook_sizes
-    levels = f" in {len(sizes)} levels" if len(sizes) > 1 else ""
-    say(
-        f"{path.name}: {name}, {chosen} weights, K = {' + '.join(map(str, dict.fromkeys(sizes)))}{levels}, "
-        f"D = {tokenizer.quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}, quantizer "
-        f"{settings['quantizer']}."
-    )
+        tokenizer = _filled(settings, tensors, name, path, device)
+    _say_found(f"{path.name}: {name}, {chosen} weights", tokenizer)
     if form.several and settings["quantizer"] == form.quantizer and not said:
         say(form.several.unsaid)
     return tokenizer.to(dtype).eval() if dtype else tokenizer.eval()
+
+
+def _filled(
+    settings: dict[str, Any], tensors: Mapping[str, LazyTensor], name: str, path: Path, device: torch.device
+) -> VisualTokenizer:
+    """Return a tokenizer of these settings with the tensors of a file of the format `name`, once it is known that they fit."""
+    try:
+        expected = expected_tensors(FORMATS[name], settings)
+    except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
+        raise ValueError(f"{path} describes no tokenizer that can be built: {first_line(error)}.") from error
+    if wrong := misfits({theirs: tensor.shape for theirs, tensor in tensors.items()}, file_shapes(expected)):
+        raise ValueError(f"The tensors of {path} are not those of the format {name!r}: {wrong}.")
+    with torch.device(device):
+        tokenizer = VisualTokenizer(**settings)
+    own = tokenizer.state_dict()
+    with unreadable_as_value_error(path), torch.no_grad():
+        for theirs, shapes in expected.items():
+            whole = tensors[theirs].read()
+            # Where one tensor of the file holds several of ours, by their lengths; else as it is, which may have no length.
+            parts = whole.split([shape[0] for shape in shapes.values()]) if len(shapes) > 1 else [whole]
+            for (ours, shape), part in zip(shapes.items(), parts, strict=True):
+                own[ours].copy_(part.reshape(shape))
+    return tokenizer
+
+
+def _say_found(what: str, tokenizer: VisualTokenizer) -> None:
+    quantizer = tokenizer.quantizer
+    sizes = " + ".join(map(str, dict.fromkeys(quantizer.codebook_sizes)))
+    levels = f" in {len(quantizer.codebook_sizes)} levels" if len(quantizer.codebook_sizes) > 1 else ""
+    say(
+        f"{what}, K = {sizes}{levels}, D = {quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}, "
+        f"quantizer {tokenizer.settings['quantizer']}."
+    )
 
 
 def _is_own(path: Path) -> bool:
