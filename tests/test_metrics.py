@@ -1,10 +1,7 @@
 """Every metric against an independent computation: scikit-image, piqa, torchmetrics, torch-fidelity, numpy."""
 
-import json
 import os
 import pickle
-import subprocess
-import sys
 import urllib.error
 from pathlib import Path
 from unittest import mock
@@ -19,6 +16,7 @@ import torch
 import torchmetrics.functional.image.lpips as torchmetrics_lpips
 import torchvision
 from helpers.processes import run_two
+from helpers.torch_fidelity import rfid_of_torch_fidelity
 from helpers.weights import write_backbone, write_inception_weights
 from torch import Tensor
 
@@ -211,29 +209,11 @@ def save_pngs(images: Tensor, folder: Path) -> str:
     return str(folder)
 
 
-# In a process of its own with one thread for numpy: on busy cores its eigenvalues take a minute with two.
-TORCH_FIDELITY = """
-import json, sys, torch_fidelity
-images, reconstructions, weights = sys.argv[1:]
-print(json.dumps(torch_fidelity.calculate_metrics(
-    input1=images, input2=reconstructions, feature_extractor_weights_path=weights,
-    fid=True, cuda=False, cache=False, save_cpu_ram=True, verbose=False,
-)))
-"""
-
-
 @pytest.mark.slow
 def test_rfid_is_that_of_torch_fidelity_on_pngs(inception_weights: Path, tmp_path: Path) -> None:
     images, reconstructions = pictures(24, 32)
-    arguments = [save_pngs(images, tmp_path / "images"), save_pngs(reconstructions, tmp_path / "reconstructions")]
-    oracle = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TORCH_FIDELITY, *arguments, str(inception_weights)],
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    expected = json.loads(oracle.stdout.splitlines()[-1])["frechet_inception_distance"]
+    folders = save_pngs(images, tmp_path / "images"), save_pngs(reconstructions, tmp_path / "reconstructions")
+    expected = rfid_of_torch_fidelity(*folders, inception_weights)
     metric = RFID(inception_weights)
     with pytest.warns(UserWarning, match="24 images is biased upward"):
         measured = fed(metric, images, reconstructions, batch_size=16)

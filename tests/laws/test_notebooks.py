@@ -4,6 +4,7 @@ Of four the training is cut short, which nothing that is compared depends on; wi
 are committed.
 """
 
+import json
 import os
 import re
 import shutil
@@ -245,6 +246,20 @@ def test_pictures_of_ones_own_go_through_the_notebooks_by_parameters_alone(
     run_cells("06_pretrained", **own, checkpoints=[str(tmp_path / "run")], rfid=False, lpips="off")
 
 
+def test_a_tokenizer_that_is_no_run_is_measured_and_looked_into(tmp_path: Path) -> None:
+    own_pictures(tmp_path / "pictures", 12)
+    own = {"dataset": "folder", "data_root": str(tmp_path / "pictures")}
+    tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 4, "codebook_dim": 2}, image_size=16)
+    tokenizer.save(tmp_path / "saved")
+    saved = str(tmp_path / "saved")
+    run_cells("04_evaluate", **own, run_dir=saved, rfid=False, lpips="off")
+    (record,) = (tmp_path / "saved").glob("metrics-folder-test-*.json")
+    assert json.loads(record.read_text())["provenance"]["checkpoint"] == "saved"
+    assert (tmp_path / "saved" / "best-and-worst.jpg").is_file()
+    run_cells("03_codebook", **own, run_dir=saved, compare_with=saved)
+    run_cells("06_pretrained", **own, checkpoints=[saved], rfid=False, lpips="off")
+
+
 def test_a_default_image_that_a_small_folder_lacks_is_said(tmp_path: Path) -> None:
     own_pictures(tmp_path / "pictures", 12)
     tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 4, "codebook_dim": 2}, image_size=16)
@@ -268,6 +283,8 @@ def test_a_default_image_that_a_small_folder_lacks_is_said(tmp_path: Path) -> No
         ("04_evaluate", {"lpips": "of"}, "Did you mean 'off'"),
         ("04_evaluate", {"rfid_weights": "nowhere"}, "there is no such file"),
         ("04_evaluate", {"dataset": "folder", "data_root": "nowhere"}, "does not exist"),
+        ("04_evaluate", {"run_dir": "llamagen-ds61"}, "Did you mean 'llamagen-ds16'"),
+        ("04_evaluate", {"run_dir": "llamagen-ds16"}, "llamagen-ds16 is no run, which would say"),
         ("05_table", {"rows": ["vqd4"]}, "did you mean 'vq-d4'"),
         ("05_table", {"overrides": {"stepps": 3}}, "did you mean 'steps'"),
         ("05_table", {"evaluation": {"rfdi": False}}, "did you mean 'rfid'"),

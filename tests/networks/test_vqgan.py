@@ -189,3 +189,61 @@ def test_maskgit_clamps_in_evaluation_only() -> None:
     codes = torch.randn(1, D, 4, 4)
     assert decoder(codes).max() > 1
     assert decoder.eval()(codes).max() == 1
+
+
+# What other projects change of these networks.
+
+
+def num_parameters(part: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())
+
+
+def test_convolutions_around_the_codes_may_look_at_neighbours() -> None:
+    for code_kernel, neighbours in ((1, 0), (3, 1)):
+        encoder, decoder = build("vqgan", code_kernel=code_kernel, z_channels=8)
+        point = torch.zeros(1, 8, 5, 5, requires_grad=True)
+        (gradient,) = torch.autograd.grad(encoder.to_codes(point)[0, :, 2, 2].sum(), point)
+        seen = gradient[0].abs().sum(0).nonzero()
+        assert (seen.amin(0).tolist(), seen.amax(0).tolist()) == ([2 - neighbours] * 2, [2 + neighbours] * 2)
+        assert decoder(encoder(images())).shape == images().shape
+    with pytest.raises(ValueError, match="code_kernel is 2, but must be odd and at least 1: take 3"):
+        build("vqgan", code_kernel=2)
+    with pytest.raises(ValueError, match="code_kernel is -1, but must be odd and at least 1: take 1"):
+        build("vqgan", code_kernel=-1)
+
+
+def test_the_epsilon_of_attention_is_that_of_its_normalisation_alone() -> None:
+    parts = build("vqgan", attention_eps=1e-3)
+    of_attention = {m.norm.eps for part in parts for m in part.modules() if isinstance(m, Attention)}
+    others = {m.eps for part in parts for m in part.modules() if isinstance(m, nn.GroupNorm)} - of_attention
+    assert (of_attention, others) == ({1e-3}, {1e-6})
+    with pytest.raises(ValueError, match="attention_eps is 0.0, but must be above 0; 1e-06 is usual"):
+        build("vqgan", attention_eps=0)
+
+
+def test_vqgan_plus_halves_by_convolutions_padded_as_tensorflow_s_same() -> None:
+    plain, strided = (build("maskgit", strided=strided)[0] for strided in (False, True))
+    assert num_parameters(strided) - num_parameters(plain) == 32 * 32 * 9 + 32
+    halving = strided.levels[0].downsample
+    x = torch.randn(1, 32, 6, 8)
+    # "SAME" of stride 2 and a kernel of 3 on even sizes: one pixel in all, the smaller half of it, none, in front.
+    expected = F.conv2d(F.pad(x, (0, 1, 0, 1)), halving.conv.weight, halving.conv.bias, stride=2)
+    torch.testing.assert_close(halving(x), expected)
+
+
+def test_levels_of_magvit2_may_take_no_notice_of_the_codes() -> None:
+    (_, adaptive), (_, plain) = build("magvit2"), build("magvit2", adaptive=False)
+    assert [name for name, _ in adaptive.named_parameters() if "norms." not in name] == [
+        name for name, _ in plain.named_parameters()
+    ]
+    adaptive.norms = nn.ModuleList(Unchanged() for _ in adaptive.norms)
+    plain.load_state_dict(adaptive.state_dict())
+    codes = torch.randn(2, D, 4, 4)
+    assert torch.equal(plain(codes), adaptive(codes))
+
+
+class Unchanged(nn.Module):
+    """Stands for a normalisation that takes no notice of the codes."""
+
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        return x

@@ -12,6 +12,8 @@ import struct
 import subprocess
 import sys
 import types
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,17 +25,32 @@ from helpers.golden import GOLDEN
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vistok.pretrained import FORMATS, find_format, load_pretrained, official_file, reference_checkpoints
+from vistok.config import TrainConfig
+from vistok.losses import loss_weights
+from vistok.pretrained import (
+    FORMATS,
+    find_format,
+    find_tokenizer,
+    load_pretrained,
+    official_file,
+    reference_checkpoints,
+)
 from vistok.tokenizer import VisualTokenizer
 
 MODELS = {
     "taming": "model_vqgan_taming",
     "llamagen": "model_vqgan_llamagen",
     "maskgit": "model_vqgan_maskgit",
+    "maskbit": "model_maskbit_lfq",
+    "vqgan-plus": "model_vqgan_plus_lookup",
     "ibq": "model_ibq",
     "open-magvit2": "model_open_magvit2",
+    "var": "model_var",
     "visual-tokenizer-pytorch": "model_simple_cnn_vq",
 }
+FORMAT_OF = {"vqgan-plus": "maskbit"}  # where it has another name
+UNIT_RANGE = ("maskgit", "maskbit", "vqgan-plus")  # their originals work on images in [0, 1]
+SAID: dict[str, dict[str, object]] = {"var": {"levels": [1, 2, 3, 5, 8]}}  # what a toy's tensors do not tell
 MANIFESTS = {
     "manifest_taming_f16_1024": ("taming", 1024, 256, 16),
     "manifest_taming_f16_16384": ("taming", 16384, 256, 16),
@@ -42,6 +59,10 @@ MANIFESTS = {
     "manifest_maskgit_vqgan": ("maskgit", 1024, 256, 16),
     "manifest_ibq_1024": ("ibq", 1024, 256, 16),
     "manifest_open_magvit2_18bit": ("open-magvit2", 2**18, 18, 16),
+    "manifest_var": ("var", 4096, 32, 16),
+    "manifest_maskbit_10bit": ("maskbit", 2**10, 10, 16),
+    "manifest_maskbit_14bit": ("maskbit", 2**14, 14, 16),
+    "manifest_maskbit_18bit": ("maskbit", 2**18, 18, 16),
 }
 every_format = pytest.mark.parametrize("format", MODELS)
 
@@ -50,6 +71,19 @@ def golden(format: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The original's outputs, and its state dict."""
     tensors = load_file(GOLDEN / f"{MODELS[format]}.safetensors")
     return tensors, {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+
+
+def images_of(expected: dict[str, Tensor], format: str) -> Tensor:
+    """The images that the original was given, in [-1, 1]."""
+    return 2 * expected["x"] - 1 if format in UNIT_RANGE else expected["x"]
+
+
+def levels_of(expected: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """The indices of each level, int64 [B, h, w]: one that VAR's code gives in a row is square."""
+    if "indices" in expected:
+        return (expected["indices"],)
+    rows = [expected[f"indices.{level}"] for level in range(sum(name.startswith("indices.") for name in expected))]
+    return tuple(row.unflatten(1, (round(row.shape[1] ** 0.5), -1)) for row in rows)
 
 
 class Callback:
@@ -87,7 +121,7 @@ def with_average(state: dict[str, Tensor]) -> dict[str, object]:
 CONTAINERS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "plain": lambda state: state,
     "model": lambda state: {"model": state, "optimizer": {"lr": 1e-4}, "steps": 400},
-    "parameters": lambda state: {"model": {k: torch.nn.Parameter(v) for k, v in state.items()}},
+    "parameters": lambda state: {"model": {k: torch.nn.Parameter(v, v.is_floating_point()) for k, v in state.items()}},
     "ema": lambda state: {"model": {k: torch.zeros_like(v) for k, v in state.items()}, "ema": state},
     "lightning": lightning,
     "model_ema": with_average,
@@ -105,17 +139,20 @@ def written(tmp_path: Path) -> Callable[..., Path]:
 
 
 def check_parity(tokenizer: VisualTokenizer, expected: dict[str, Tensor], format: str) -> None:
-    unit_range = format == "maskgit"  # its original works on images in [0, 1]
-    images = 2 * expected["x"] - 1 if unit_range else expected["x"]
-    target = 2 * expected["reconstruction"] - 1 if unit_range else expected["reconstruction"]
+    images, target = images_of(expected, format), expected["reconstruction"]
+    target = 2 * target - 1 if format in UNIT_RANGE else target
     with torch.no_grad():
         output = tokenizer(images)
-        assert torch.equal(output.indices, expected["indices"])
+        for found, indices in zip(output.levels, levels_of(expected), strict=True):
+            assert torch.equal(found, indices)
         torch.testing.assert_close(output.z, expected["z"], atol=1e-4, rtol=0)
         torch.testing.assert_close(output.codes, expected["codes"], atol=1e-5, rtol=0)
-        clamped = target.clamp(-1, 1) if unit_range else target
-        torch.testing.assert_close(output.reconstruction, clamped, atol=1e-4, rtol=0)
-        torch.testing.assert_close(tokenizer.train()(images).reconstruction, target, atol=1e-4, rtol=0)
+        clamped = target.clamp(-1, 1) if format in UNIT_RANGE else target
+        clamps = format == "var"  # and so does its golden file, but not the network
+        found = [output.reconstruction, tokenizer.train()(images).reconstruction]
+        found = [image.clamp(-1, 1) for image in found] if clamps else found
+        torch.testing.assert_close(found[0], clamped, atol=1e-4, rtol=0)
+        torch.testing.assert_close(found[1], target, atol=1e-4, rtol=0)
     tokenizer.eval()
 
 
@@ -128,16 +165,17 @@ def test_every_format_in_every_container_equals_the_original(
     path = written(CONTAINERS[container](state), legacy=container == "parameters")
     # At toy size nothing but a moving average tells IBQ from taming-transformers.
     insist = format if format in ("taming", "ibq") else None
-    tokenizer = load_pretrained(path, insist)
+    tokenizer = load_pretrained(path, insist, **SAID.get(format, {}))
     average = container in ("ema", "model_ema")
-    assert f"last.ckpt: {format}, {'ema' if average else 'model'} weights, K = " in capsys.readouterr().out
+    name = FORMAT_OF.get(format, format)
+    assert f"last.ckpt: {name}, {'ema' if average else 'model'} weights, K = " in capsys.readouterr().out
     assert not tokenizer.training
     check_parity(tokenizer, expected, format)
 
     tokenizer.save(tmp_path / "saved")
     for saved in (tmp_path / "saved", tmp_path / "saved" / "model.safetensors"):
-        images = expected["x"][:1] * (2 if format == "maskgit" else 1) - (1 if format == "maskgit" else 0)
-        assert torch.equal(load_pretrained(saved).encode(images), expected["indices"][:1])
+        found = load_pretrained(saved).encode_levels(images_of(expected, format)[:1])
+        assert all(torch.equal(a, b[:1]) for a, b in zip(found, levels_of(expected), strict=True))
 
 
 @every_format
@@ -149,7 +187,20 @@ def test_other_kinds_of_files(format: str, kind: str, written: Callable[..., Pat
     else:
         path = tmp_path / "weights.safetensors"
         save_file(state, path)
-    check_parity(load_pretrained(path, "ibq" if format == "ibq" else None), expected, format)
+    insist = "ibq" if format == "ibq" else None
+    check_parity(load_pretrained(path, insist, **SAID.get(format, {})), expected, format)
+
+
+@every_format
+def test_a_training_can_begin_at_every_format(format: str, written: Callable[..., Path]) -> None:
+    """What a configuration says of the model, with `init_from` and without, is the model of the file."""
+    insist = "ibq" if format == "ibq" else None
+    tokenizer = load_pretrained(written(golden(format)[1]), insist, **SAID.get(format, {}))
+    config = TrainConfig(**tokenizer.config_settings())
+    again = VisualTokenizer.from_config(TrainConfig.from_dict(json.loads(config.to_json())))
+    again.load_weights(tokenizer.state_dict(), source="the file")
+    assert again.quantizer.loss_names == tokenizer.quantizer.loss_names
+    assert set(again.quantizer.loss_names) <= loss_weights(config, again.quantizer).keys()
 
 
 # visual-tokenizer-pytorch's quantizers.
@@ -257,7 +308,7 @@ def test_a_file_without_a_codebook_is_not_guessed(written: Callable[..., Path]) 
     path = written({"model": simple_cnn(3)})
     with pytest.raises(ValueError, match=r"no codebook.*quantizer='lfq', for 2\^3 codes; or the levels of fsq.*config"):
         load_pretrained(path)
-    with pytest.raises(ValueError, match="levels are of 'fsq', but the quantizer is said to be 'lfq'"):
+    with pytest.raises(ValueError, match="levels are of 'fsq' or 'multiscale', but the quantizer is said to be 'lfq'"):
         load_pretrained(path, quantizer="lfq", levels=[8, 8, 8])
     for levels in ([8, 8], "888", 8):
         with pytest.raises(ValueError, match=r"levels is .* but must be 3 integers of 3 or more"):
@@ -436,6 +487,198 @@ def test_losses_of_the_original_vqgans(written: Callable[..., Path]) -> None:
     torch.testing.assert_close(0.25 * losses["commitment"], expected["loss.commitment_weighted"], atol=1e-6, rtol=1e-4)
 
 
+def test_losses_of_var(written: Callable[..., Path]) -> None:
+    expected, state = golden("var")
+    tokenizer = load_pretrained(written(state), **SAID["var"]).train()
+    losses = tokenizer(expected["x"]).losses
+    total = losses["codebook"] + 0.25 * losses["commitment"]
+    torch.testing.assert_close(total, expected["loss.vq"], atol=1e-6, rtol=1e-4)
+    total.backward()  # codes, convolutions and encoder learn from it
+    for part in (tokenizer.quantizer.members[0], tokenizer.quantizer.phis, tokenizer.encoder):
+        assert all(parameter.grad.abs().sum() > 0 for parameter in part.parameters())
+
+
+def test_losses_of_maskbit_and_vqgan_plus(written: Callable[..., Path]) -> None:
+    expected, state = golden("maskbit")
+    losses = load_pretrained(written(state)).train()(images_of(expected, "maskbit")).losses
+    torch.testing.assert_close(0.25 * losses["commitment"], expected["loss.commitment_loss"], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(0.02 * losses["entropy"], expected["loss.entropy_loss"], atol=1e-5, rtol=0)
+    total = 0.25 * losses["commitment"] + 0.02 * losses["entropy"]
+    torch.testing.assert_close(total, expected["loss.quantizer_loss"], atol=1e-5, rtol=0)
+
+    expected, state = golden("vqgan-plus")
+    settings = load_pretrained(written(state)).settings
+    with_entropy = {"quantizer_options": settings["quantizer_options"] | {"entropy_temperature": 0.01}}
+    tokenizer = VisualTokenizer(**settings | with_entropy)
+    tokenizer.load_state_dict(load_pretrained(written(state)).state_dict())
+    losses = tokenizer.train()(images_of(expected, "vqgan-plus")).losses
+    for name, weight in (("codebook", 1.0), ("commitment", 0.25), ("entropy", 0.02)):
+        torch.testing.assert_close(weight * losses[name], expected[f"loss.{name}_loss"], atol=1e-5, rtol=0)
+
+
+# What is of the newer families alone.
+
+
+def test_every_scale_of_var_adds_what_the_original_adds(written: Callable[..., Path]) -> None:
+    expected, state = golden("var")
+    quantizer = load_pretrained(written(state), **SAID["var"]).quantizer
+    codes = [quantizer.members[0].indices_to_codes(level) for level in levels_of(expected)]
+    for level, found in enumerate(quantizer._sums(codes)):
+        torch.testing.assert_close(found, expected[f"codes.{level}"], atol=1e-5, rtol=0)
+
+
+def test_scales_that_var_does_not_tell_are_said(written: Callable[..., Path]) -> None:
+    _, state = golden("var")
+    path = written(state)
+    for given in ({}, {"levels": [1, 8]}):
+        with pytest.raises(
+            ValueError, match=r"has 5 scales, but nothing .*give as many growing integers.*levels=\[1, 2, 3"
+        ):
+            load_pretrained(path, **given)
+    with pytest.raises(ValueError, match=r"scales is \[8, 5, 3, 2, 1\], but must grow"):
+        load_pretrained(path, levels=[8, 5, 3, 2, 1])
+    with pytest.raises(
+        ValueError, match="quantizer of .* is multiscale, as all files of its format, but 'fsq' is said"
+    ):
+        load_pretrained(path, quantizer="fsq", levels=[1, 2, 3, 5, 8])
+    del state["quantize.ema_vocab_hit_SV"]  # as files are that somebody cleaned: the official scales
+    assert load_pretrained(written(state)).quantizer.grids(16, 16)[1:3] == [(2, 2), (3, 3)]
+
+
+def test_tensors_that_hold_several_of_ours_are_checked_whole(written: Callable[..., Path]) -> None:
+    _, state = golden("var")
+    name = "encoder.mid.attn_1.qkv.weight"
+    whole = state.pop(name)
+    with pytest.raises(ValueError, match=rf"format 'var': {re.escape(name)} is missing\.$"):
+        load_pretrained(written(state), **SAID["var"])
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is \[64, 64, 1, 1\], not \[192, 64, 1, 1\]"):
+        load_pretrained(written(state | {name: whole[:64]}), **SAID["var"])
+
+
+def test_the_legacy_decoder_of_maskbit_counts_from_the_image(written: Callable[..., Path]) -> None:
+    expected, state = golden("vqgan-plus")
+    legacy = {re.sub(r"^decoder\.up\.(\d)", lambda m: f"decoder.up.{2 - int(m[1])}", n): t for n, t in state.items()}
+    assert find_format(state) == "maskbit" and find_format(legacy) == "maskbit-legacy"
+    check_parity(load_pretrained(written(legacy)), expected, "vqgan-plus")
+
+
+def test_maskbit_says_its_quantizer_and_takes_codes_on_the_sphere(
+    written: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(golden("vqgan-plus")[1])
+    assert not load_pretrained(path).quantizer.l2_norm
+    assert "Nothing says whether these codes are l2-normalised" in capsys.readouterr().out
+    quantizer = load_pretrained(path, l2_norm=True).quantizer
+    assert quantizer.l2_norm and not quantizer.l2_search_only and "Nothing says" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="quantizer of .* is vq, for it has a codebook, but 'lfq' is said"):
+        load_pretrained(path, quantizer="lfq")
+    assert load_pretrained(written(golden("maskbit")[1])).settings["quantizer"] == "lfq"
+    assert "Nothing says" not in capsys.readouterr().out
+
+
+def test_a_gumbel_tokenizer_takes_the_likeliest_code(written: Callable[..., Path]) -> None:
+    expected, state = golden("taming")
+    num_codes, dim = state.pop("quantize.embedding.weight").shape
+    torch.manual_seed(0)
+    codes, logits = torch.randn(num_codes, dim), torch.nn.Conv2d(dim, num_codes, 1).requires_grad_(False)
+    of_gumbel = {
+        "quantize.embed.weight": codes,
+        "quantize.proj.weight": logits.weight,
+        "quantize.proj.bias": logits.bias,
+    }
+    assert find_format(state | of_gumbel) == "taming-gumbel"
+    tokenizer = load_pretrained(written(lightning(state | of_gumbel)))
+    assert tokenizer.settings["quantizer"] == "gumbel"
+    with torch.no_grad():
+        output = tokenizer(expected["x"])
+        torch.testing.assert_close(output.z, expected["z"], atol=1e-4, rtol=0)
+        assert torch.equal(output.indices, logits(expected["z"]).argmax(1))
+        torch.testing.assert_close(output.codes, F.embedding(output.indices, codes).permute(0, 3, 1, 2))
+
+
+def test_a_simvq_tokenizer_with_averages_keeps_its_frozen_codes(written: Callable[..., Path]) -> None:
+    expected, state = golden("open-magvit2")  # the same encoder
+    of_codes_ = of_codes("simvq")
+    state = {name: tensor for name, tensor in state.items() if "adaptive" not in name} | {
+        "quantize.embedding.weight": of_codes_["param.codebook"],
+        "quantize.embedding_proj.weight": of_codes_["param.projection.weight"],
+        "quantize.embedding_proj.bias": of_codes_["param.projection.bias"],
+    }
+    content = with_average(state)
+    content["state_dict"]["quantize.embedding.weight"] = of_codes_["param.codebook"]
+    del content["state_dict"]["model_ema.quantizeembeddingweight"]  # what takes no gradient has no average
+    tokenizer = load_pretrained(written(content))
+    assert (tokenizer.settings["quantizer"], tokenizer.image_size) == ("simvq", 128)
+    with torch.no_grad():
+        torch.testing.assert_close(tokenizer.encoder(expected["x"]), expected["z"], atol=1e-4, rtol=0)
+        assert torch.equal(tokenizer.quantizer(of_codes_["z"]).indices, of_codes_["indices"])
+
+
+VQGAN_OF_VTP = (  # names of visual-tokenizer-pytorch's VQGAN for those of the golden file: two levels, a block on each
+    (r"\.mid\.block_1\.", ".bottleneck_block.0."),
+    (r"\.mid\.attn_1\.", ".bottleneck_block.1."),
+    (r"\.mid\.block_2\.", ".bottleneck_block.2."),
+    (r"^quant_conv\.", "enc2code."),
+    (r"^post_quant_conv\.", "code2dec."),
+    (r"^quantize\.embedding\.", "quantizer.codebook."),
+    (r"^encoder\.norm_out\.", "encoder.out_block.0."),
+    (r"^encoder\.conv_out\.", "encoder.out_block.2."),
+    (r"^decoder\.conv_in\.", "decoder.in_block."),
+    (r"^decoder\.conv_out\.", "decoder.conv_out.2."),
+    (r"^decoder\.norm_out\.", "decoder.conv_out.0."),
+    (r"\.norm1\.", ".block.0."),
+    (r"\.conv1\.", ".block.2."),
+    (r"\.norm2\.", ".block.3."),
+    (r"\.conv2\.", ".block.6."),
+    (r"\.nin_shortcut\.", ".shortcut."),
+    (r"\.proj_out\.", ".proj."),
+)
+
+
+def as_vtp_vqgan(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """taming-transformers' tensors as visual-tokenizer-pytorch names them: the parts of a level are numbered."""
+    levels = 1 + max(int(m[1]) for m in (re.match(r"encoder\.down\.(\d+)", name) for name in state) if m)
+    renamed = {}
+    for name, tensor in state.items():
+        if m := re.match(r"(encoder|decoder)\.(down|up)\.(\d+)\.(block|attn|downsample|upsample)\.(\d+)?\.?(.*)", name):
+            side, _, level, part, number, rest = m.groups()
+            num_blocks = sum(bool(re.match(rf"{side}\.{m[2]}\.{level}\.block\.\d+\.conv1\.weight", n)) for n in state)
+            lowest = int(level) == levels - 1
+            each = 2 if lowest else 1
+            place = num_blocks * each if number is None else each * int(number) + (part == "attn")
+            level = int(level) if side == "encoder" else levels - 1 - int(level)
+            name = f"{side}.{'down' if side == 'encoder' else 'up'}_blocks.{level}.{place}.{rest}"
+        for pattern, replacement in VQGAN_OF_VTP:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def test_the_vqgan_of_visual_tokenizer_pytorch_is_taming_s_but_for_an_epsilon(written: Callable[..., Path]) -> None:
+    expected, state = golden("taming")
+    state = as_vtp_vqgan(state)
+    assert "decoder.up_blocks.0.1.q.weight" in state and find_format(state) == "visual-tokenizer-pytorch-vqgan"
+    tokenizer = load_pretrained(written({"model": state}))
+    norms = {name: m.eps for name, m in tokenizer.named_modules() if isinstance(m, torch.nn.GroupNorm)}
+    assert {eps for name, eps in norms.items() if "attention" in name} == {1e-5}
+    assert {eps for name, eps in norms.items() if "attention" not in name} == {1e-6}
+    assert tokenizer.image_size == 256
+    for module in tokenizer.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.eps = 1e-6
+    check_parity(tokenizer, expected, "taming")
+    codes = {
+        "codebook.weight": state["quantizer.codebook.weight"],
+        "ema_sumz": torch.zeros(1),
+        "ema_sumn": torch.zeros(1),
+    }
+    sizes = {"ema_sumz": codes["codebook.weight"] * 1, "ema_sumn": torch.ones(len(codes["codebook.weight"]))}
+    state |= {f"quantizer.{name}": tensor for name, tensor in sizes.items()}
+    assert load_pretrained(written({"model": state})).settings["quantizer"] == "ema"
+    quantizer = load_pretrained(written({"model": as_vtp_vqgan(golden("taming")[1])}), l2_norm=True).quantizer
+    assert quantizer.l2_norm and quantizer.l2_search_only
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_every_name_and_shape_of_the_official_files_is_accepted(
     manifest: str, written: Callable[..., Path], tmp_path: Path
@@ -444,7 +687,8 @@ def test_every_name_and_shape_of_the_official_files_is_accepted(
     shapes = json.loads((GOLDEN / f"{manifest}.json").read_text())["tensors"]
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}  # one number a tensor
     tokenizer = load_pretrained(written({"state_dict": state}), device="meta")
-    assert (tokenizer.quantizer.codebook_size, tokenizer.quantizer.codebook_dim) == (num_codes, dim)
+    assert (tokenizer.quantizer.codebook_sizes[-1], tokenizer.quantizer.codebook_dim) == (num_codes, dim)
+    assert len(tokenizer.quantizer.codebook_sizes) == (10 if format == "var" else 1)
     assert tokenizer.downsample_factor == factor and tokenizer.image_size == 256
     assert find_format(shapes) == format
     assert tokenizer.settings["quantizer_options"].get("l2_norm", False) == (format == "llamagen")
@@ -513,7 +757,7 @@ def test_a_format_can_be_insisted_on_but_must_fit(written: Callable[..., Path]) 
 
 
 def test_files_that_are_no_checkpoints_are_refused(written: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="There is no run, tokenizer or checkpoint"):
         load_pretrained(tmp_path / "nothing.pt")
     with pytest.raises(FileNotFoundError, match="There is no tokenizer in"):
         load_pretrained(tmp_path)
@@ -526,6 +770,45 @@ def test_files_that_are_no_checkpoints_are_refused(written: Callable[..., Path],
     VisualTokenizer(quantizer_options={"codebook_size": 2, "codebook_dim": 2}, image_size=16).save(tmp_path / "saved")
     with pytest.raises(ValueError, match="leave them out"):
         load_pretrained(tmp_path / "saved", "taming")
+
+
+@every_format
+def test_damaged_files_of_every_format_are_refused(format: str, written: Callable[..., Path]) -> None:
+    _, state = golden(format)
+    content = written(state).read_bytes()
+    path = written(state)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        load_pretrained(path, **SAID.get(format, {}))
+    name = next(name for name in state if name.startswith("decoder."))
+    damaged = {n: t for n, t in state.items() if n != name} | {"decoder.extra": torch.ones(1)}
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is missing; decoder\.extra is not expected\.$"):
+        load_pretrained(written(damaged), **SAID.get(format, {}))
+
+
+def of_no_size(shape: tuple[int, ...]) -> object:
+    """A tensor of a file that claims a shape which no file could hold."""
+    layout = (torch.ones(1)._typed_storage(), 0, shape, (0,) * len(shape), False, {})
+    return Call(torch._utils._rebuild_tensor_v2, *layout)
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "shape", "sentence"),
+    [
+        ("maskbit", "encoder.conv_out.weight", (10**12, 64, 1, 1), "bits a token, but must be at most"),
+        ("open-magvit2", "encoder.conv_out.weight", (10**12, 64, 1, 1), "bits a token, but must be at most"),
+        ("vqgan-plus", "quantize.embedding.weight", (10**15, 16), "bits a token, but must be at most"),
+        ("var", "quant_conv.weight", (8, 8, 2, 2), "code_kernel is 2, but must be odd"),
+        ("var", "quant_conv.weight", (8, 8, 10**9 + 1, 10**9 + 1), "describes no tokenizer that can be built"),
+        ("var", "quantize.ema_vocab_hit_SV", (10**12, 128), "has 1000000000000 scales, but nothing"),
+    ],
+)
+def test_shapes_that_nobody_has_are_refused_at_once(
+    format: str, name: str, shape: tuple[int, ...], sentence: str, written: Callable[..., Path]
+) -> None:
+    _, state = golden(format)
+    with pytest.raises(ValueError, match=sentence):
+        load_pretrained(written(state | {name: of_no_size(shape)}), **SAID.get(format, {}))
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
@@ -599,6 +882,15 @@ def test_nothing_in_a_file_is_executed(attack: str, legacy: bool, written: Calla
     path = written({"state_dict": state, "callbacks": attacks(victim)[attack]}, legacy=legacy)
     check_parity(load_pretrained(path), expected, "visual-tokenizer-pytorch")  # the weights load, the rest is ignored
     assert not victim.exists()
+
+
+@every_format
+def test_nothing_in_a_file_of_any_format_is_executed(format: str, written: Callable[..., Path], tmp_path: Path) -> None:
+    expected, state = golden(format)
+    path = written({"state_dict": state, "callbacks": list(attacks(tmp_path / "victim").values())})
+    insist = "ibq" if format == "ibq" else None
+    check_parity(load_pretrained(path, insist, **SAID.get(format, {})), expected, format)
+    assert not (tmp_path / "victim").exists()
 
 
 def test_the_attacks_are_real(tmp_path: Path) -> None:
@@ -704,10 +996,19 @@ def test_an_official_checkpoint_can_be_named(
     monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
     expected = official_file("llamagen-ds16")
     assert expected == tmp_path / "checkpoints/llamagen-ds16/vq_ds16_c2i.pt"
-    with pytest.raises(
-        FileNotFoundError, match=r"There is no checkpoint .*vq_ds16_c2i\.pt\. It is to be had from https://"
-    ):
-        load_pretrained("llamagen-ds16")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network in this test")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    for given in ("llamagen-ds16", expected):
+        with pytest.raises(
+            FileNotFoundError,
+            match=r"no checkpoint .*vq_ds16_c2i\.pt, and it could not be downloaded \(no network in this test\)\. "
+            r"It is to be had from https://\S+: put it there\.",
+        ):
+            load_pretrained(given)
+    assert not expected.parent.exists()
     with pytest.raises(ValueError, match="no official checkpoint 'llamagen-ds17'; did you mean 'llamagen-ds16'"):
         official_file("llamagen-ds17")
     expected.parent.mkdir(parents=True)
@@ -715,14 +1016,115 @@ def test_an_official_checkpoint_can_be_named(
     assert load_pretrained("llamagen-ds16").quantizer.l2_norm
 
 
+def test_an_official_checkpoint_that_is_not_here_is_downloaded(
+    written: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path / "repository")
+    source, opened = written(golden("llamagen")[1]), []
+    open_url = urllib.request.urlopen
+
+    def served(url: str, timeout: float) -> object:
+        opened.append(url)
+        return open_url(source.as_uri(), timeout=timeout)
+
+    monkeypatch.setattr("urllib.request.urlopen", served)
+    check_parity(load_pretrained("llamagen-ds16"), golden("llamagen")[0], "llamagen")
+    assert f"vq_ds16_c2i.pt is not here yet: downloading {opened[0]} to " in capsys.readouterr().out
+    load_pretrained("llamagen-ds16")
+    assert opened == [reference_checkpoints()["llamagen-ds16"]["address"]]  # once
+    source = tmp_path / "page.html"
+    source.write_text("<html>Sign in</html>")
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded \(what came is a web page\)"):
+        load_pretrained("ibq-1024")
+
+
+class FakeHub:
+    """The Hub with one model, as far as it is asked."""
+
+    def __init__(self, folder: Path, online: bool = True) -> None:
+        self.folder, self.online, self.cached = folder, online, False
+
+    def model_info(self, repository: str, timeout: float) -> types.SimpleNamespace:
+        if not self.online or repository != "owner/name":
+            raise OSError(f"404 Client Error: {repository}")
+        names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")]
+        return types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename=name) for name in names])
+
+    def snapshot_download(self, repository: str, local_files_only: bool = False, **_: object) -> str:
+        if repository != "owner/name" or not (self.cached or (self.online and not local_files_only)):
+            raise OSError("offline")
+        self.cached = True
+        return str(self.folder)  # without a network too, once it is there
+
+
+def test_a_model_of_the_hub_is_had_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
+    hub = FakeHub(tmp_path / "cache")
+    monkeypatch.setattr("vistok.system.hub.HfApi", lambda: hub)
+    monkeypatch.setattr("vistok.system.hub.snapshot_download", hub.snapshot_download)
+    hub.folder.mkdir()
+    expected, state = golden("llamagen")
+    (hub.folder / "config.json").write_text('{"model": {"vq_model": {}}}')  # of another project's mixin
+    save_file(state, hub.folder / "model.safetensors")
+    check_parity(load_pretrained("owner/name"), expected, "llamagen")
+    hub.online = False  # the cache has it
+    check_parity(load_pretrained("owner/name"), expected, "llamagen")
+    with pytest.raises(
+        FileNotFoundError, match=r"checkpoint someone/else here, and .*Hub \(404 Client Error: someone/else"
+    ):
+        load_pretrained("someone/else")
+
+    hub.online = True
+    load_pretrained(hub.folder / "model.safetensors").save(hub.folder)  # as one of this package
+    check_parity(load_pretrained("owner/name"), expected, "llamagen")
+    for name in ("model.safetensors", "config.json"):
+        (hub.folder / name).unlink()
+    with pytest.raises(ValueError, match="Of weights files owner/name has none"):
+        load_pretrained("owner/name")
+    torch.save(state, hub.folder / "a.pt")
+    check_parity(load_pretrained("owner/name"), expected, "llamagen")
+    (hub.folder / "more").mkdir()
+    torch.save(golden("taming")[1], hub.folder / "more" / "b.ckpt")
+    with pytest.raises(
+        ValueError, match=r"owner/name has several: a\.pt, more/b\.ckpt\. Give one, as 'owner/name/a\.pt'"
+    ):
+        load_pretrained("owner/name")
+    check_parity(load_pretrained("owner/name/more/b.ckpt"), golden("taming")[0], "taming")
+    with pytest.raises(FileNotFoundError, match=r"Hub has no c\.pt in owner/name"):
+        load_pretrained("owner/name/c.pt")
+
+
+@pytest.mark.parametrize("given", ["llamagen-ds17", "runs/nothing-like-it", "folder/last.ckpt", "./a/b", "../a/b"])
+def test_what_is_no_name_of_the_hub_asks_no_network(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vistok.system.hub.HfApi", lambda: pytest.fail("the Hub was asked"))
+    with pytest.raises(FileNotFoundError, match="There is no run, tokenizer or checkpoint") as failed:
+        load_pretrained(given)
+    assert given != "llamagen-ds17" or str(failed.value).endswith("Did you mean 'llamagen-ds16'?")
+
+
+def test_where_results_of_a_tokenizer_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
+    assert find_tokenizer("llamagen-ds16").results == tmp_path / "checkpoints/llamagen-ds16"
+    of_hub = find_tokenizer("owner/name")
+    assert (of_hub.path, of_hub.results) == (None, tmp_path / "checkpoints/owner/name")
+    (tmp_path / "last.ckpt").touch()
+    assert find_tokenizer("last.ckpt")[2:] == (tmp_path, "last.")
+    assert find_tokenizer(tmp_path)[2:] == (tmp_path, "")
+
+
 def test_the_table_of_official_checkpoints() -> None:
     table = reference_checkpoints()
     for name, entry in table.items():
         assert entry["format"] in FORMATS and entry["address"].startswith("https://"), name
+        assert entry["paper"].startswith("arXiv:") and entry["licence"], name
+        unit_range = FORMATS[entry["format"]].network == "maskgit"
+        assert entry["images"].startswith("[0, 1]" if unit_range else "[-1, 1]"), name
         assert entry["reported"] and all(0 < r["rfid"] < 10 and r["by"] and r["convention"] for r in entry["reported"])
         assert all(0 < r.get("usage", 1) <= 1 for r in entry["reported"])
-    by_file = {entry["file"]: entry for entry in table.values()}
+    known = {(e["file"], e["format"], e["codebook_size"], e["downsample_factor"]) for e in table.values()}
     for manifest, (format, num_codes, _, factor) in MANIFESTS.items():
         file = json.loads((GOLDEN / f"{manifest}.json").read_text())["file"]
-        assert by_file[file]["format"] == format and by_file[file]["downsample_factor"] == factor
-        assert num_codes in [e["codebook_size"] for e in table.values() if e["file"] == file]
+        assert (file, format, num_codes, factor) in known

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.config import TrainConfig
 from vistok.evaluation import evaluate
@@ -418,6 +418,34 @@ def test_scales_are_those_of_var(phi_ratio: float) -> None:
         torch.testing.assert_close(ours, torch.autograd.grad(error, list(quantizer.phis.parameters())))
 
 
+def test_losses_of_sums_are_those_of_var() -> None:
+    """Its golden file has their values; here are their gradients, and the member's own losses are not among them."""
+    options = {"scales": (1, 2, 5, 8), "losses_of_sums": True}
+    quantizer = MultiScaleQuantizer(K, D, member_options={"entropy_temperature": 0.1}, **options).train()
+    z = z_of().requires_grad_()
+    quantized = quantizer(z)
+    assert quantized.losses.keys() == {"codebook", "commitment", "entropy"}
+    learning = [quantizer.members[0].weight, *quantizer.phis.parameters()]
+    f_hat, sums = 0, []
+    for level, indices in enumerate(quantized.levels):
+        codes = F.embedding(indices, quantizer.members[0].weight).permute(0, 3, 1, 2)
+        h = F.interpolate(codes, (8, 8), mode="bicubic") if level < 3 else codes
+        f_hat = f_hat + 0.5 * h + 0.5 * nn.Conv2d.forward(quantizer.phis[level], h)
+        sums.append(f_hat)
+    of_codes = torch.stack([(f_hat - z.detach()).square().mean() for f_hat in sums]).mean()
+    of_z = torch.stack([(f_hat.detach() - z).square().mean() for f_hat in sums]).mean()
+    for found, expected, of in (
+        (quantized.losses["codebook"], of_codes, learning),
+        (quantized.losses["commitment"], of_z, [z]),
+    ):
+        torch.testing.assert_close(found, expected)
+        gradients = (
+            torch.autograd.grad(found, of, retain_graph=True),
+            torch.autograd.grad(expected, of, retain_graph=True),
+        )
+        torch.testing.assert_close(*gradients)
+
+
 def test_ten_levels_share_four_convolutions_as_in_var() -> None:
     quantizer = MultiScaleQuantizer(K, D)
     assert len(quantizer.codebook_sizes) == 10
@@ -466,6 +494,11 @@ def test_an_ema_codebook_gains_a_loss_for_the_convolutions_only() -> None:
         (MultiScaleQuantizer, {"scales": [0, 2]}, r"scales is \[0, 2\], but must grow .*; \[1, 2\] does"),
         (MultiScaleQuantizer, {"phi_ratio": 1.5}, r"phi_ratio is 1.5, but must be in \[0, 1\]; 0.5 is usual"),
         (MultiScaleQuantizer, {"scales": [8]}, "phi_ratio is 0.5, but one scale is never enlarged: set phi_ratio to 0"),
+        (
+            MultiScaleQuantizer,
+            {"losses_of_sums": True, "member": "ema"},
+            "losses_of_sums is true, but the codes of 'ema' do not learn from the codebook and commitment losses: take the",
+        ),
     ],
 )
 def test_bad_options_are_refused(

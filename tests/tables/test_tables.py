@@ -643,6 +643,10 @@ def test_a_comparison_puts_reports_under_what_was_measured() -> None:
     assert lines[4].startswith("| b |") and len(lines) == 5
     one_code = record | {"codebooks": [{"codebook_size": 1}], "bits_per_pixel": 0.0}
     assert "images | – | 1 | 0.000 |" in tables.comparison_markdown({"a": one_code}, {})
+    scales = record | {"codebooks": [{"codebook_size": 4096}] * 10, "bits_per_pixel": 12 * 680 / 256**2}  # as VAR's
+    assert "images | 680 | 10 x 4096 | 0.125 |" in tables.comparison_markdown({"a": scales}, {})
+    groups = record | {"codebooks": [{"codebook_size": 4}, {"codebook_size": 16}], "bits_per_pixel": 6 * 256 / 256**2}
+    assert "images | 256 | 4 + 16 | 0.023 |" in tables.comparison_markdown({"a": groups}, {})
 
 
 def test_remedies_are_told_by_how_much_and_whether_every_seed_agrees() -> None:

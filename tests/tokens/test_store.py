@@ -11,12 +11,15 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from helpers.golden import GOLDEN
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 import vistok.tokens.store
 from vistok.data import eval_batches, open_dataset, to_float
+from vistok.pretrained import load_pretrained, official_file
 from vistok.quantizers import EMAQuantizer, Quantized, Quantizer
 from vistok.quantizers.base import straight_through
 from vistok.system.paths import repository_root
@@ -492,4 +495,35 @@ def test_the_command_line_ends_with_one_sentence(
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit):
         main([str(tmp_path / "nothing"), *usual[1:]])
-    assert "There is no tokenizer in" in capsys.readouterr().err
+    assert "There is no run, tokenizer or checkpoint" in capsys.readouterr().err
+
+
+def test_the_command_line_encodes_with_an_official_checkpoint_by_its_name(
+    images_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
+    golden = load_file(GOLDEN / "model_vqgan_llamagen.safetensors")
+    state = {name.removeprefix("state."): tensor for name, tensor in golden.items() if name.startswith("state.")}
+    file = official_file("llamagen-ds16")
+    file.parent.mkdir(parents=True)
+    torch.save({"model": state}, file)
+    usual = [
+        "--dataset",
+        "folder",
+        "--data-root",
+        str(images_root),
+        "--image-size",
+        "16",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(["llamagen-ds16", *usual]) == 0
+    tokens = TokenFile.open(tmp_path / "out")
+    tokenizer = load_pretrained("llamagen-ds16")
+    with torch.no_grad():
+        images = to_float(open_dataset("folder", "train", 16, data_root=images_root).images([0, 1]))
+        assert torch.equal(tokens.indices([0, 1]), tokenizer.encode(images))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["llamagen-ds61", *usual])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("llamagen-ds61. Did you mean 'llamagen-ds16'?")

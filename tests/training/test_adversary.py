@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.golden import GOLDEN
 from helpers.trainings import assert_same_weights, crash_at, log_without_rates, opened, trained
 from helpers.weights import write_backbone
+from safetensors.torch import load_file
 
 from vistok.config import TrainConfig
 from vistok.networks.perceptual import ClassifierDistance
+from vistok.pretrained import load_pretrained, official_file
 from vistok.runs import Run
 from vistok.system.paths import repository_root
 from vistok.system.weights import Unavailable
@@ -300,6 +303,24 @@ def test_fine_tuning_another_architecture_is_refused(toy: Toy, tmp_path: Path) -
     start = trained(toy(), tmp_path / "start")
     with pytest.raises(ValueError, match="of another architecture: .*codebook|quantizer.weight is"):
         opened(toy(init_from=str(start.run.path), codebook_dim=8), tmp_path / "tuned")
+
+
+def test_fine_tuning_begins_at_an_official_checkpoint_by_its_name(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
+    golden = load_file(GOLDEN / "model_vqgan_llamagen.safetensors")
+    file = official_file("llamagen-ds16")
+    file.parent.mkdir(parents=True)
+    torch.save({name.removeprefix("state."): t for name, t in golden.items() if name.startswith("state.")}, file)
+    start = load_pretrained("llamagen-ds16")
+    model = start.config_settings() | {"image_size": 16}
+    tuning = opened(toy(**model, init_from="llamagen-ds16", train_parts="decoder"), tmp_path / "tuned")
+    assert_same_weights(tuning.tokenizer.state_dict(), start.state_dict())
+
+    with pytest.raises(FileNotFoundError, match="llamagen-ds61. Did you mean 'llamagen-ds16'"):
+        opened(toy(**model, init_from="llamagen-ds61"), tmp_path / "misspelt")
+    assert not (tmp_path / "misspelt").exists()  # refused before anything is written
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Measure a run from the command line; `python -m vistok.evaluation --help` says how."""
+"""Measure a run or a checkpoint from the command line; `python -m vistok.evaluation --help` says how."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -8,13 +9,21 @@ from vistok.system.files import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a run from the command line, and write its record."""
+    """Measure a tokenizer from the command line, and write its record."""
     parser = argparse.ArgumentParser(
         prog="python -m vistok.evaluation",
-        description="Measure the tokenizer of a finished run, and write metrics.json beside it.",
+        description="Measure a tokenizer, print the record and write it: of a finished run on its own test images to "
+        "metrics.json in its directory, and of anything else to metrics-DATASET-SPLIT-....json: in the run's or the saved "
+        "tokenizer's directory, beside a weights file and after its name, or in checkpoints/NAME/ of what is given by name.",
     )
-    parser.add_argument("run", help="a run directory")
-    parser.add_argument("--dataset", help="photos, celeba, imagenet, ... (default: the run's own)")
+    parser.add_argument(
+        "tokenizer",
+        help="a run directory, one written by VisualTokenizer.save, a weights file, an official checkpoint's name "
+        "(llamagen-ds16, ...; downloaded where it is not here), or owner/name on the Hugging Face Hub",
+    )
+    parser.add_argument(
+        "--dataset", help="photos, celeba, imagenet, ... (default: the run's own; a checkpoint has none)"
+    )
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of the dataset (default: the run's, or data/<dataset>)"
     )
@@ -34,23 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-workers", type=int, default=0, help="loading processes (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is there")
     given = vars(parser.parse_args(arguments))
-    path, overwrite = given.pop("run"), given.pop("overwrite")
+    name, overwrite = given.pop("tokenizer"), given.pop("overwrite")
     # Not above, so that `--help` does not wait for PyTorch.
-    from vistok.evaluation.run_records import check_results, evaluate_run, save_record
-    from vistok.runs import Run
+    from vistok.evaluation.run_records import check_results, save_record
+    from vistok.evaluation.subjects import open_subject
     from vistok.system.processes import process_state
 
     try:
         processes = process_state()
-        run = Run.open(path)
-        check_results(run)
-        record = evaluate_run(run, device=processes.device, **given)
+        subject = open_subject(name)
+        check_results(subject)
+        with contextlib.redirect_stdout(sys.stderr):  # where the record goes, nothing else is printed
+            record = subject.evaluate(device=processes.device, **given)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     if processes.is_main_process:
         try:
-            saved = save_record(run, record, overwrite=overwrite)
+            saved = save_record(subject, record, overwrite=overwrite)
         except OSError as error:
             print(f"{parser.prog}: {error}", file=sys.stderr)
             return 1

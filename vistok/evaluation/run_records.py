@@ -1,9 +1,9 @@
-"""Runs measured: on which images, and under which name their records lie beside them."""
+"""Runs measured: on which images, and under which name their records lie beside them; `subjects` has what is no run."""
 
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vistok.config import TrainConfig
 from vistok.data import called, same_images
@@ -15,6 +15,15 @@ from vistok.system.files import check_writable, say
 from vistok.system.processes import of_all_processes
 from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
+
+
+class HasRecords(Protocol):
+    """What records of evaluations lie beside: a run, or any other tokenizer that is measured by its name."""
+
+    path: Path
+
+    def save_metrics(self, record: dict[str, Any], name: str, *, overwrite: bool = False) -> Path | None:
+        """Write a record and return its file; None where one is there already and stays."""
 
 
 def evaluate_run(
@@ -104,30 +113,30 @@ def _are_own_images(run: Run, here: TrainConfig) -> bool:
     return same
 
 
-def check_results(run: Run) -> None:
-    """Check, before hours of measuring, that a record can be written beside a run; of several processes call it in all.
+def check_results(run: HasRecords) -> None:
+    """Check, before hours of measuring, that a record can be written where it goes; of several processes call it in all.
 
     Raises:
         OSError: it cannot, on the machine of one of them.
     """
     reason = None
     try:
-        check_writable(run.path)
+        check_writable(next(folder for folder in (run.path, *run.path.parents) if folder.is_dir()))
     except OSError as error:
         reason = (
-            f"{run.path} cannot be written ({error.strerror or error}), where metrics.json would go: make room or give the "
-            "rights; or take VisualTokenizer.load and vistok.evaluate, which write nothing."
+            f"{run.path} cannot be written ({error.strerror or error}), where its record would go: make room or give the "
+            "rights; or take load_pretrained and vistok.evaluate, which write nothing."
         )
     for found in of_all_processes(reason):
         if found:
             raise OSError(found)
 
 
-def save_record(run: Run, record: Evaluation, *, overwrite: bool = False) -> Path | None:
-    """Write a record of `evaluate_run` beside its run; print it where that fails: what was measured is not lost.
+def save_record(run: HasRecords, record: Evaluation, *, overwrite: bool = False) -> Path | None:
+    """Write a record of `evaluate_run` where it goes; print it where that fails: what was measured is not lost.
 
     Args:
-        run: the run.
+        run: the run, or the `Subject`, that it is of.
         record: the measurement.
         overwrite: replace a record that is there.
 
@@ -135,11 +144,13 @@ def save_record(run: Run, record: Evaluation, *, overwrite: bool = False) -> Pat
         its file; None where one is there already and stays.
 
     Raises:
-        ValueError: the record is not of a run.
+        ValueError: the record is of neither.
         OSError: it cannot be written.
     """
     if not record.file_name:
-        raise ValueError("The record is of a tokenizer, not of a run: evaluate_run measures one.")
+        raise ValueError(
+            "The record is of a tokenizer, not of a run: evaluate_run measures one, and open_subject whatever has a name."
+        )
     try:
         return run.save_metrics(record.to_dict(), record.file_name, overwrite=overwrite)
     except OSError as error:

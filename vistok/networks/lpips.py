@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vistok.system.weights import file_sha256, find_weights, first_line, load_state
+from vistok.system.weights import file_sha256, find_weights, torchvision_network
 
 # Each backbone's name, torchvision's weights, and the smallest image that its pooling leaves something of.
 BACKBONES = {
@@ -90,14 +90,12 @@ def build_lpips(
     title, url, smallest = BACKBONES[net]
     path = find_weights(weights, url, title, download, options)
     sha256 = file_sha256(path)
-    state = load_state(path)
-    with torch.random.fork_rng(devices=[]):  # building a network draws from the generator; a metric must not
-        network = untrained_lpips(net)
-    try:
-        # torchmetrics cuts torchvision's `features` into slices, and keeps their numbers: slice1.0 is features.0.
-        network.net.load_state_dict(
-            {name: state["features." + name.partition(".")[2]] for name in network.net.state_dict()}
-        )
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold torchvision's {title}: {first_line(error)}.") from error
+    network = torchvision_network(path, title, lambda: untrained_lpips(net), _fill_backbone)
     return LPIPSNetwork(network.to(memory_format=torch.channels_last), smallest, sha256)
+
+
+def _fill_backbone(network: nn.Module, state: dict[str, Tensor]) -> None:
+    # torchmetrics cuts torchvision's `features` into slices, and keeps their numbers: slice1.0 is features.0.
+    network.net.load_state_dict(
+        {name: state["features." + name.partition(".")[2]] for name in network.net.state_dict()}
+    )

@@ -6,6 +6,7 @@ in Open-MAGVIT2 (SEED-Voken; arXiv:2409.04410). Things to know:
 - A stride-2 convolution pads by one pixel on all sides, unlike that of `vqgan`.
 - Depth-to-space reads the channels as (row, column, channel), unlike `torch.pixel_shuffle`, which reads (channel, row,
   column).
+- SimVQ (Zhu et al. 2024, arXiv:2411.02038) takes this network without the codes' influence on the levels: `adaptive`.
 - There are no 1x1 convolutions into and out of the code dimension: the encoder's last and the decoder's first convolution
   do it, `to_codes` and `from_codes` here.
 
@@ -14,6 +15,7 @@ where `i` counts the levels in the order in which they run.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -78,14 +80,17 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes [B, D, h, w] to images [B, 3, f*h, f*w], about [-1, 1]."""
 
-    def __init__(self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int]) -> None:
+    def __init__(
+        self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int], adaptive: bool
+    ) -> None:
         super().__init__()
         channels = hidden_dim * ch_mult[-1]
         self.from_codes = nn.Conv2d(codebook_dim, channels, 3, padding=1)
         self.mid = nn.Sequential(residual_blocks(channels, channels, num_res_blocks, _block))
         self.norms, self.levels = nn.ModuleList(), nn.ModuleList()
         for i, factor in enumerate(reversed(ch_mult)):
-            self.norms.append(AdaptiveGroupNorm(codebook_dim, channels))
+            if adaptive:
+                self.norms.append(AdaptiveGroupNorm(codebook_dim, channels))
             parts = residual_blocks(channels, hidden_dim * factor, num_res_blocks, _block)
             channels = hidden_dim * factor
             if i < len(ch_mult) - 1:
@@ -101,13 +106,17 @@ class Decoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         x = self.mid(self.from_codes(codes))
-        for norm, level in zip(self.norms, self.levels, strict=True):
-            x = level(norm(x, codes))
+        for norm, level in itertools.zip_longest(self.norms, self.levels):
+            x = level(x if norm is None else norm(x, codes))
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
 def build(
-    codebook_dim: int, hidden_dim: int = 128, num_res_blocks: int = 4, ch_mult: Sequence[int] = (1, 1, 2, 2, 4)
+    codebook_dim: int,
+    hidden_dim: int = 128,
+    num_res_blocks: int = 4,
+    ch_mult: Sequence[int] = (1, 1, 2, 2, 4),
+    adaptive: bool = True,
 ) -> tuple[Encoder, Decoder]:
     """Return the encoder and the decoder.
 
@@ -116,10 +125,11 @@ def build(
         hidden_dim: channels at the full resolution; a multiple of 32.
         num_res_blocks: residual blocks a level, on either side.
         ch_mult: channels of each level over `hidden_dim`, from the full resolution down; one level more than halvings.
+        adaptive: let the codes modulate every level of the decoder.
 
     Raises:
         ValueError: a width is out of range.
     """
     check_widths(hidden_dim, num_res_blocks, ch_mult)
     options = (codebook_dim, hidden_dim, num_res_blocks, tuple(ch_mult))
-    return Encoder(*options), Decoder(*options)
+    return Encoder(*options), Decoder(*options, adaptive)

@@ -1,8 +1,11 @@
-"""The convolutional encoder and decoder of MaskGIT's VQGAN: no attention, average pooling, images in [0, 1].
+"""The convolutional encoder and decoder of MaskGIT's VQGAN, and of VQGAN+ and MaskBit: no attention, images in [0, 1].
 
 After MaskGIT (Chang et al. 2022, arXiv:2202.04200, section 3.1) as implemented in 1d-tokenizer, whose published weights
-TiTok and others build on. Things to know:
+TiTok and others build on. VQGAN+ and MaskBit (Weber et al. 2024, arXiv:2409.16211) are the same network but for how it halves.
+Things to know:
 
+- MaskGIT halves by average pooling; VQGAN+ by a 3x3 convolution of stride 2, padded as TensorFlow's "SAME" (`strided`):
+  on the right and at the bottom, for sizes that halve without rest.
 - Where a block changes the channels, its 1x1 convolution sees the block's *output*, not its input: there is no skip
   connection then. It is kept because the published weights hold only with it.
 - There are no 1x1 convolutions into and out of the code dimension: the encoder's last and the decoder's first convolution
@@ -18,7 +21,15 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.networks.vqgan import ResidualBlock, Upsample, check_widths, group_norm, levels_of_blocks, residual_blocks
+from vistok.networks.vqgan import (
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    check_widths,
+    group_norm,
+    levels_of_blocks,
+    residual_blocks,
+)
 
 
 class MaskGITBlock(ResidualBlock):
@@ -38,12 +49,14 @@ class MaskGITBlock(ResidualBlock):
 class Encoder(nn.Module):
     """Images [B, 3, H, W] in [-1, 1] to continuous codes z [B, D, H/f, W/f], f = 2^(levels - 1)."""
 
-    def __init__(self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int]) -> None:
+    def __init__(
+        self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int], strided: bool
+    ) -> None:
         super().__init__()
         self.downsample_factor = 2 ** (len(ch_mult) - 1)
         self.conv_in = nn.Conv2d(3, hidden_dim, 3, padding=1, bias=False)
         widths, channels = [hidden_dim * factor for factor in ch_mult], hidden_dim * ch_mult[-1]
-        halving = ("downsample", lambda channels: nn.AvgPool2d(2))
+        halving = ("downsample", Downsample if strided else lambda channels: nn.AvgPool2d(2))
         self.levels = levels_of_blocks(
             hidden_dim, widths, num_res_blocks, halving, block=MaskGITBlock
         )  # [B, C, H/f, W/f]
@@ -83,7 +96,11 @@ class Decoder(nn.Module):
 
 
 def build(
-    codebook_dim: int, hidden_dim: int = 128, num_res_blocks: int = 2, ch_mult: Sequence[int] = (1, 1, 2, 2, 4)
+    codebook_dim: int,
+    hidden_dim: int = 128,
+    num_res_blocks: int = 2,
+    ch_mult: Sequence[int] = (1, 1, 2, 2, 4),
+    strided: bool = False,
 ) -> tuple[Encoder, Decoder]:
     """Return the encoder and the decoder.
 
@@ -92,10 +109,11 @@ def build(
         hidden_dim: channels at the full resolution; a multiple of 32.
         num_res_blocks: residual blocks a level, on either side.
         ch_mult: channels of each level over `hidden_dim`, from the full resolution down; one level more than halvings.
+        strided: halve by convolutions, as VQGAN+ and MaskBit do, and not by average pooling.
 
     Raises:
         ValueError: a width is out of range.
     """
     check_widths(hidden_dim, num_res_blocks, ch_mult)
     options = (codebook_dim, hidden_dim, num_res_blocks, tuple(ch_mult))
-    return Encoder(*options), Decoder(*options)
+    return Encoder(*options, strided), Decoder(*options)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vistok.images import to_unit
 from vistok.system.values import check_known
-from vistok.system.weights import find_weights, first_line, load_state
+from vistok.system.weights import find_weights, torchvision_network
 
 # Each classifier's name, torchvision's function that builds it, and its weights.
 CLASSIFIERS = {
@@ -100,11 +100,5 @@ def build_classifier(
     check_known("classifier is", name, CLASSIFIERS)
     title, _, url = CLASSIFIERS[name]
     path = find_weights(weights, url, title, download, options)
-    state = load_state(path)
-    with torch.random.fork_rng(devices=[]):  # building a network draws from the generator
-        network = untrained_classifier(name)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold torchvision's {title}: {first_line(error)}.") from error
+    network = torchvision_network(path, title, lambda: untrained_classifier(name), nn.Module.load_state_dict)
     return ClassifierDistance(network.to(memory_format=torch.channels_last))

@@ -7,7 +7,10 @@ LlamaGen (arXiv:2406.06525) and IBQ (arXiv:2412.02692) change the codes and the 
   original asks for a resolution (16) that its default image size of 256 makes the lowest level.
 - A stride-2 convolution pads by one pixel on the right and at the bottom only.
 - The 1x1 convolutions into and out of the code dimension (`quant_conv`, `post_quant_conv` of the original) belong to the
-  encoder and the decoder here (`to_codes`, `from_codes`): what leaves the encoder is what the quantizer sees.
+  encoder and the decoder here (`to_codes`, `from_codes`): what leaves the encoder is what the quantizer sees. VAR
+  (arXiv:2404.02905) has them 3x3: `code_kernel`.
+- visual-tokenizer-pytorch normalises before attention with PyTorch's default epsilon, 1e-5, and with 1e-6 elsewhere:
+  `attention_eps`.
 - There is no dropout; every published configuration has it at zero.
 
 Names of the parts, in both halves and in the order in which they run: `levels.<i>.block_<j>`, `.attention_<j>`, then
@@ -15,6 +18,8 @@ Names of the parts, in both halves and in the order in which they run: `levels.<
 `mid.attention_0`, `mid.block_1`.
 """
 
+import functools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -24,11 +29,12 @@ from torch import Tensor, nn
 from vistok.networks.blocks import Block, GroupNorm
 
 NUM_GROUPS = 32
+EPS = 1e-6
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, eps: float = EPS) -> nn.GroupNorm:
     """Return the normalisation that all networks of the VQGAN family use: 32 groups, eps 1e-6."""
-    return GroupNorm(NUM_GROUPS, channels, eps=1e-6)
+    return GroupNorm(NUM_GROUPS, channels, eps=eps)
 
 
 class ResidualBlock(Block):
@@ -55,9 +61,9 @@ class ResidualBlock(Block):
 class Attention(Block):
     """x + proj_out(attention(norm(x))): single-head self-attention over all positions."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, eps: float = EPS) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, eps)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def compute(self, x: Tensor) -> Tensor:
@@ -94,14 +100,14 @@ def residual_blocks(
     out_channels: int,
     num_blocks: int,
     block: Callable[[int, int], nn.Module] = ResidualBlock,
-    attention: bool = False,
+    attention: Callable[[int], nn.Module] | None = None,
 ) -> OrderedDict[str, nn.Module]:
-    """Return residual blocks by name; the first one changes the channels, attention follows each where it is wanted."""
+    """Return residual blocks by name; the first one changes the channels, attention follows each where something makes it."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(num_blocks):
         parts[f"block_{i}"] = block(in_channels if i == 0 else out_channels, out_channels)
         if attention:
-            parts[f"attention_{i}"] = Attention(out_channels)
+            parts[f"attention_{i}"] = attention(out_channels)
     return parts
 
 
@@ -113,6 +119,7 @@ def levels_of_blocks(
     *,
     block: Callable[[int, int], nn.Module] = ResidualBlock,
     attention_at: int | None = None,
+    attention: Callable[[int], nn.Module] = Attention,
 ) -> nn.Sequential:
     """Return levels of residual blocks, one a width; all but the last end in a layer that changes the resolution.
 
@@ -123,10 +130,11 @@ def levels_of_blocks(
         resampling: name of the layer that changes the resolution, and what makes it for so many channels.
         block: makes a residual block for its input's and its output's channels.
         attention_at: number of the level with attention after each block; None: no level has it.
+        attention: makes it for so many channels.
     """
     levels = []
     for number, channels in enumerate(widths):
-        parts = residual_blocks(in_channels, channels, num_blocks, block, attention=number == attention_at)
+        parts = residual_blocks(in_channels, channels, num_blocks, block, attention if number == attention_at else None)
         if number < len(widths) - 1:
             parts[resampling[0]] = resampling[1](channels)
         levels.append(nn.Sequential(parts))
@@ -134,8 +142,8 @@ def levels_of_blocks(
     return nn.Sequential(*levels)
 
 
-def _middle(channels: int) -> nn.Sequential:
-    parts = residual_blocks(channels, channels, 1, attention=True)
+def _middle(channels: int, attention: Callable[[int], nn.Module]) -> nn.Sequential:
+    parts = residual_blocks(channels, channels, 1, attention=attention)
     parts["block_1"] = ResidualBlock(channels, channels)
     return nn.Sequential(parts)
 
@@ -144,19 +152,32 @@ class Encoder(nn.Module):
     """Images [B, 3, H, W] to continuous codes z [B, D, H/f, W/f], f = 2^(levels - 1)."""
 
     def __init__(
-        self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int], z_channels: int
-    ):
+        self,
+        codebook_dim: int,
+        hidden_dim: int,
+        num_res_blocks: int,
+        ch_mult: Sequence[int],
+        z_channels: int,
+        code_kernel: int,
+        attention_eps: float,
+    ) -> None:
         super().__init__()
+        attention = functools.partial(Attention, eps=attention_eps)
         self.downsample_factor = 2 ** (len(ch_mult) - 1)
         self.conv_in = nn.Conv2d(3, hidden_dim, 3, padding=1)
         widths, channels = [hidden_dim * factor for factor in ch_mult], hidden_dim * ch_mult[-1]
         self.levels = levels_of_blocks(  # [B, C, H/f, W/f]
-            hidden_dim, widths, num_res_blocks, ("downsample", Downsample), attention_at=len(widths) - 1
+            hidden_dim,
+            widths,
+            num_res_blocks,
+            ("downsample", Downsample),
+            attention_at=len(widths) - 1,
+            attention=attention,
         )
-        self.mid = _middle(channels)
+        self.mid = _middle(channels, attention)
         self.norm_out = group_norm(channels)
         self.conv_out = nn.Conv2d(channels, z_channels, 3, padding=1)
-        self.to_codes = nn.Conv2d(z_channels, codebook_dim, 1)  # [B, D, H/f, W/f]
+        self.to_codes = nn.Conv2d(z_channels, codebook_dim, code_kernel, padding=code_kernel // 2)  # [B, D, H/f, W/f]
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.mid(self.levels(self.conv_in(images)))
@@ -167,15 +188,23 @@ class Decoder(nn.Module):
     """Codes [B, D, h, w] to images [B, 3, f*h, f*w], about [-1, 1]; one residual block a level more than the encoder."""
 
     def __init__(
-        self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int], z_channels: int
-    ):
+        self,
+        codebook_dim: int,
+        hidden_dim: int,
+        num_res_blocks: int,
+        ch_mult: Sequence[int],
+        z_channels: int,
+        code_kernel: int,
+        attention_eps: float,
+    ) -> None:
         super().__init__()
+        attention = functools.partial(Attention, eps=attention_eps)
         widths, channels = [hidden_dim * factor for factor in reversed(ch_mult)], hidden_dim * ch_mult[-1]
-        self.from_codes = nn.Conv2d(codebook_dim, z_channels, 1)
+        self.from_codes = nn.Conv2d(codebook_dim, z_channels, code_kernel, padding=code_kernel // 2)
         self.conv_in = nn.Conv2d(z_channels, channels, 3, padding=1)
-        self.mid = _middle(channels)
+        self.mid = _middle(channels, attention)
         self.levels = levels_of_blocks(  # [B, C, f*h, f*w]
-            channels, widths, num_res_blocks + 1, ("upsample", Upsample), attention_at=0
+            channels, widths, num_res_blocks + 1, ("upsample", Upsample), attention_at=0, attention=attention
         )
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
@@ -211,6 +240,8 @@ def build(
     num_res_blocks: int = 2,
     ch_mult: Sequence[int] = (1, 1, 2, 2, 4),
     z_channels: int = 256,
+    code_kernel: int = 1,
+    attention_eps: float = EPS,
 ) -> tuple[Encoder, Decoder]:
     """Return the encoder and the decoder.
 
@@ -220,12 +251,19 @@ def build(
         num_res_blocks: residual blocks a level of the encoder; the decoder has one more.
         ch_mult: channels of each level over `hidden_dim`, from the full resolution down; one level more than halvings.
         z_channels: channels between the 3x3 convolutions and the 1x1 convolutions into and out of the code dimension.
+        code_kernel: height and width of these, an odd number.
+        attention_eps: added to the variance in the normalisation before attention, above 0.
 
     Raises:
-        ValueError: a width is out of range.
+        ValueError: a width, or another number, is out of range.
     """
     check_widths(hidden_dim, num_res_blocks, ch_mult)
     if z_channels < 1:
         raise ValueError(f"z_channels is {z_channels}, but must be at least 1; 256 is usual.")
-    options = (codebook_dim, hidden_dim, num_res_blocks, tuple(ch_mult), z_channels)
+    if code_kernel < 1 or code_kernel % 2 == 0:
+        valid = max(1, code_kernel + 1)
+        raise ValueError(f"code_kernel is {code_kernel}, but must be odd and at least 1: take {valid}.")
+    if not 0 < attention_eps < math.inf:
+        raise ValueError(f"attention_eps is {attention_eps}, but must be above 0; {EPS:g} is usual.")
+    options = (codebook_dim, hidden_dim, num_res_blocks, tuple(ch_mult), z_channels, code_kernel, attention_eps)
     return Encoder(*options), Decoder(*options)

@@ -9,13 +9,28 @@ checkpoints, by whom and under which convention, is data in `official.toml`: a n
 
 from typing import TYPE_CHECKING
 
-from vistok.pretrained.official import checkpoint_path, official_file, reference_checkpoints
+from vistok.pretrained.official import (
+    Place,
+    checkpoint_path,
+    find_tokenizer,
+    official_file,
+    reference_checkpoints,
+)
 from vistok.pretrained.registry import FORMATS, find_format
 from vistok.system.lazy import lazily
 
 if TYPE_CHECKING:
     from vistok.pretrained.loading import load_pretrained
 
-__all__ = ["FORMATS", "checkpoint_path", "find_format", "load_pretrained", "official_file", "reference_checkpoints"]
+__all__ = [
+    "FORMATS",
+    "Place",
+    "checkpoint_path",
+    "find_format",
+    "find_tokenizer",
+    "load_pretrained",
+    "official_file",
+    "reference_checkpoints",
+]
 # Facts about checkpoints can be asked for without waiting for PyTorch.
 __getattr__, __dir__ = lazily(__name__, {"vistok.pretrained.loading": ["load_pretrained"]})

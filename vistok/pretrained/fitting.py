@@ -15,8 +15,8 @@ from vistok.tokenizer import VisualTokenizer
 _OF_THIS_PACKAGE = ".encoder.to_codes.weight"
 
 
-def expected_tensors(form: Format, settings: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the name in the file, and the shape, of each of our tensors.
+def expected_tensors(form: Format, settings: dict[str, Any]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return the shapes of our tensors by their names, for each tensor of the file those that lie in it one after the other.
 
     Args:
         form: of the file.
@@ -25,11 +25,25 @@ def expected_tensors(form: Format, settings: dict[str, Any]) -> dict[str, tuple[
     num_levels = len(settings["network_options"].get("ch_mult", ()))
     with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
         own = VisualTokenizer(**settings).state_dict()
-    return {ours: (form.file_name(ours, num_levels), tuple(tensor.shape)) for ours, tensor in own.items()}
+    expected: dict[str, dict[str, tuple[int, ...]]] = {}
+    for ours, tensor in own.items():
+        expected.setdefault(form.file_name(ours, num_levels, own), {})[ours] = tuple(tensor.shape)
+    return expected
+
+
+def file_shapes(expected: Mapping[str, Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a file of which `expected_tensors` are."""
+    shapes = {}
+    for name, parts in expected.items():
+        first, *others = parts.values()
+        shapes[name] = (sum(shape[0] for shape in parts.values()), *first[1:]) if others else first
+    return shapes
 
 
 def misfits(tensors: Mapping[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
     """Return how a file's tensors differ from those of a format, named as the file does; empty where they do not.
+
+    The weight of a linear map may be one of a 1x1 convolution, and the other way round.
 
     Args:
         tensors: the shape of each tensor of the file.
@@ -40,11 +54,15 @@ def misfits(tensors: Mapping[str, tuple[int, ...]], expected: dict[str, tuple[in
     shapes = [
         f"{n} is {list(tensors[n])}, not {list(shape)}"
         for n, shape in expected.items()
-        if n in tensors and tensors[n] != shape
+        if n in tensors and _of_linear_map(tensors[n]) != _of_linear_map(shape)
     ]
     named = [*missing[:4], *others[:4], *shapes[:4]]
     more = len(missing) + len(others) + len(shapes) - len(named)
     return "; ".join(named) + (f", and {more} more" if more else "")
+
+
+def _of_linear_map(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[:2] if set(shape[2:]) == {1} else shape
 
 
 def of_no_format(tensors: Mapping[str, tuple[int, ...]], path: Path) -> str:
@@ -72,13 +90,11 @@ def _compared(name: str, tensors: Mapping[str, tuple[int, ...]], path: Path) -> 
     form = FORMATS[name]
     try:
         settings = tokenizer_settings(form, tensors, {"quantizer": form.quantizer}, path)
-        expected = dict(expected_tensors(form, settings).values())
+        expected = file_shapes(expected_tensors(form, settings))
         differs = f"The nearest is {name!r}: {misfits(tensors, expected)}."
     except (ValueError, RuntimeError, OverflowError) as error:
         codes = {"codebook_size": 2, "codebook_dim": 1}
         settings = {"network": form.network, "network_options": form.smallest, "quantizer": form.quantizer}
-        expected = dict(
-            expected_tensors(form, settings | {"quantizer_options": codes, "image_size": form.image_size}).values()
-        )
+        expected = file_shapes(expected_tensors(form, settings | {"quantizer_options": codes, "image_size": 256}))
         differs = f"The nearest is {name!r}. {first_line(error)}."
     return len(expected.keys() & tensors.keys()) / len(expected.keys() | tensors.keys()), differs

@@ -1,37 +1,129 @@
-"""The official checkpoints: what is known of them, and where their files lie."""
+"""Tokenizers by what people call them: a run, a saved tokenizer, a file, an official checkpoint, a model of the Hub.
 
+What is known of the official checkpoints is data, in `official.toml`. Their files lie in `checkpoints/<name>/` of the
+repository, and are downloaded there where they are asked for by name and are not here. Nothing here waits for PyTorch.
+"""
+
+import contextlib
+import http.client
+import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import filelock
+
+from vistok.system.files import say
 from vistok.system.paths import PACKAGE, resolve_path, runs_root
 from vistok.system.values import check_known
 from vistok.system.words import misspelt
 
+WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")  # what names of weights files end in
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./=-]+)?")  # owner/name, or owner/name/file
+
+
+class Place(NamedTuple):
+    """Where a tokenizer lies, or will.
+
+    Attributes:
+        path: a directory or a file; None: in the Hub's cache, once it is downloaded.
+        address: where it is to be had, an address or a name on the Hub; None: nowhere but here.
+        results: folder for what is found out about it.
+        prefix: what the names of files there begin with.
+    """
+
+    path: Path | None
+    address: str | None
+    results: Path
+    prefix: str = ""
+
 
 def reference_checkpoints() -> dict[str, dict[str, Any]]:
-    """Return what is known of the official checkpoints, by name: file, address, and the numbers reported for them.
+    """Return what is known of the official checkpoints, by name: file, address, licence, and the numbers reported for them.
 
     Every number is beside the project that reported it and the convention it used; see `official.toml`.
     """
     return tomllib.loads((PACKAGE / "pretrained" / "official.toml").read_text(encoding="utf-8"))
 
 
-def checkpoint_path(given: str | Path) -> Path:
-    """Return where a checkpoint lies that is given by its place or, an official one, by its name.
+def find_tokenizer(given: str | Path) -> Place:
+    """Return where a tokenizer lies, whatever it is called by; asks no network.
+
+    Args:
+        given: a run directory, a directory that `VisualTokenizer.save` wrote, or a weights file; the name of an official
+            checkpoint; or "owner/name" on the Hugging Face Hub, "owner/name/file" where it has several there.
 
     Raises:
-        FileNotFoundError: there is nothing; of an official one the sentence says where it is to be had.
+        FileNotFoundError: there is nothing of that name; the sentence says what is nearest.
     """
-    official = reference_checkpoints()
-    path = official_file(str(given)) if str(given) in official else resolve_path(given)
-    if not path.exists():
-        found = [known for name, known in official.items() if official_file(name) == path]
-        where = f" It is to be had from {found[0]['address']}." if found else ""
-        meant = misspelt(given, official) or _run_meant(path)
-        where += f" Did you mean {meant!r}?" if meant and not found else ""
-        raise FileNotFoundError(f"There is no checkpoint {path}.{where}")
-    return path
+    name, official = str(given), reference_checkpoints()
+    if name in official:
+        path = official_file(name)
+        return Place(path, official[name]["address"], path.parent)
+    path = resolve_path(given)
+    if path.is_dir():
+        return Place(path, None, path)
+    if path.exists():
+        return Place(path, None, path.parent, f"{path.stem}.")
+    if _is_of_hub(name):
+        return Place(None, name, resolve_path(f"checkpoints/{name}"))
+    known = [entry for entry_name, entry in official.items() if official_file(entry_name) == path]
+    if known:
+        return Place(path, known[0]["address"], path.parent)
+    meant = misspelt(given, official) or _run_meant(path)
+    hint = f" Did you mean {meant!r}?" if meant else ""
+    raise FileNotFoundError(f"There is no run, tokenizer or checkpoint {path}.{hint}")
+
+
+def checkpoint_path(given: str | Path) -> Path:
+    """Return where a tokenizer lies that is here, or that is downloaded now, which is said.
+
+    Args:
+        given: as of `find_tokenizer`.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name, or it cannot be downloaded; the sentence says where it goes.
+    """
+    place = find_tokenizer(given)
+    if place.path is None:
+        from vistok.system.hub import (
+            download_weights,
+        )  # what follows is not for whoever asks for facts: it needs PyTorch
+
+        return download_weights(place.address, WEIGHTS)
+    if not place.path.exists():
+        _download(place.address, place.path)
+    return place.path
+
+
+def _download(address: str, path: Path) -> None:
+    from vistok.system.weights import download_file, first_line
+
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock):  # one process downloads, the others wait for it
+            if not path.exists():
+                say(f"{path.name} is not here yet: downloading {address} to {path.parent}")
+                download_file(address, path, named_by_sha256=False)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # a URLError and a timeout are OSErrors
+        with contextlib.suppress(OSError):  # something else is in the folder: it stays
+            lock.unlink(missing_ok=True)
+            path.parent.rmdir()
+        reason = first_line(getattr(error, "reason", error))
+        raise FileNotFoundError(
+            f"There is no checkpoint {path}, and it could not be downloaded ({reason}). It is to be had from {address}: put it "
+            "there."
+        ) from error
+
+
+def _is_of_hub(name: str) -> bool:
+    """Return whether a name may be one on the Hub: two parts or more, of which the first is no folder here."""
+    if not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        return False
+    folder = resolve_path(name.partition("/")[0])
+    is_file = name.count("/") == 1 and name.endswith(WEIGHTS)
+    return not is_file and not folder.exists() and folder != runs_root() and folder.name != "runs"
 
 
 def _run_meant(path: Path) -> str | None:

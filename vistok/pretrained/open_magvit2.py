@@ -5,7 +5,7 @@ from collections.abc import Collection
 from vistok.pretrained.common import FIRST_TENSOR, LEVELS, NO_QUANT_CONVS, levels_of_blocks
 from vistok.pretrained.formats import Format
 
-_NAMES = (
+NAMES = (
     *NO_QUANT_CONVS,
     *LEVELS,
     (r"\.mid\.block_(\d+)\.", r".mid_block.\1."),
@@ -18,4 +18,4 @@ def _found_in(names: Collection[str]) -> bool:
     return "decoder.adaptive.0.gamma.weight" in names
 
 
-FORMAT = Format("magvit2", "lfq", _NAMES, FIRST_TENSOR, _found_in, levels_of_blocks, decoder_from_image=True)
+FORMAT = Format("magvit2", "lfq", NAMES, FIRST_TENSOR, _found_in, levels_of_blocks, decoder_from_image=True)

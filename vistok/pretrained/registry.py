@@ -3,17 +3,33 @@
 import re
 from collections.abc import Collection
 
-from vistok.pretrained import ibq, llamagen, maskgit, open_magvit2, taming, visual_tokenizer_pytorch
+from vistok.pretrained import (
+    ibq,
+    llamagen,
+    maskbit,
+    maskgit,
+    open_magvit2,
+    simvq,
+    taming,
+    var,
+    visual_tokenizer_pytorch,
+)
 from vistok.pretrained.formats import Format
 
 # One whose files are also named as another's stands below that one: they are asked from the last to the first.
 FORMATS: dict[str, Format] = {
     "taming": taming.FORMAT,
     "llamagen": llamagen.FORMAT,
+    "taming-gumbel": taming.GUMBEL,
     "ibq": ibq.FORMAT,
     "maskgit": maskgit.FORMAT,
+    "maskbit": maskbit.FORMAT,
+    "maskbit-legacy": maskbit.LEGACY,
     "open-magvit2": open_magvit2.FORMAT,
+    "simvq": simvq.FORMAT,
+    "var": var.FORMAT,
     "visual-tokenizer-pytorch": visual_tokenizer_pytorch.FORMAT,
+    "visual-tokenizer-pytorch-vqgan": visual_tokenizer_pytorch.VQGAN,
 }
 _LOSSES_AND_AVERAGES = r"^(loss|model_ema)\."  # losses with their networks; moving averages, which are chosen before
 

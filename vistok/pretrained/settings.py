@@ -6,8 +6,11 @@ from typing import Any
 
 from vistok.pretrained.formats import Format, Shapes
 from vistok.quantizers import QUANTIZERS
+from vistok.quantizers.base import MOST_BITS
 from vistok.system.files import shown
 from vistok.system.values import check_known
+
+_WITH_LEVELS = ("fsq", "multiscale")  # quantizers that `levels` says something of
 
 
 def said_of_quantizer(form: Format, path: Path, **given: Any) -> dict[str, Any]:
@@ -27,8 +30,9 @@ def said_of_quantizer(form: Format, path: Path, **given: Any) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None}
     name = given.get("quantizer", form.quantizer)
     check_known("There is no quantizer", name, QUANTIZERS)
-    if "levels" in given and given.setdefault("quantizer", "fsq") != "fsq":
-        raise ValueError(f"levels are of 'fsq', but the quantizer is said to be {name!r}: give one of them.")
+    if "levels" in given and given.setdefault("quantizer", name if name in _WITH_LEVELS else "fsq") not in _WITH_LEVELS:
+        of = " or ".join(map(repr, _WITH_LEVELS))
+        raise ValueError(f"levels are of {of}, but the quantizer is said to be {name!r}: give one of them.")
     return given if "quantizer" in given or not form.several else form.several.said_beside(path) | given
 
 
@@ -51,20 +55,23 @@ def tokenizer_settings(
     network = form.network_options(shapes)
     num_channels = shapes.of("encoder.to_codes.weight")[0]
     name = _quantizer(form, tensors, said, num_channels, path)
-    quantizer: dict[str, Any] = {"codebook_dim": num_channels}
+    quantizer: dict[str, Any] = {"codebook_dim": num_channels} | form.quantizer_options(shapes, said)
     if name == "fsq":
         quantizer["levels"] = _checked_levels(said.get("levels"), num_channels, path)
     else:
-        quantizer["codebook_size"] = 2**num_channels if name == "lfq" else shapes.of("quantizer.weight")[0]
+        # Of a file of unknown origin the power may be beyond all memory: one bit too many is refused like many.
+        bits = min(num_channels, MOST_BITS + 1)
+        quantizer["codebook_size"] = 2**bits if name == "lfq" else shapes.of(form.codebook)[0]
     if said.get("l2_norm", form.l2_norm):
         quantizer |= {"l2_norm": True} | ({"l2_search_only": True} if form.l2_search_only else {})
-    return {
+    settings = {
         "network": form.network,
         "network_options": network,
         "quantizer": name,
         "quantizer_options": quantizer,
-        "image_size": form.image_size,
     }
+    size = form.image_size(settings) if callable(form.image_size) else form.image_size
+    return settings | {"image_size": size}
 
 
 def _quantizer(form: Format, names: Collection[str], said: Mapping[str, Any], num_channels: int, path: Path) -> str:

@@ -1,4 +1,10 @@
-"""taming-transformers (arXiv:2012.09841): a VQGAN with `vq`, images in [-1, 1]; files `last.ckpt`, written by Lightning."""
+"""taming-transformers (arXiv:2012.09841): a VQGAN with `vq` or `gumbel`, images in [-1, 1]; `last.ckpt`, written by Lightning.
+
+Deviation: its Gumbel tokenizer draws its codes when it encodes, in evaluation too; here they are the likeliest, as its users
+take them. Its last temperature is not in the file, and matters to training alone.
+"""
+
+from collections.abc import Collection
 
 from vistok.pretrained.common import FIRST_TENSOR, LEVELS, QUANT_CONVS, vqgan_options
 from vistok.pretrained.formats import Format
@@ -11,5 +17,13 @@ NAMES = (
     (r"\.mid\.attention_0\.", ".mid.attn_1."),
     (r"\.attention_(\d+)\.", r".attn.\1."),
 )
+_GUMBEL_CODEBOOK = "quantize.embed.weight"
+_GUMBEL_NAMES = ((r"^quantizer\.weight$", _GUMBEL_CODEBOOK), (r"^quantizer\.projection\.", "quantize.proj."), *NAMES)
+
+
+def _is_gumbel(names: Collection[str]) -> bool:
+    return FIRST_TENSOR in names and _GUMBEL_CODEBOOK in names
+
 
 FORMAT = Format("vqgan", "vq", NAMES, FIRST_TENSOR, None, vqgan_options, decoder_from_image=True)
+GUMBEL = Format("vqgan", "gumbel", _GUMBEL_NAMES, FIRST_TENSOR, _is_gumbel, vqgan_options, decoder_from_image=True)

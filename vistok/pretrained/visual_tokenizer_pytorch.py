@@ -1,4 +1,7 @@
-"""visual-tokenizer-pytorch: its SimpleCNN with `vq`, `ema`, `simvq`, `ibq`, `fsq` or `lfq`, images in [-1, 1]; `model.pt`.
+"""visual-tokenizer-pytorch: its SimpleCNN or VQGAN with one of its quantizers, images in [-1, 1]; files `model.pt`.
+
+The quantizers are `vq`, `ema`, `simvq`, `ibq`, `fsq` and `lfq`. Its VQGAN is the same network as taming-transformers', but for
+the epsilon in the normalisation before attention.
 
 What it stores does not always tell the quantizer: `vq`, with l2-normalised codes or without, and `ibq` have a codebook and
 nothing else, `fsq` and `lfq` have nothing at all. Then the configuration of its training says it, `config-<time>.yaml` beside
@@ -13,21 +16,45 @@ from typing import Any
 
 import yaml
 
+from vistok.pretrained.common import vqgan_options
 from vistok.pretrained.formats import Format, Several, Shapes
 from vistok.system.files import shown
 
 _FIRST_TENSOR = "encoder.downblocks.0.weight"
-_NAMES = (
+_FIRST_OF_VQGAN = "encoder.down_blocks.0.0.block.0.weight"
+_ATTENTION_EPS = 1e-5
+_AROUND_CODES = (
     (r"^quantizer\.weight$", "quantizer.codebook.weight"),
     (r"^quantizer\.projection\.", "quantizer.codebook_proj."),
     (r"^quantizer\.ema_sum$", "quantizer.ema_sumz"),
     (r"^quantizer\.ema_count$", "quantizer.ema_sumn"),
     (r"^encoder\.to_codes\.", "enc2code."),
     (r"^decoder\.from_codes\.", "code2dec."),
+)
+_NAMES = (
+    *_AROUND_CODES,
     (r"^encoder\.down\.", "encoder.downblocks."),
     (r"^decoder\.up\.", "decoder.upblocks."),
     (r"\.res_blocks\.(\d+)\.conv1\.", r".resblocks.\1.blocks.1."),
     (r"\.res_blocks\.(\d+)\.conv2\.", r".resblocks.\1.blocks.3."),
+)
+_VQGAN_NAMES = (
+    *_AROUND_CODES,
+    (r"\.norm1\.", ".block.0."),
+    (r"\.conv1\.", ".block.2."),
+    (r"\.norm2\.", ".block.3."),
+    (r"\.conv2\.", ".block.6."),
+    (r"\.proj_out\.", ".proj."),
+    (r"\.mid\.block_1\.", ".bottleneck_block.2."),
+    (r"\.mid\.attention_0\.", ".bottleneck_block.1."),
+    (r"\.mid\.block_0\.", ".bottleneck_block.0."),
+    (r"^encoder\.levels\.", "encoder.down_blocks."),
+    (r"^decoder\.levels\.", "decoder.up_blocks."),
+    (r"^encoder\.conv_out\.", "encoder.out_block.2."),
+    (r"^encoder\.norm_out\.", "encoder.out_block.0."),
+    (r"^decoder\.conv_in\.", "decoder.in_block."),
+    (r"^decoder\.conv_out\.", "decoder.conv_out.2."),
+    (r"^decoder\.norm_out\.", "decoder.conv_out.0."),
 )
 _QUANTIZERS = {  # its classes, an older one among them
     "VectorQuantizer": "vq",
@@ -52,6 +79,10 @@ def _network_options(shapes: Shapes) -> dict[str, Any]:
         "hidden_dim": shapes.of("encoder.to_codes.weight")[1],
         "num_res_blocks": shapes.count("encoder.res_blocks.{}.conv1.weight"),
     }
+
+
+def _vqgan_options(shapes: Shapes) -> dict[str, Any]:
+    return vqgan_options(shapes) | {"attention_eps": _ATTENTION_EPS}
 
 
 def _possible(names: Collection[str], said: Mapping[str, Any], num_channels: int, path: Path) -> tuple[list[str], str]:
@@ -92,6 +123,7 @@ def _said_beside(path: Path) -> dict[str, Any]:
     return found[0] if found else {}
 
 
+_SEVERAL = Several(_possible, _said_beside, _UNSAID)
 FORMAT = Format(
     "simple_cnn",
     "vq",
@@ -102,5 +134,16 @@ FORMAT = Format(
     smallest={},
     l2_search_only=True,
     image_size=64,
-    several=Several(_possible, _said_beside, _UNSAID),
+    several=_SEVERAL,
+)
+VQGAN = Format(
+    "vqgan",
+    "vq",
+    _VQGAN_NAMES,
+    _FIRST_OF_VQGAN,
+    None,
+    _vqgan_options,
+    numbered_parts=True,
+    l2_search_only=True,
+    several=_SEVERAL,
 )

@@ -18,7 +18,8 @@ code. No row of a table here has published numbers. To know:
 - SoundStream's quantizer dropout is left out: an index that no level chose is not in [0, K).
 - Multi-scale: VAR compares the sum so far with z on the full grid, where here a member compares its codes with the residual
   on the level's own grid, as any member can. Only the convolutions phi learn as in VAR, from the sum so far; that term is
-  part of "codebook". On a grid of another size than the last scale all scales grow or shrink in proportion.
+  part of "codebook". With `losses_of_sums` both losses are VAR's, for members whose codes learn by gradient. On a grid of
+  another size than the last scale all scales grow or shrink in proportion.
 """
 
 import abc
@@ -178,10 +179,13 @@ class _Levels(Composite):
         sums = self._sums([level.codes.detach() for level in levels])
         through = [level.codes - level.codes.detach() for level in levels if level.codes.shape == z.shape]  # all zero
         codes = sums[-1].detach() + torch.stack(through).mean(0)
-        return Quantized(codes, tuple(level.levels[0] for level in levels), self._with_own_losses(losses, sums, z))
+        indices = tuple(level.levels[0] for level in levels)
+        return Quantized(codes, indices, self._with_own_losses(losses, indices, sums, z))
 
-    def _with_own_losses(self, losses: dict[str, Tensor], sums: list[Tensor], z: Tensor) -> dict[str, Tensor]:
-        """Return the losses of the members with what a class adds to them."""
+    def _with_own_losses(
+        self, losses: dict[str, Tensor], indices: tuple[Tensor, ...], sums: list[Tensor], z: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the losses of the members with what a class adds to them, of each level's indices and the sum up to it."""
         return losses
 
     def _quantize_in_turn(self, z: Tensor) -> tuple[list[Quantized], dict[str, Tensor]]:
@@ -294,6 +298,7 @@ class MultiScaleQuantizer(_Levels):
         member_options: dict[str, Any] | None = None,
         scales: Sequence[int] = VAR_SCALES,
         phi_ratio: float = 0.5,
+        losses_of_sums: bool = False,
     ) -> None:
         """Make the quantizer.
 
@@ -306,10 +311,12 @@ class MultiScaleQuantizer(_Levels):
                 width only their proportions count: level l has round(h * scales[l] / scales[-1]) rows, at least 1.
             phi_ratio: share of the convolution in what a level adds, in [0, 1]; 0: no convolutions. There are as many as
                 levels, but at most 4, which neighbouring levels share.
+            losses_of_sums: whether "codebook" and "commitment" compare the sum up to each level with z on z's own grid, as in
+                VAR, and not each level's codes with what is left for it.
 
         Raises:
-            ValueError: `scales` do not grow from at least 1, `phi_ratio` is out of range or has one level only, or the
-                member or an option of it is refused.
+            ValueError: `scales` do not grow from at least 1, `phi_ratio` is out of range or has one level only, the member
+                has not both losses of `losses_of_sums`, or it or an option of it is refused.
         """
         scales = tuple(scales)
         if not scales or scales[0] < 1 or any(b <= a for a, b in itertools.pairwise(scales)):
@@ -320,7 +327,12 @@ class MultiScaleQuantizer(_Levels):
         if phi_ratio and len(scales) == 1:
             raise ValueError(f"phi_ratio is {phi_ratio}, but one scale is never enlarged: set phi_ratio to 0.")
         super().__init__(len(scales), codebook_size, codebook_dim, member, member_options, shared=True)
-        self.scales = scales
+        if losses_of_sums and not {"codebook", "commitment"} <= set(self.loss_names):
+            raise ValueError(
+                f"losses_of_sums is true, but the codes of {member!r} do not learn from the codebook and commitment losses: "
+                "take the member 'vq', or leave it out."
+            )
+        self.scales, self.losses_of_sums = scales, losses_of_sums
         num_phis = min(_MOST_PHIS, len(scales)) if phi_ratio else 0
         self.phis = nn.ModuleList(Phi(codebook_dim, phi_ratio) for _ in range(num_phis))
         if self.phis and "codebook" not in self.loss_names:  # the convolutions learn from it
@@ -348,7 +360,16 @@ class MultiScaleQuantizer(_Levels):
         ticks = np.linspace(margin, 1 - margin, num_phis)
         return int(np.abs(ticks - level / (len(self.scales) - 1)).argmin())
 
-    def _with_own_losses(self, losses: dict[str, Tensor], sums: list[Tensor], z: Tensor) -> dict[str, Tensor]:
+    def _with_own_losses(
+        self, losses: dict[str, Tensor], indices: tuple[Tensor, ...], sums: list[Tensor], z: Tensor
+    ) -> dict[str, Tensor]:
+        if self.losses_of_sums:  # VAR's code: mean over levels of |f_hat_l - sg[z]|^2 and of |sg[f_hat_l] - z|^2
+            sums = self._sums(
+                [self.members[0].indices_to_codes(level) for level in indices]
+            )  # with a gradient to codes
+            of_codebook = [F.mse_loss(f_hat, z.detach()) for f_hat in sums]
+            commitment = [F.mse_loss(f_hat.detach(), z) for f_hat in sums]
+            return losses | {"codebook": torch.stack(of_codebook).mean(), "commitment": torch.stack(commitment).mean()}
         if not self.phis:
             return losses
         errors = torch.stack([F.mse_loss(part, z.detach()) for part in sums])  # |f_hat_l - sg[z]|^2

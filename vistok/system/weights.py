@@ -8,13 +8,13 @@ import hashlib
 import http.client
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.system.files import strict_json
 from vistok.system.paths import resolve_path
@@ -29,6 +29,7 @@ MAX_REASON = 1000  # characters of an error's message, which may quote a damaged
 
 
 Value = TypeVar("Value")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Unavailable(RuntimeError):
@@ -75,12 +76,14 @@ def find_weights(given: str | Path | None, url: str, what: str, download: bool, 
     return cached
 
 
-def download_file(url: str, path: Path) -> None:
-    """Download a file whose name ends in eight hex digits of its SHA-256; nothing is left where that fails.
+def download_file(url: str, path: Path, *, named_by_sha256: bool = True) -> None:
+    """Download a file; nothing is left where that fails.
 
     Args:
         url: where it is.
         path: where to put it, under that name.
+        named_by_sha256: whether the name ends in eight hex digits of the file's SHA-256, which it is then compared with. Of any
+            file it is seen to that it is whole, as far as its length is said, and not a web page.
 
     Raises:
         OSError: the file cannot be had, or not be written.
@@ -89,6 +92,8 @@ def download_file(url: str, path: Path) -> None:
     with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
         path.parent.mkdir(parents=True, exist_ok=True)
         size = int(response.headers.get("Content-Length", 0)) or None
+        if response.headers.get_content_type() == "text/html":
+            raise ValueError("what came is a web page")
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside it, so that the last step is atomic
             partial = Path(folder) / path.name
             with (
@@ -98,7 +103,9 @@ def download_file(url: str, path: Path) -> None:
                 while block := response.read(2**20):
                     file.write(block)
                     bar.update(len(block))
-            if not path.stem.endswith(file_sha256(partial)):
+            if size is not None and partial.stat().st_size != size:
+                raise ValueError(f"{partial.stat().st_size:,} of {size:,} bytes came")
+            if named_by_sha256 and not path.stem.endswith(file_sha256(partial)):
                 raise ValueError(f"what came has SHA-256 {file_sha256(partial)}..., against the file's name")
             partial.replace(path)
 
@@ -119,6 +126,30 @@ def load_state(path: Path) -> dict[str, Tensor]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises whatever PyTorch meets first
         raise ValueError(f"{path} is not a PyTorch weights file.") from error
+
+
+def torchvision_network(
+    path: Path, title: str, build: Callable[[], Network], fill: Callable[[Network, dict[str, Tensor]], object]
+) -> Network:
+    """Return a network with the weights of a file of torchvision's; draws nothing from the random generator.
+
+    Args:
+        path: the file.
+        title: what the weights are, for the message.
+        build: makes the network, with random weights.
+        fill: puts the file's tensors into it; raises KeyError or RuntimeError where they are not its own.
+
+    Raises:
+        ValueError: the file is no weights file, or not that network's.
+    """
+    state = load_state(path)
+    with torch.random.fork_rng(devices=[]):
+        network = build()
+    try:
+        fill(network, state)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold torchvision's {title}: {first_line(error)}.") from error
+    return network
 
 
 def unwrapped(state: Mapping[str, Value], source: object) -> dict[str, Value]:

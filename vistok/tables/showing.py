@@ -254,13 +254,15 @@ def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, 
     lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
     for name, record in records.items():
         sizes = [codebook["codebook_size"] for codebook in record["codebooks"]]
-        bits_per_pixel, bits_a_token = record["bits_per_pixel"], sum(math.log2(size) for size in sizes)
+        # Of several codebooks of one size the tokens of all are counted: their grids may differ, as VAR's scales do.
+        bits_a_token = sum(math.log2(size) for size in (set(sizes) if len(set(sizes)) == 1 else sizes))
+        bits_per_pixel = record["bits_per_pixel"]
         tokens = "–"  # where K is 1, or there is no codebook, the bits do not say it
         if bits_a_token:
             tokens = f"{bits_per_pixel * record['dataset']['image_size'] ** 2 / bits_a_token:.0f}"
         measured_on = f"here: {record['dataset']['name']}, {record['num_images']:,} images"
         bits = "–" if bits_per_pixel is None else f"{bits_per_pixel:.3f}"
-        cells = [name, measured_on, tokens, " + ".join(map(str, sizes)) or "–", bits]
+        cells = [name, measured_on, tokens, _sizes(sizes), bits]
         lines.append(cells + [_number(record, key) for key in COMPARED])
         for report in reported.get(name, []):
             cells = ["", f"{report['by']} ({report['convention']})", "", "", ""]

@@ -14,7 +14,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Encode a dataset into one memory-mapped file of tokens, for training a generator. Run the same command "
         "again to go on where it was stopped.",
     )
-    parser.add_argument("tokenizer", help="a run directory, or a directory written by VisualTokenizer.save")
+    parser.add_argument(
+        "tokenizer",
+        help="a run directory, one written by VisualTokenizer.save, a weights file, an official checkpoint's name "
+        "(llamagen-ds16, ...; downloaded where it is not here), or owner/name on the Hugging Face Hub",
+    )
     parser.add_argument("--dataset", required=True, help="photos, celeba, imagenet, ...")
     parser.add_argument("--split", default="train", help="train, test or val (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write tokens.npy and tokens.json into")
@@ -29,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flips", action="store_true", help="encode the mirror image of each image too")
     given = vars(parser.parse_args(arguments))
     # Not above, so that `--help` does not wait for PyTorch.
-    from vistok.tokenizer import VisualTokenizer
+    from vistok.pretrained import load_pretrained
     from vistok.tokens.store import encode_dataset
 
     try:
-        tokenizer = VisualTokenizer.load(given.pop("tokenizer"))
+        tokenizer = load_pretrained(given.pop("tokenizer"))
         file = encode_dataset(tokenizer, given.pop("dataset"), given.pop("out"), **given)
     except (ValueError, OSError) as error:
         parser.error(str(error))
