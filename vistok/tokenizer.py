@@ -253,9 +253,21 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
                 f"num_tokens is {num_tokens}, but tokens of {self.settings['network']!r} lie on a grid, which has no "
                 "beginning: leave it out."
             )
-        _, length = self.encoder.grid(self.image_size, self.image_size)
+        (_, length), *others = dict.fromkeys(self.token_grids())
+        if others:
+            raise ValueError(
+                f"num_tokens is {num_tokens}, but levels of several lengths have no beginning: leave it out."
+            )
         if num_tokens > length:
             raise ValueError(f"num_tokens is {num_tokens}, but an image is {length} tokens: the most is {length}.")
+
+    def train_only(self, config: TrainConfig) -> None:
+        """Leave out of training what a configuration leaves as it is: `train_parts`, and with `proxy_from` what paints."""
+        if config.train_parts == "decoder":
+            self.encoder.requires_grad_(False)
+            self.quantizer.requires_grad_(False)
+        if config.proxy_from is not None:
+            self.decoder.freeze_painting()
 
     def save(self, path: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a directory, each replaced whole or not at all."""

@@ -30,6 +30,10 @@ class ImageEncoder(nn.Module):
         """
         return height // self.downsample_factor, width // self.downsample_factor
 
+    def draw_num_tokens(self) -> int | None:
+        """Return how many tokens of a sequence a step of training decodes, drawn with torch's generator; None: all."""
+        return None
+
 
 class Block(nn.Module, abc.ABC):
     """A part of a network that can forget what it computed and compute it again in the backward pass.

@@ -17,6 +17,9 @@ Things to know:
 - `legacy` repeats a mistake of 1d-tokenizer's first checkpoints (L-32, B-64, S-128): the latents [N, dim] are read as [dim, N]
   before they are projected to codes, so that every token of z is made of all. What it learned works, as it is a fixed shuffle.
 - Positions are learned, so there is one size of images; the decoder takes the first n <= N codes of a sequence as well.
+- `prefixes` lets training decode the first n codes only, so that any beginning is a picture, a coarser one: with n uniform in
+  1 ... N (One-D-Piece, Miwa et al. 2025, arXiv:2501.10064, section 3.1), or a power of two or N (FlexTok, Bachmann et al. 2025,
+  arXiv:2502.13967, section 3.2). One n a batch, as in One-D-Piece's code, which never draws N; FlexTok draws one an image.
 - Sizes: `SIZES`, or any. A checkpoint's name has the encoder's and the decoder's: BL is base and large.
 - The original initialises a head with what it initialises all else; its MaskGIT decoder it loads.
 """
@@ -34,6 +37,7 @@ from vistok.system.values import call_with_options, check_known
 
 HEAD_DIM = 64  # channels of an attention head, where nothing else is said
 VARIANTS = ("paper", "visual-tokenizer-pytorch")
+PREFIXES = ("uniform", "powers")
 
 
 class Size(NamedTuple):
@@ -90,6 +94,7 @@ class Encoder(ImageEncoder):
 
     is_sequence = True
     decodes_parts = False
+    prefixes: str | None = None
 
     def __init__(
         self,
@@ -125,6 +130,15 @@ class Encoder(ImageEncoder):
                 "take images of the size trained on."
             )
         return 1, self.num_tokens
+
+    def draw_num_tokens(self) -> int | None:
+        """Return n in 1 ... N as `prefixes` says; None: all tokens."""
+        if self.prefixes is None:
+            return None
+        lengths = list(range(1, self.num_tokens + 1))
+        if self.prefixes == "powers":
+            lengths = [n for n in lengths if n.bit_count() == 1 or n == self.num_tokens]
+        return lengths[int(torch.randint(len(lengths), ()))]
 
     def forward(self, images: Tensor) -> Tensor:
         self.grid(*images.shape[2:])
@@ -269,6 +283,17 @@ class Decoder(nn.Module):
         patches, _ = self.side(patches, latents)
         return patches.transpose(1, 2).unflatten(2, self.grid)
 
+    def take_painting(self, codebook: Tensor, decoder: nn.Module) -> None:
+        """Copy the codebook, float [K', D'], and the weights of the decoder of the tokenizer whose codes are predicted."""
+        with torch.no_grad():
+            self.head.pixel_codebook.copy_(codebook)
+        self.head.pixel_decoder.load_state_dict(decoder.state_dict())
+
+    def freeze_painting(self) -> None:
+        """Leave what `take_painting` copies out of training."""
+        self.head.pixel_codebook.requires_grad_(False)
+        self.head.pixel_decoder.requires_grad_(False)
+
     def predict(self, codes: Tensor) -> Tensor:
         """Return the logits of the proxies, float [B, K', h, w], of codes [B, D, 1, n], where the head is a `ProxyHead`."""
         return self.head.predict(self.features(codes))
@@ -306,6 +331,7 @@ def build(
     image_size: int = 256,
     variant: str = "paper",
     legacy: bool = False,
+    prefixes: str | None = None,
     pixel_decoder: dict[str, Any] | None = None,
 ) -> tuple[Encoder, Decoder]:
     """Return the encoder and the decoder.
@@ -321,6 +347,7 @@ def build(
         image_size: pixels, height and width of all images; a multiple of `patch_size`.
         variant: "paper", or "visual-tokenizer-pytorch".
         legacy: shuffle the latents as the first published checkpoints do.
+        prefixes: "uniform" or "powers", to train on beginnings of sequences; None: on whole ones.
         pixel_decoder: the tokenizer of a grid whose codes are predicted, one for each patch: its `network`,
             `network_options`, `codebook_size` and `codebook_dim`; None: pixels are painted.
 
@@ -328,6 +355,8 @@ def build(
         ValueError: an option is out of range; the sentence names the nearest valid one.
     """
     check_known("variant is", variant, VARIANTS)
+    if prefixes is not None:
+        check_known("prefixes is", prefixes, PREFIXES)
     if decoder_num_heads is None and decoder_hidden_dim is None:
         decoder_num_heads = num_heads
     dims = {
@@ -350,4 +379,5 @@ def build(
         return ProxyHead(sizes[1].hidden_dim, image_size, grid, Proxies.of(pixel_decoder))
 
     encoder = Encoder(codebook_dim, sizes[0], patch_size, image_size, num_tokens, variant, legacy)
+    encoder.prefixes = prefixes
     return encoder, Decoder(codebook_dim, sizes[1], grid, num_tokens, variant, head)
