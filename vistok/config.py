@@ -268,7 +268,7 @@ class TrainConfig:
     def _from_row(cls, row: str, scale: str, overrides: dict[str, Any], readers: tuple[str, ...]) -> Self:
         """Return what `from_row` does, of a row whose run the rows `readers` begin with, one after the other."""
         settings, fixed = row_settings(checked("row", str, row), checked("scale", str | None, scale))
-        changed = sorted(k for k, v in overrides.items() if k in fixed and fixed[k] != v)
+        changed = sorted(k for k, v in overrides.items() if k in fixed and not _holds(fixed[k], v))
         if changed:
             warnings.warn(f"{', '.join(changed)} differ from row {row!r}: this run is not that row.", stacklevel=3)
             settings["row"] = None
@@ -343,6 +343,13 @@ class TrainConfig:
     def run_dir(self) -> Path:
         """The directory of a new run, `<runs>/<run_name>`; `vistok.data.find_run_dir` finds one that is there."""
         return runs_root() / self.run_name
+
+
+def _holds(fixed: Any, value: Any) -> bool:
+    """Return whether a value is what a row fixes, or, of options, has all that it fixes."""
+    if isinstance(fixed, dict) and isinstance(value, dict):
+        return all(name in value and value[name] == option for name, option in fixed.items())
+    return fixed == value
 
 
 _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True)
