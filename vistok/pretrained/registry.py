@@ -14,6 +14,7 @@ FORMATS: dict[str, Format] = {
     "maskgit": maskgit.FORMAT,
     "open-magvit2": open_magvit2.FORMAT,
     "titok": titok.FORMAT,
+    "titok-pixels": titok.PIXELS,
     "visual-tokenizer-pytorch": visual_tokenizer_pytorch.FORMAT,
 }
 _LOSSES_AND_AVERAGES = r"^(loss|model_ema)\."  # losses with their networks; moving averages, which are chosen before

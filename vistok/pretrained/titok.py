@@ -1,16 +1,19 @@
-"""TiTok of 1d-tokenizer (arXiv:2406.07550): a transformer a side, codes on the unit sphere; files `model.safetensors`, `.bin`.
+"""TiTok of 1d-tokenizer (arXiv:2406.07550): an image as a sequence of tokens; files `model.safetensors`, or `.bin`.
 
-Two kinds, told by the head: the first checkpoints (L-32, B-64, S-128) predict the codes of MaskGIT's VQGAN, whose decoder and
-codebook lie in the file, and shuffle their latents (`legacy`); the newer ones (BL-64, BL-128, SL-256) paint pixels. Images in
-[0, 1], which the network does itself. An attention head has 64 channels, in all of them.
+Two kinds, told by their heads. "titok" are the first checkpoints (L-32, B-64, S-128): they predict the codes of MaskGIT's
+VQGAN, whose decoder and codebook lie in the file, shuffle their latents (`legacy`), and have codes on the unit sphere.
+"titok-pixels" are the newer ones (BL-64, BL-128, SL-256), which paint pixels, and whose codes are plain. Images of both are in
+[0, 1], which the network sees to. An attention head has 64 channels in all of them; no tensor tells it.
 
-A file of stage 1 has no pixel decoder, and is not read: no image comes of it.
+A file of stage 1 has no pixel decoder, and is not read: no image comes of it. Nor are the variants without a codebook.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from vistok.pretrained.formats import Format, Shapes
 
+_FIRST_TENSOR, _OF_PIXELS = "latent_tokens", "decoder.conv_out.weight"
 _LEVELS = 5  # of MaskGIT's decoder, in every file; counted from the image on there
 _NAMES = (
     (r"^quantizer\.weight$", "quantize.embedding.weight"),
@@ -46,44 +49,54 @@ _NAMES = (
 )
 
 
-def _network_options(shapes: Shapes) -> dict[str, Any]:
-    """Return the options of the network; a file without a pixel decoder is of the kind that paints."""
-    width, patch = shapes.of("encoder.from_pixels.weight")[::3]
-    decoder_width = shapes.of("decoder.from_codes.weight")[0]
-    options = {
+def _sides(shapes: Shapes) -> dict[str, Any]:
+    """Return the options of both transformers.
+
+    Raises:
+        ValueError: a tensor that tells them is missing, or no weight.
+    """
+    width, *_, patch_size = shapes.of("encoder.from_pixels.weight")
+    return {
         "hidden_dim": width,
         "depth": shapes.count("encoder.side.blocks.{}.to_qkv.weight"),
-        "decoder_hidden_dim": decoder_width,
+        "decoder_hidden_dim": shapes.of("decoder.from_codes.weight")[0],
         "decoder_depth": shapes.count("decoder.side.blocks.{}.to_qkv.weight"),
         "num_tokens": shapes.of("encoder.latent_tokens")[0],
-        "patch_size": patch,
+        "patch_size": patch_size,
     }
-    if shapes.form.file_name("decoder.head.smooth.weight", 0) in shapes.shapes:
-        return options
-    pixels = shapes.of("decoder.head.pixel_codebook")
-    return options | {"legacy": True, "pixel_decoder": _proxies(shapes, *pixels)}
 
 
-def _proxies(shapes: Shapes, codebook_size: int, codebook_dim: int) -> dict[str, Any]:
-    """Return what `pixel_decoder` says of MaskGIT's VQGAN."""
-    first = "decoder.head.pixel_decoder.levels.{}.block_0.conv2.weight"
-    widths = [shapes.of(first.format(i))[0] for i in reversed(range(_LEVELS))]  # from the image on
+def _with_proxies(shapes: Shapes) -> dict[str, Any]:
+    """Return the options of both transformers, and what `pixel_decoder` says of MaskGIT's VQGAN.
+
+    Raises:
+        ValueError: as `_sides`.
+    """
+    codebook_size, codebook_dim, *_ = shapes.of("decoder.head.pixel_codebook")
+    of_level = "decoder.head.pixel_decoder.levels.{}.block_0.conv2.weight"
+    widths = [shapes.of(of_level.format(i))[0] for i in reversed(range(_LEVELS))]  # from the image on
     network = {
         "hidden_dim": widths[0],
         "num_res_blocks": shapes.count("decoder.head.pixel_decoder.mid.block_{}.conv1.weight"),
         "ch_mult": [width // widths[0] for width in widths],
     }
     sizes = {"codebook_size": codebook_size, "codebook_dim": codebook_dim}
-    return {"network": "maskgit", "network_options": network, **sizes}
+    pixel_decoder = {"network": "maskgit", "network_options": network, **sizes}
+    return _sides(shapes) | {"legacy": True, "pixel_decoder": pixel_decoder}
+
+
+def _paints_pixels(names: Collection[str]) -> bool:
+    return _FIRST_TENSOR in names and _OF_PIXELS in names
 
 
 FORMAT = Format(
     "titok",
     "vq",
     _NAMES,
-    "latent_tokens",
+    _FIRST_TENSOR,
     None,
-    _network_options,
-    smallest={"hidden_dim": 64, "depth": 1},
+    _with_proxies,
+    smallest={"hidden_dim": 64, "depth": 1, "legacy": True},
     l2_norm=True,
 )
+PIXELS = Format("titok", "vq", _NAMES, _FIRST_TENSOR, _paints_pixels, _sides, smallest={"hidden_dim": 64, "depth": 1})
