@@ -249,7 +249,7 @@ def test_a_table_alone_is_its_recipe_and_no_row() -> None:
 def test_a_run_to_begin_with_may_be_that_of_a_row() -> None:
     given = {"dataset": "folder", "data_root": "somewhere", "seed": 3}
     config = TrainConfig.from_row("celeba64/vq-d8", "smoke", init_from="row:celeba64/ema-d4", steps=7, **given)
-    source = TrainConfig.from_row("celeba64/ema-d4", "smoke", **given)  # of its own length
+    source = TrainConfig.from_row("celeba64/ema-d4", "smoke", steps=7, **given)
     assert resolve_path(config.init_from) == source.run_dir and config.row == "celeba64/vq-d8"
     assert TrainConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match="There is no table 'celeba46'; did you mean 'celeba64'"):

@@ -253,8 +253,8 @@ class TrainConfig:
             scale: "smoke", "quick", "laptop" or "paper".
             **overrides: fields of `TrainConfig`; they win over the row and the scale. A run that changes what its row
                 fixes is no longer that row: it is warned of, and the result's `row` is None. Where the row, or one of them,
-                has "row:table/row" for `init_from` or `proxy_from`, that row's own run is meant: at the same scale, with
-                what is overridden of images and seed, and nothing else.
+                has "row:table/row" for `init_from` or `proxy_from`, that row's own run is meant, at the same scale and with
+                the same overrides, as where rows of a table are run together.
 
         Returns:
             the configuration; of a row that stands in a second table its `row` names the first.
@@ -278,7 +278,7 @@ class TrainConfig:
                 label, chain = settings[name].removeprefix(OF_ROW), (*readers, row)
                 if label in chain:
                     raise ValueError(f"A row begins with its own run, by {' -> '.join((*chain, label))}: name another.")
-                shared = {key: value for key, value in overrides.items() if key in SHARED_WITH_SOURCES}
+                shared = {key: value for key, value in overrides.items() if key not in OF_ONE_STAGE}
                 source, root = cls._from_row(label, scale, shared, chain).run_dir, repository_root()
                 settings[name] = str(source.relative_to(root) if source.is_relative_to(root) else source)
         return cls.from_dict(settings)
@@ -356,7 +356,7 @@ _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True)
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 OF_ROW = "row:"  # before a row's label, where a run to begin with is meant
 SOURCES = ("init_from", "proxy_from")
-SHARED_WITH_SOURCES = ("seed", "dataset", "data_root", "image_size", "crop", "test_fraction", "flip", "on_bad_image")
+OF_ONE_STAGE = (*SOURCES, "train_parts")  # what is overridden for a row alone, and not for the one that it begins with
 # How a run is executed may change when it is resumed, and two configurations that differ only in that are the same run. Of the
 # place of the data it is the data that decides: `vistok.data.identity`.
 EXECUTION_FIELDS = frozenset(field.name for field in dataclasses.fields(TrainConfig) if "execution" in field.metadata)

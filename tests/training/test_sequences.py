@@ -226,3 +226,18 @@ def test_settings_beside_proxies_that_have_no_effect_are_refused(
 def test_stage_2_without_its_source_is_refused(stage1: Toy) -> None:
     with pytest.raises(ValueError, match="train_parts is 'decoder', but without init_from the other parts are random"):
         stage1(proxy_from=None, train_parts="decoder")
+
+
+def test_the_rows_of_two_stages_train_one_after_the_other() -> None:
+    settings = {"dataset": "photos", "precision": "float32", "steps": 3, "report_every": 3}
+    rows = ["maskgit-64", "titok-32-stage1", "titok-32-stage2"]
+    configs = [TrainConfig.from_row(f"one_dimensional64/{row}", "smoke", **settings) for row in rows]
+    with pytest.raises(FileNotFoundError, match=re.escape(str(configs[0].run_dir))):
+        opened(configs[1])
+    for config in configs:
+        trained(config)
+    grid, one, two = (VisualTokenizer.load(config.run_dir) for config in configs)
+    assert two.token_grids() == [(1, 32)]
+    assert_same_weights(one.decoder.head.pixel_decoder.state_dict(), grid.decoder.state_dict())
+    assert_same_weights(two.encoder.state_dict(), one.encoder.state_dict())
+    assert not torch.equal(two.decoder.last_layer, one.decoder.last_layer)
