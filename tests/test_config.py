@@ -103,7 +103,8 @@ def one_sentence(text: str) -> bool:
 def test_json_gives_back_every_field() -> None:
     config = TrainConfig(**CHANGED)
     assert TrainConfig.from_json(config.to_json()) == config
-    assert {field.name for field in dataclasses.fields(TrainConfig)} == set(CHANGED), "a field is not covered here"
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert fields == {*CHANGED, "proxy_from"}, "a field is not covered here"
     assert all(value != getattr(TrainConfig(), name) for name, value in CHANGED.items())
 
 
@@ -245,6 +246,23 @@ def test_a_table_alone_is_its_recipe_and_no_row() -> None:
     assert (config.row, config.quantizer, config.steps) == (None, "ema", 40)
 
 
+def test_a_run_to_begin_with_may_be_that_of_a_row() -> None:
+    given = {"dataset": "folder", "data_root": "somewhere", "seed": 3}
+    config = TrainConfig.from_row("celeba64/vq-d8", "smoke", init_from="row:celeba64/ema-d4", steps=7, **given)
+    source = TrainConfig.from_row("celeba64/ema-d4", "smoke", steps=7, **given)
+    assert resolve_path(config.init_from) == source.run_dir and config.row == "celeba64/vq-d8"
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="There is no table 'celeba46'; did you mean 'celeba64'"):
+        TrainConfig.from_row("celeba64/vq-d8", "smoke", init_from="row:celeba46/ema-d4")
+
+
+def test_a_row_that_begins_with_its_own_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    circle = {"a/b": "row:c/d", "c/d": "row:a/b"}
+    monkeypatch.setattr("vistok.config.row_settings", lambda row, scale: ({"row": row, "init_from": circle[row]}, {}))
+    with pytest.raises(ValueError, match="A row begins with its own run, by a/b -> c/d -> a/b: name another."):
+        TrainConfig.from_row("a/b")
+
+
 def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
     execution = {
         "data_root",
@@ -276,7 +294,7 @@ def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
             assert config.differences(base) == {name: (value, getattr(base, name))}
 
 
-@pytest.mark.parametrize("name", ["data_root", "init_from", "lpips_weights", "classifier_weights"])
+@pytest.mark.parametrize("name", ["data_root", "init_from", "proxy_from", "lpips_weights", "classifier_weights"])
 def test_an_empty_path_is_refused(name: str) -> None:
     for empty in ("", " "):
         with pytest.raises(ValueError, match=f"{name} is '{empty}', an empty path; is a shell variable unset"):

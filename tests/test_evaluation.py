@@ -540,6 +540,49 @@ def test_wrong_arguments_are_refused_before_anything_is_read(
         evaluate(toy(), "folder", data_root=photographs, rfid_weights="nothing.pth")
 
 
+def titok() -> VisualTokenizer:
+    torch.manual_seed(0)
+    options = {"hidden_dim": 8, "depth": 1, "num_heads": 2, "num_tokens": 6, "patch_size": 4}
+    codes = {"codebook_size": 16, "codebook_dim": 4}
+    return VisualTokenizer(network="titok", network_options=options, quantizer_options=codes, image_size=16).eval()
+
+
+def test_the_first_tokens_of_a_sequence_are_measured_alone(photographs: Path, tmp_path: Path) -> None:
+    tokenizer, options = titok(), {"data_root": photographs, "rfid": False, "lpips": "off", "progress": False}
+    whole, all_of_it, part = (evaluate(tokenizer, "folder", num_tokens=n, **options) for n in (None, 6, 2))
+    assert all_of_it.psnr == whole.psnr and "num_tokens" not in whole.settings and part.settings["num_tokens"] == 2
+    images = to_float(open_dataset("folder", "test", 16, data_root=photographs).images(list(range(20))))
+    with torch.no_grad():
+        indices = tokenizer.encode(images)[..., :2]
+        mse = ((images - tokenizer.decode(indices)) / 2).square().mean((1, 2, 3))
+    assert part.psnr == pytest.approx(float((-10 * mse.log10()).mean()), abs=1e-4) and part.psnr != whole.psnr
+    assert part.usage == len(indices.unique()) / 16 and part.bits_per_pixel == 2 * 4 / 256
+    evaluate(tokenizer, "folder", save_images=tmp_path / "saved", **options)
+    with pytest.raises(ValueError, match="holds images of another evaluation"):
+        evaluate(tokenizer, "folder", save_images=tmp_path / "saved", num_tokens=2, **options)
+    with pytest.raises(ValueError, match="num_tokens is 7, but an image is 6 tokens: the most is 6"):
+        evaluate(tokenizer, "nothing", num_tokens=7)
+    with pytest.raises(ValueError, match="num_tokens is 3, but tokens of 'simple_cnn' lie on a grid"):
+        evaluate(toy(), "nothing", num_tokens=3)
+
+
+def test_the_command_files_a_beginning_apart(
+    toy: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = {"num_res_blocks": TrainConfig().num_res_blocks}
+    options = {"depth": 1, "num_heads": 2, "num_tokens": 6, "patch_size": 4, "prefixes": "powers"}
+    run = Run.open(None, toy(network="titok", network_options=options, **usual))
+    for _ in Trainer(run, progress=False):
+        pass
+    command = [str(run.path), "--no-rfid", "--lpips", "off"]
+    assert main(command) == 0 and main([*command, "--num-tokens", "2"]) == 0
+    assert json.loads((run.path / "metrics-folder-test-2tokens.json").read_bytes())["settings"]["num_tokens"] == 2
+    assert "num_tokens" not in run.metrics["settings"]
+    capsys.readouterr()
+    assert main([*command, "--num-tokens", "9"]) == 1
+    assert "num_tokens is 9, but an image is 6 tokens: the most is 6." in capsys.readouterr().err
+
+
 def test_the_command_measures_a_finished_run_and_keeps_what_is_recorded(
     toy: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from vistok.recipes import row_settings
 from vistok.system.files import shown, strict_json
-from vistok.system.paths import real_place, runs_root
+from vistok.system.paths import real_place, repository_root, runs_root
 from vistok.system.values import (
     FilePath,
     FolderName,
@@ -37,7 +37,9 @@ TrainParts = Literal["all", "decoder"]
 
 
 def _field(default: Any, **about: bool) -> Any:
-    """Return a field; `execution`: see EXECUTION_FIELDS; `adversarial`: without a discriminator it has no effect."""
+    """Return a field; `execution`: see EXECUTION_FIELDS; without a discriminator `adversarial` ones have no effect, and with
+    `proxy_from` those that are `of_pictures`.
+    """
     kind = {"default_factory": dict} if default == {} else {"default": default}
     return dataclasses.field(**kind, metadata=about)
 
@@ -70,8 +72,10 @@ class TrainConfig:
     on_bad_image: Literal["raise", "skip"] = "raise"  # or leave out what cannot be decoded
 
     # Model.
-    network: str = "simple_cnn"  # "simple_cnn", "vqgan" or "vit"
-    hidden_dim: PositiveInt = 256  # width: channels of simple_cnn's lowest resolution, vqgan's highest, vit's tokens
+    network: str = "simple_cnn"  # "simple_cnn", "vqgan", "vit", or "titok", whose tokens are a sequence
+    hidden_dim: PositiveInt = (
+        256  # width: channels of simple_cnn's lowest resolution, vqgan's highest, a transformer's tokens
+    )
     num_res_blocks: PositiveInt = 2  # residual blocks, of vqgan in every resolution
     network_options: dict[str, Any] = _field({})  # as {"ch_mult": [1, 2, 2]} of vqgan
     quantizer: FolderName = "vq"  # "vq" (codebook loss), "ema" (moving averages), "simvq", "fsq", "lfq", "bsq", ...
@@ -83,13 +87,20 @@ class TrainConfig:
     # Where training starts from, and what it changes.
     init_from: FilePath | None = None  # a run, tokenizer or official checkpoint to fine-tune; None: random weights
     train_parts: TrainParts = "all"  # decoder: the rest stays, so that tokens keep their meaning
+    proxy_from: FilePath | None = (
+        None  # the same of a grid: titok's decoder learns to predict its codes, and no pictures
+    )
 
     # Loss of the tokenizer: a weighted sum of reconstruction, perceptual and adversarial terms and the quantizer's own.
-    reconstruction_error: Literal["l2", "l1"] = "l2"  # on images in [-1, 1]
-    reconstruction_weight: NonNegativeFloat = 1.0  # weight of that error
-    logit_laplace_weight: NonNegativeFloat = 0.0  # weight of the logit-Laplace likelihood
-    lpips_weight: NonNegativeFloat = 0.0  # weight of the perceptual distance; its network is a download of 530 MB
-    classifier_weight: NonNegativeFloat = 0.0  # weight of the squared error between logits of a classifier of ImageNet
+    reconstruction_error: Literal["l2", "l1"] = _field("l2", of_pictures=True)  # on images in [-1, 1]
+    reconstruction_weight: NonNegativeFloat = _field(1.0, of_pictures=True)  # weight of that error
+    logit_laplace_weight: NonNegativeFloat = _field(0.0, of_pictures=True)  # weight of the logit-Laplace likelihood
+    lpips_weight: NonNegativeFloat = _field(
+        0.0, of_pictures=True
+    )  # weight of the perceptual distance; its network is a download of 530 MB
+    classifier_weight: NonNegativeFloat = _field(
+        0.0, of_pictures=True
+    )  # weight of the squared error between logits of a classifier of ImageNet
     classifier: Literal["convnext_s", "resnet50"] = "convnext_s"  # that network; a download of 192 or 98 MB
     codebook_weight: NonNegativeFloat = 1.0  # weight of |sg[z] - e|^2
     commitment_weight: NonNegativeFloat = 0.25  # weight of |z - sg[e]|^2
@@ -97,7 +108,7 @@ class TrainConfig:
     kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use (gumbel), or from N(0, 1) (kl, 1e-6)
 
     # The discriminator and what comes of it; None and 0: not adversarial.
-    discriminator: str | None = None  # "patchgan", "stylegan2" or "maskbit"
+    discriminator: str | None = _field(None, of_pictures=True)  # "patchgan", "stylegan2" or "maskbit"
     discriminator_options: dict[str, Any] = _field({}, adversarial=True)  # as {"num_layers": 2} of patchgan
     discriminator_lr: Annotated[float, above_zero(usual=0.0001)] | None = _field(None, adversarial=True)  # None: lr
     discriminator_start: NonNegativeInt = _field(0, adversarial=True)  # steps before the discriminator learns
@@ -169,8 +180,24 @@ class TrainConfig:
             raise ValueError(f"classifier is {self.classifier!r}, but classifier_weight is 0; 0.1 is usual.")
         if self.train_parts != "all" and self.init_from is None:
             raise ValueError(f"train_parts is {self.train_parts!r}, but without init_from the other parts are random.")
+        self._refuse_pictures_without_effect()
         self._refuse_schedules_without_effect()
         self._refuse_adversary_without_effect()
+
+    def _refuse_pictures_without_effect(self) -> None:
+        if self.proxy_from is None:
+            return
+        if not self.network_options.get("pixel_decoder"):
+            raise ValueError(
+                f"proxy_from is {self.proxy_from!r}, but nothing predicts its codes: network 'titok' does where its "
+                "network_options have a pixel_decoder, which describes that tokenizer."
+            )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if "of_pictures" in field.metadata and value != field.default:
+                raise ValueError(
+                    f"{field.name} is {value!r}, but with proxy_from no pictures are painted: leave it out."
+                )
 
     def _refuse_schedules_without_effect(self) -> None:
         if self.lr_schedule != "constant" and self.warmup_steps >= self.steps:
@@ -225,7 +252,9 @@ class TrainConfig:
             row: "table/row", for instance "celeba64/vq-d8"; or a table's name alone: its recipe, nothing fixed by a row.
             scale: "smoke", "quick", "laptop" or "paper".
             **overrides: fields of `TrainConfig`; they win over the row and the scale. A run that changes what its row
-                fixes is no longer that row: it is warned of, and the result's `row` is None.
+                fixes is no longer that row: it is warned of, and the result's `row` is None. Where the row, or one of them,
+                has "row:table/row" for `init_from` or `proxy_from`, that row's own run is meant, at the same scale and with
+                the same overrides, as where rows of a table are run together.
 
         Returns:
             the configuration; of a row that stands in a second table its `row` names the first.
@@ -233,12 +262,26 @@ class TrainConfig:
         Raises:
             ValueError: the table, row, scale or a field is unknown; the sentence names the nearest known one.
         """
+        return cls._from_row(row, scale, overrides, ())
+
+    @classmethod
+    def _from_row(cls, row: str, scale: str, overrides: dict[str, Any], readers: tuple[str, ...]) -> Self:
+        """Return what `from_row` does, of a row whose run the rows `readers` begin with, one after the other."""
         settings, fixed = row_settings(checked("row", str, row), checked("scale", str | None, scale))
-        changed = sorted(k for k, v in overrides.items() if k in fixed and fixed[k] != v)
+        changed = sorted(k for k, v in overrides.items() if k in fixed and not _holds(fixed[k], v))
         if changed:
-            warnings.warn(f"{', '.join(changed)} differ from row {row!r}: this run is not that row.", stacklevel=2)
+            warnings.warn(f"{', '.join(changed)} differ from row {row!r}: this run is not that row.", stacklevel=3)
             settings["row"] = None
-        return cls.from_dict(settings | overrides)
+        settings |= overrides
+        for name in SOURCES:
+            if str(settings.get(name)).startswith(OF_ROW):
+                label, chain = settings[name].removeprefix(OF_ROW), (*readers, row)
+                if label in chain:
+                    raise ValueError(f"A row begins with its own run, by {' -> '.join((*chain, label))}: name another.")
+                shared = {key: value for key, value in overrides.items() if key not in OF_ONE_STAGE}
+                source, root = cls._from_row(label, scale, shared, chain).run_dir, repository_root()
+                settings[name] = str(source.relative_to(root) if source.is_relative_to(root) else source)
+        return cls.from_dict(settings)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
@@ -302,8 +345,18 @@ class TrainConfig:
         return runs_root() / self.run_name
 
 
+def _holds(fixed: Any, value: Any) -> bool:
+    """Return whether a value is what a row fixes, or, of options, has all that it fixes."""
+    if isinstance(fixed, dict) and isinstance(value, dict):
+        return all(name in value and value[name] == option for name, option in fixed.items())
+    return fixed == value
+
+
 _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True)
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+OF_ROW = "row:"  # before a row's label, where a run to begin with is meant
+SOURCES = ("init_from", "proxy_from")
+OF_ONE_STAGE = (*SOURCES, "train_parts")  # what is overridden for a row alone, and not for the one that it begins with
 # How a run is executed may change when it is resumed, and two configurations that differ only in that are the same run. Of the
 # place of the data it is the data that decides: `vistok.data.identity`.
 EXECUTION_FIELDS = frozenset(field.name for field in dataclasses.fields(TrainConfig) if "execution" in field.metadata)

@@ -6,7 +6,8 @@ Reconstruction: mean squared or absolute error, logit-Laplace (DALL-E, Ramesh et
 Perceptual: LPIPS (`networks/lpips.py`), and the logits of a classifier (`networks/perceptual.py`), each a loss of its own.
 Adversarial: hinge (Lim and Ye 2017, arXiv:1705.02894), and the two of Goodfellow et al. 2014 (arXiv:1406.2661), with the
 adaptive weight of VQGAN (Esser et al. 2021, arXiv:2012.09841, equation 7); regularised by LeCam (Tseng et al. 2021,
-arXiv:2104.03310) and by R1 (Mescheder et al. 2018, arXiv:1801.04406). Deviations are stated where they are made.
+arXiv:2104.03310) and by R1 (Mescheder et al. 2018, arXiv:1801.04406). Proxies: the cross entropy with another tokenizer's codes
+that stage 1 of TiTok's training is for, instead of all of these. Deviations are stated where they are made.
 """
 
 from collections.abc import Mapping
@@ -53,6 +54,30 @@ def logit_laplace_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
         return torch.logit(LOGIT_LAPLACE_MARGIN + (1 - 2 * LOGIT_LAPLACE_MARGIN) * to_unit(x))
 
     return (to_logit(reconstruction) - to_logit(images)).abs().mean()
+
+
+class ProxyCrossEntropy(nn.Module):
+    """The cross entropy of predicted codes with those that a tokenizer of a grid has for the images (TiTok, section 3.3).
+
+    The codes are found in float32 whatever autocast is on outside, as wherever that tokenizer encodes.
+    """
+
+    def __init__(self, encoder: nn.Module, quantizer: Quantizer) -> None:
+        """Take the parts of the tokenizer that encode; they are frozen."""
+        super().__init__()
+        self.encoder, self.quantizer = encoder, quantizer
+        self.eval().requires_grad_(False)
+
+    def forward(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Return the mean over all places, in nats.
+
+        Args:
+            logits: float [B, K, h, w].
+            images: float32 [B, 3, H, W] in [-1, 1].
+        """
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            (proxies,) = self.quantizer(self.encoder(images)).levels  # [B, h, w]
+        return F.cross_entropy(logits.float(), proxies)
 
 
 def weighted_sum(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
@@ -189,7 +214,7 @@ def loss_weights(config: TrainConfig, quantizer: Quantizer) -> dict[str, float]:
     Raises:
         ValueError: a weight was set, but the quantizer has no such loss.
     """
-    weights = {"reconstruction": config.reconstruction_weight}
+    weights = {"reconstruction": config.reconstruction_weight} if config.proxy_from is None else {"proxy": 1.0}
     for name in ("logit_laplace", *PERCEPTUAL_LOSSES):
         if weight := getattr(config, f"{name}_weight"):
             weights[name] = weight
@@ -211,6 +236,7 @@ class TokenizerLoss(nn.Module):
 
     Attributes:
         weights: loss name to weight, the adversarial one aside.
+        of_proxies: whether it is of predicted codes, and of no images.
     """
 
     def __init__(
@@ -225,7 +251,8 @@ class TokenizerLoss(nn.Module):
         Args:
             config: whose losses these are.
             quantizer: the tokenizer's.
-            perceptual: name of a loss, of `PERCEPTUAL_LOSSES`, to its network: (reconstruction, images) to distances.
+            perceptual: name of a loss, of `PERCEPTUAL_LOSSES` or "proxy", to its network: (reconstruction, images) to
+                distances.
             dtype: of the perceptual networks and the discriminator; losses are float32 whatever it is.
 
         Raises:
@@ -234,6 +261,7 @@ class TokenizerLoss(nn.Module):
         super().__init__()
         self.config, self.dtype, self.perceptual = config, dtype, nn.ModuleDict(perceptual or {})
         self.weights = loss_weights(config, quantizer)
+        self.of_proxies = config.proxy_from is not None
 
     def forward(
         self,
@@ -248,13 +276,15 @@ class TokenizerLoss(nn.Module):
 
         Args:
             images: float32 [B, 3, H, W] in [-1, 1].
-            reconstruction: float [B, 3, H, W], with its graph.
+            reconstruction: float [B, 3, H, W], or logits of proxies, float [B, K', h, w], with its graph.
             quantizer_losses: name to unweighted scalar.
             discriminator: images to logits, whose weights get no gradient here; None: not adversarial, or not yet.
             last_layer: the weight of the decoder's last layer, for an adaptive adversarial weight.
             loss_scale: what the sum will be multiplied by on its way back, in float16.
         """
-        losses = {"reconstruction": reconstruction_loss(reconstruction, images, self.config.reconstruction_error)}
+        losses = {}
+        if "reconstruction" in self.weights:
+            losses["reconstruction"] = reconstruction_loss(reconstruction, images, self.config.reconstruction_error)
         if "logit_laplace" in self.weights:
             losses["logit_laplace"] = logit_laplace_loss(reconstruction, images)
         for name, network in self.perceptual.items():

@@ -211,9 +211,16 @@ def _row(
         check_known(f"The {what} has family", family, families)
     at_scale = {scale: recipe | length for scale, length in scales.items()}
     for scale, all_settings in at_scale.items():
-        all_settings |= {} if family is None else families[family][scale]
-        all_settings |= own.get(scale, {}) | settings
+        for part in ({} if family is None else families[family][scale], own.get(scale, {}), settings):
+            _take(all_settings, part)
     return Row(name, f"{table}/{name}", settings, at_scale, published, paper)
+
+
+def _take(settings: Settings, part: Settings) -> None:
+    """Take over what a part of a row says; of options, as network_options are, those that it names."""
+    for name, value in part.items():
+        both = isinstance(value, dict) and isinstance(settings.get(name), dict)
+        settings[name] = settings[name] | value if both else value
 
 
 def _typed(kind: type[T], entry: dict[str, Any], what: str) -> T:

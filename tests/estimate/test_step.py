@@ -40,6 +40,9 @@ from vistok.training.trainer import Trainer
 SMALL = {"image_size": 32, "hidden_dim": 16, "num_res_blocks": 1, "codebook_size": 16, "codebook_dim": 4}
 VIT = {"image_size": 32, "codebook_size": 16, "codebook_dim": 4, "l2_norm": True, "network": "vit", "hidden_dim": 32}
 VIT |= {"network_options": {"depth": 2, "num_heads": 4, "mlp_dim": 48, "patch_size": 4}}
+GRID = {"network": "simple_cnn", "network_options": {"hidden_dim": 8}, "codebook_size": 16, "codebook_dim": 4}
+SEQUENCE = {"depth": 1, "num_heads": 4, "num_tokens": 6, "patch_size": 4, "pixel_decoder": GRID}
+TITOK = VIT | {"network": "titok", "network_options": SEQUENCE}
 PATCHGAN = {
     "discriminator": "patchgan",
     "discriminator_options": {"hidden_dim": 8, "norm": "group"},
@@ -104,6 +107,8 @@ STEPS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "vit-recompute": VIT | {"checkpoint_activations": True},
     "vit-vqgan": VIT | STYLEGAN2 | {"r1_weight": 1.0},
+    "titok-stage-1": TITOK | {"proxy_from": "somewhere"},
+    "titok-stage-2": TITOK | PATCHGAN | {"train_parts": "decoder", "init_from": "somewhere"},
     "maskbit": SMALL | MASKBIT | {"r1_weight": 1.0},
 }
 every_step = pytest.mark.parametrize("name", STEPS)
@@ -165,6 +170,7 @@ def test_everything_counted_is_what_a_real_step_counts(name: str, dtype: torch.d
     )
 
 
+MODEL = ("quantizer", "network", "network_options", "num_res_blocks")
 GAN = {
     "discriminator": "patchgan",
     "discriminator_options": {"hidden_dim": 16, "num_layers": 2},
@@ -193,6 +199,7 @@ GAN = {
             "ema_warmup": "power",
         },
         {"classifier_weight": 0.1},
+        {"proxy_from": "here", "network": "titok", "network_options": SEQUENCE, "num_res_blocks": 2},
         {"checkpoint_activations": True, "network": "vqgan", "network_options": {"ch_mult": [1, 2], "z_channels": 32}},
     ],
     ids=lambda settings: "-".join(settings) or "plain",
@@ -201,10 +208,15 @@ def test_a_configuration_is_estimated_as_the_trainer_takes_its_step(
     settings: dict[str, Any], toy: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     model = {"image_size": 32, "hidden_dim": 32, "batch_size": 16}
-    model |= {key: settings[key] for key in ("quantizer", "network", "network_options") if key in settings}
+    model |= {key: settings[key] for key in MODEL if key in settings}
     if "train_parts" in settings:
         VisualTokenizer.from_config(toy(**model)).save(tmp_path / "start")
         settings = settings | {"init_from": str(tmp_path / "start")}
+    if "proxy_from" in settings:
+        options = {name: GRID[name] for name in ("codebook_size", "codebook_dim")}
+        grid = VisualTokenizer(network_options=GRID["network_options"], quantizer_options=options, image_size=32)
+        grid.save(tmp_path / "grid")
+        settings = settings | {"proxy_from": str(tmp_path / "grid")}
     config = toy(**model | settings)
     trainer = Trainer(Run.open(config=config), progress=False)
     images = torch.rand(16, 3, 32, 32) * 2 - 1
@@ -225,7 +237,7 @@ def test_a_configuration_is_estimated_as_the_trainer_takes_its_step(
     assert estimate.step_bytes == pytest.approx(meter.live.peak, rel=0.05, abs=1.25 * images.nbytes)
     with SavedTensors(tensors) as saved:
         images = images[: 16 // config.accumulate]
-        output = trainer.tokenizer(images)
+        output = trainer.tokenizer(images, proxies=trainer.loss.of_proxies)
         total, _ = trainer.loss(images, output.reconstruction, output.losses)
         if not trainer.adversary:
             assert estimate.saved_bytes == saved.bytes

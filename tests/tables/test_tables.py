@@ -22,7 +22,7 @@ from vistok.losses import loss_weights
 from vistok.notebooks.cells import notebook_path, parameter_types, parameters_source
 from vistok.pretrained import reference_checkpoints
 from vistok.runs import Run
-from vistok.system.paths import repository_root, runs_root
+from vistok.system.paths import repository_root, resolve_path, runs_root
 from vistok.tables import (
     PlannedRun,
     conclusions_markdown,
@@ -92,6 +92,8 @@ def test_usage_stands_under_the_convention_that_it_was_counted_by() -> None:
         "llamagen-corrected": {"usage_queue": 0.97, "usage": 1.0},  # the former is the paper's
         "vit-small": {},
         "vit-base": {},
+        "titok-one-stage": {"usage": 1.0},
+        **dict.fromkeys([f"titok-{size}{stage}" for size in ("l32", "b64", "s128") for stage in ("-stage1", "")], {}),
     }
     for table, rows in used.items():
         for numbers in rows.values():  # the queue holds some of the tokens: never more codes than all of them
@@ -616,6 +618,41 @@ def test_a_row_at_paper_scale_is_its_recipe() -> None:
     for name in ("taming", "taming-corrected", "llamagen", "llamagen-corrected"):  # as their runs started it
         row = TrainConfig.from_row(f"imagenet256/{name}", "paper")
         assert row.discriminator_options == {"init": "default"} and row.commitment_weight == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "depth", "heads", "tokens"),
+    [("titok-l32", 1024, 24, 16, 32), ("titok-b64", 768, 12, 12, 64), ("titok-s128", 512, 8, 8, 128)],
+)
+def test_titok_at_paper_scale_is_its_recipe(name: str, width: int, depth: int, heads: int, tokens: int) -> None:
+    one, two = (TrainConfig.from_row(f"imagenet256/{row}", "paper") for row in (f"{name}-stage1", name))
+    for row in (one, two):
+        assert (row.hidden_dim, row.network_options["depth"], row.network_options["num_heads"]) == (width, depth, heads)
+        assert (row.network_options["num_tokens"], row.network_options["patch_size"]) == (tokens, 16)
+        assert (row.codebook_size, row.codebook_dim, row.l2_norm, row.batch_size) == (4096, 12, True, 256)
+        assert (row.lr, row.min_lr, row.gradient_clip, row.weight_decay) == (1e-4, 1e-5, 1.0, 1e-4)
+    assert (one.proxy_from, one.steps, one.discriminator) == ("maskgit-vqgan", 1_000_000, None)
+    assert (two.steps, two.adversarial_weight, two.adversarial_start, two.lecam_weight) == (
+        500_000,
+        0.01,
+        20_000,
+        0.001,
+    )
+    assert two.train_parts == "decoder" and resolve_path(two.init_from) == one.run_dir
+    assert two.network_options == one.network_options and two.row == f"imagenet256/{name}"
+
+
+@pytest.mark.parametrize("scale", ["smoke", "quick", "laptop", "paper"])
+def test_a_row_begins_with_its_own_row_s_run_unless_another_is_given(scale: str) -> None:
+    given = {"dataset": "folder", "data_root": "somewhere"}
+    planned = {run.row.name: run for run in plan("one_dimensional64", None, scale, [4], **given)}
+    grid, one, two = (planned[name] for name in ("maskgit-64", "titok-32-stage1", "titok-32-stage2"))
+    assert resolve_path(one.config.proxy_from) == grid.run_dir and resolve_path(two.config.init_from) == one.run_dir
+    assert two.config.seed == one.config.seed == grid.config.seed == 4
+    (other,) = plan("one_dimensional64", "titok-32-stage2", scale, init_from="runs/other", **given)
+    assert (other.config.init_from, other.config.row) == ("runs/other", "one_dimensional64/titok-32-stage2")
+    names = list(load_table("one_dimensional64").rows)  # sources come first
+    assert names.index("maskgit-64") < names.index("titok-32-stage1") < names.index("titok-32-stage2")
 
 
 def test_a_comparison_puts_reports_under_what_was_measured() -> None:

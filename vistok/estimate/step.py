@@ -27,14 +27,16 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
+from vistok import networks
 from vistok.config import TrainConfig
 from vistok.estimate.gpus import GPUS, find_gpu
 from vistok.estimate.meters import CudaAutocast, SavedTensors, StepMeter
-from vistok.losses import DiscriminatorLoss, TokenizerLoss
+from vistok.losses import DiscriminatorLoss, ProxyCrossEntropy, TokenizerLoss
 from vistok.networks import discriminators
 from vistok.networks.blocks import recompute_activations, recomputing_blocks
 from vistok.networks.lpips import untrained_lpips
 from vistok.networks.perceptual import ClassifierDistance, untrained_classifier
+from vistok.quantizers import VectorQuantizer
 from vistok.system.devices import in_precision
 from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer
@@ -222,10 +224,13 @@ class Parts:
         """Build the networks as the trainer does; perceptual ones with random weights, which cost the same."""
         tokenizer = VisualTokenizer.from_config(config).train()
         recompute_activations(tokenizer, config.checkpoint_activations)
+        tokenizer.train_only(config)
         if config.train_parts == "decoder":
-            for part in (tokenizer.encoder, tokenizer.quantizer):
-                part.eval().requires_grad_(False)
+            tokenizer.encoder.eval()
+            tokenizer.quantizer.eval()
         perceptual = {}
+        if config.proxy_from is not None:
+            perceptual["proxy"] = untrained_proxies(config)
         if config.lpips_weight:
             perceptual["lpips"] = untrained_lpips("vgg").eval().requires_grad_(False)
         if config.classifier_weight:
@@ -284,7 +289,7 @@ def measure_step(parts: Parts, images: Tensor, step: int = 0) -> StepUsage:
     with meter:
         with SavedTensors(parts.tensors()) as saved:
             with in_precision(parts.dtype, images.device):
-                output = parts.tokenizer(images)
+                output = parts.tokenizer(images, proxies=parts.loss.of_proxies)
             last_layer = parts.tokenizer.decoder.last_layer
             total, losses = parts.loss(images, output.reconstruction, output.losses, parts.discriminator, last_layer)
             saved_bytes = saved.bytes
@@ -296,6 +301,15 @@ def measure_step(parts: Parts, images: Tensor, step: int = 0) -> StepUsage:
                 discriminator_saved_bytes = saved.bytes
             total.backward()
     return StepUsage(saved_bytes, discriminator_saved_bytes, meter.live.peak, meter.flops)
+
+
+def untrained_proxies(config: TrainConfig) -> ProxyCrossEntropy:
+    """Return what `proxy_from` is for, with random weights, and with plain codes whatever the quantizer."""
+    described = config.network_options["pixel_decoder"]
+    sizes = {name: described[name] for name in ("codebook_size", "codebook_dim")}
+    options = {"codebook_dim": sizes["codebook_dim"], **(described.get("network_options") or {})}
+    encoder, _ = networks.build(described["network"], image_size=config.image_size, **options)
+    return ProxyCrossEntropy(encoder, VectorQuantizer(**sizes))
 
 
 def _keep_channels_last(module: nn.Module) -> None:

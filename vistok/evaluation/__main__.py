@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--batch-size", type=int, default=64, metavar="IMAGES", help="of a process (default: %(default)s)"
     )
     parser.add_argument("--max-images", type=int, metavar="N", help="measure the first so many only")
+    parser.add_argument(
+        "--num-tokens", type=int, metavar="N", help="decode the first so many tokens of a sequence only"
+    )
     parser.add_argument("--no-rfid", dest="rfid", action="store_false", help="leave out rFID, which takes longest")
     parser.add_argument("--rfid-weights", metavar="FILE", help="torch-fidelity's Inception weights")
     parser.add_argument(

@@ -57,6 +57,7 @@ def evaluate(
     rfid_weights: str | Path | None = None,
     lpips: str | Path = "if-present",
     save_images: str | Path | None = None,
+    num_tokens: int | None = None,
     progress: bool = True,
     **of_dataset: Any,
 ) -> Evaluation:
@@ -77,6 +78,8 @@ def evaluate(
             "off"; or a folder that holds torchvision's weights files.
         save_images: folder that gets originals and reconstructions as PNG files, rounded as rFID rounds them, for other
             programs; None: they are not saved.
+        num_tokens: decode the first so many tokens of a sequence, which alone count as used and as bits; None: all. The record
+            says so.
         progress: show a bar with rate and remaining time.
         **of_dataset: `split` ("test"), `image_size` (the tokenizer's), `data_root`, `crop`, `test_fraction` and `on_bad_image`,
             as of `open_dataset`.
@@ -94,6 +97,8 @@ def evaluate(
     check_default_dtype()
     options = {"rfid": rfid, "rfid_weights": rfid_weights, "lpips": lpips}
     check_options(batch_size=batch_size, max_images=max_images, num_workers=num_workers, **options)
+    if num_tokens is not None:
+        tokenizer.check_num_tokens(num_tokens)
     device = usable_device(device)
     images = open_given(evaluate, dataset, of_dataset, "test", tokenizer)
     num_images = min(len(images), max_images or len(images))
@@ -102,14 +107,16 @@ def evaluate(
         _move(metric, device)
     view = eval_view(tokenizer, device)
     reading = {"batch_size": batch_size, "num_workers": num_workers}
-    saved = None if save_images is None else SavedImages(save_images, tokenizer, images, num_images)
+    part = {} if num_tokens is None else {"num_tokens": num_tokens}
+    saved = None if save_images is None else SavedImages(save_images, tokenizer, images, num_images, **part)
     with kept_statistics(metrics.get("rfid"), images, num_images, batch_size, device) as were_kept:
-        found = _measure(view, images, num_images, metrics, unavailable, progress, saved, **reading)
+        found = _measure(view, images, num_images, metrics, unavailable, progress, saved, part, **reading)
     settings = {
         "batch_size": batch_size,
         "max_images": max_images,
         "rfid": rfid,
         "lpips": lpips if lpips in LPIPS_CHOICES else "folder",  # a record names no machine's folders
+        **part,
     }
     record = _record(found, images, num_images, unavailable, settings | _settings_of(view, metrics), device)
     kept = {"kept_statistics": ["rfid"]} if were_kept else {}
@@ -198,9 +205,13 @@ def _measure(
     unavailable: dict[str, str],
     progress: bool,
     saved: SavedImages | None,
+    part: dict[str, int],
     **reading: int,
 ) -> _Found:
-    """Pass over the first `num_images` images; adds to `unavailable` what no number came of."""
+    """Pass over the first `num_images` images; adds to `unavailable` what no number came of.
+
+    `part` holds the `num_tokens` that are decoded, where it is not all of them.
+    """
     device = next(tokenizer.parameters()).device
     usage = CodebookUsage(tokenizer.quantizer.codebook_sizes, device=device if device.type != "mps" else "cpu")
     networks = [tokenizer, *(network for metric in metrics.values() for network in metric.children())]
@@ -220,8 +231,9 @@ def _measure(
             batch = to_float(next(batches).to(device, non_blocking=True))
             batch = batch.contiguous(memory_format=torch.channels_last)  # [B, 3, H, W] in [-1, 1]
             data_seconds += time.perf_counter() - waiting_since
-            output = tokenizer(batch)
-            usage.update(output.levels, images_before=mine.start + num_done)
+            output = tokenizer(batch, **part)
+            levels = [level[..., : part.get("num_tokens")] for level in output.levels]
+            usage.update(levels, images_before=mine.start + num_done)
             originals, reconstructions = to_unit(batch), to_unit(output.reconstruction)
             for metric in metrics.values():
                 metric.update(originals, reconstructions)

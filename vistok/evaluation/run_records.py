@@ -59,6 +59,7 @@ def evaluate_run(
     name, which, size = record.dataset["name"], record.dataset["split"], record.dataset["image_size"]
     which += f"-{record.dataset['fingerprint'][:8]}" if apart else ""
     which += "" if size == run.config.image_size else f"-{size}px"
+    which += f"-{record.settings['num_tokens']}tokens" if "num_tokens" in record.settings else ""
     which += "" if record.settings["max_images"] is None else "-part"
     own = name == run.config.dataset and which == "test"
     return dataclasses.replace(

@@ -33,7 +33,9 @@ class SavedImages:
         path: the folder of both.
     """
 
-    def __init__(self, path: str | Path, tokenizer: VisualTokenizer, images: ImageDataset, num_images: int) -> None:
+    def __init__(
+        self, path: str | Path, tokenizer: VisualTokenizer, images: ImageDataset, num_images: int, **options: int
+    ) -> None:
         """Make the folders, or go on with those of an evaluation that was stopped; in all processes at once.
 
         Args:
@@ -41,6 +43,7 @@ class SavedImages:
             tokenizer: what is measured.
             images: on what.
             num_images: how many of them.
+            **options: what else the reconstructions depend on.
 
         Raises:
             ValueError: the folders hold images of another evaluation, or lie among the images themselves.
@@ -53,6 +56,7 @@ class SavedImages:
             "tokenizer": {"settings": settings, "weights_sha256": state_sha256(tokenizer.state_dict())},
             "dataset": images.record(),
             "num_images": num_images,
+            **options,
         }
         rank, num_processes = rank_and_number()
         for turn in range(min(2, num_processes)):  # the main process first; another one may have a disk of its own

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vistok.networks.blocks import ImageEncoder
 from vistok.networks.vqgan import (
     Downsample,
     ResidualBlock,
@@ -46,7 +47,7 @@ class MaskGITBlock(ResidualBlock):
         return self.shortcut(residual if self.changes_channels else x) + residual
 
 
-class Encoder(nn.Module):
+class Encoder(ImageEncoder):
     """Images [B, 3, H, W] in [-1, 1] to continuous codes z [B, D, H/f, W/f], f = 2^(levels - 1)."""
 
     def __init__(

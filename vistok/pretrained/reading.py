@@ -15,6 +15,9 @@ import safetensors
 from vistok.pretrained.unpickling import LazyTensor, Unpickler
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's files begin, since 1.6 and before
+_SHORT_HEADER = (
+    bytes(4) + b"{"
+)  # of safetensors: its length may begin as a pickle does, but below 4 GiB it ends in zeros
 _MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # PyTorch's, of files before 1.6
 
 
@@ -52,7 +55,7 @@ def open_checkpoint(path: Path, files: contextlib.ExitStack) -> object:
     file.seek(0)
     if head.startswith(_ZIP):
         return _open_zip(files.enter_context(zipfile.ZipFile(file)))
-    if head.startswith(_PICKLE):
+    if head.startswith(_PICKLE) and head[4:] != _SHORT_HEADER:
         return _open_legacy(file)
     if head[8:] == b"{":
         tensors = files.enter_context(safetensors.safe_open(path, framework="pt"))

@@ -11,6 +11,7 @@ from vistok.pretrained import (
     open_magvit2,
     simvq,
     taming,
+    titok,
     var,
     visual_tokenizer_pytorch,
 )
@@ -28,6 +29,8 @@ FORMATS: dict[str, Format] = {
     "open-magvit2": open_magvit2.FORMAT,
     "simvq": simvq.FORMAT,
     "var": var.FORMAT,
+    "titok": titok.FORMAT,
+    "titok-pixels": titok.PIXELS,
     "visual-tokenizer-pytorch": visual_tokenizer_pytorch.FORMAT,
     "visual-tokenizer-pytorch-vqgan": visual_tokenizer_pytorch.VQGAN,
 }

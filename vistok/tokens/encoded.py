@@ -150,13 +150,11 @@ class EncodedImages:
         if len(levels[0]) > len(images):
             raise ValueError(f"There are indices of {len(levels[0])} images, but only {len(images)} images.")
         self.tokens = [level.to(torch.int32).cpu().numpy() for level in levels]
-        size = self.pixels([0]).shape[2]
-        tokenizer.check_size(size, size)
-        # Where levels have grids of different sizes, the last is the finest.
-        if levels[-1].shape[1] != size // tokenizer.downsample_factor:
+        height, width = self.pixels([0]).shape[2:]
+        rows, columns = tokenizer.token_grids(height, width)[-1]  # where levels have grids of several sizes, the finest
+        if tuple(levels[-1].shape[1:]) != (rows, columns):
             raise ValueError(
-                f"Images of {size} pixels have a grid of {size // tokenizer.downsample_factor}x"
-                f"{size // tokenizer.downsample_factor} tokens here, but the indices are of a grid of "
+                f"Images of {height} pixels have a grid of {rows}x{columns} tokens here, but the indices are of a grid of "
                 f"{levels[-1].shape[1]}x{levels[-1].shape[2]}: of other images or another tokenizer."
             )
         if isinstance(images, ImageDataset):
