@@ -119,7 +119,15 @@ def test_learned_positions_take_large_pictures_in_tiles() -> None:
 
 
 def test_tokens_without_a_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Of a tile the network makes 1x5, not 4x4: its tokens have no grid"):
+    options = {"hidden_dim": 8, "depth": 1, "num_heads": 2, "num_tokens": 5, "patch_size": 4}
+    own = tokenizer(network="titok", network_options=options)
+    for act, given in (
+        (own.encode_tiled, images_of(32, 32)),
+        (own.decode_tiled, torch.zeros(1, 1, 5, dtype=torch.int64)),
+    ):
+        with pytest.raises(ValueError, match="Tokens of this tokenizer are a sequence, .* resize the picture to 16x16"):
+            act(given)
+    with pytest.raises(ValueError, match="Of a tile the network makes 1x5, not 4x4"):
         in_tiles(lambda part: part.new_zeros(len(part), 4, 1, 5), images_of(32, 32), 16, 4, lambda length: length // 4)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ OPTIONS = {"fsq": {"codebook_dim": 2}, "multiscale": {"scales": [1, 2, 4]}}  # b
 NETWORK_OPTIONS = {
     "simple_cnn": {"hidden_dim": 8, "norm_out": True},
     "vit": {"hidden_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 32, "patch_size": 4},
+    "titok": {"hidden_dim": 32, "depth": 1, "num_heads": 2, "num_tokens": 5, "patch_size": 4},
 }
 every_quantizer = pytest.mark.parametrize("quantizer", [name for name in QUANTIZERS if has_codebook(name)])
 every_bottleneck = pytest.mark.parametrize("quantizer", [name for name in QUANTIZERS if not has_codebook(name)])
@@ -120,7 +122,8 @@ def test_networks_whose_training_differs_are_looked_at_as_in_eval_mode() -> None
     tokenizer = toy()
     last = nn.Sequential(nn.BatchNorm2d(4), nn.Dropout(0.5))
     last.downsample_factor = 4
-    tokenizer.encoder = nn.Sequential(tokenizer.encoder, last)
+    grid, tokenizer.encoder = tokenizer.encoder.grid, nn.Sequential(tokenizer.encoder, last)
+    tokenizer.encoder.grid = grid
     tokenizer.train()
     expected = copy.deepcopy(tokenizer).eval().encode(images())
     assert torch.equal(tokenizer.encode(images()), expected)
@@ -206,6 +209,66 @@ def test_every_network_works_in_another_precision(network: str, dtype: torch.dty
     torch.testing.assert_close(output.z.float(), expected.z, atol=0.1, rtol=0.1)
     output.reconstruction.float().mean().backward()
     assert tokenizer.decode(tokenizer.encode(images()[:0])).shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "residual"])
+def test_tokens_of_a_sequence(quantizer: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = TOY | {"network": "titok", "network_options": NETWORK_OPTIONS["titok"], "quantizer": quantizer}
+    tokenizer = VisualTokenizer(**settings).eval()
+    assert tokenizer.is_sequence and not toy().is_sequence
+    levels, output = tokenizer.encode_levels(images()), tokenizer(images())
+    assert [level.shape for level in levels] == [(2, 1, 5)] * len(tokenizer.quantizer.codebook_sizes)
+    assert tokenizer.token_grids() == [(1, 5)] * len(levels) and output.z.shape == (2, 4, 1, 5)
+    decoded = tokenizer.decode(levels)
+    assert torch.equal(decoded, output.reconstruction.clamp(-1, 1))
+    assert torch.equal(tokenizer.decode(torch.cat([level.flatten(1) for level in levels], dim=1)), decoded)
+    tokenizer.save(tmp_path)
+    again = VisualTokenizer.load(tmp_path)
+    assert same(again.encode_levels(images()), levels) and torch.equal(again.decode(levels), decoded)
+    encoded = EncodedImages.open(again, images(), progress=False)
+    assert [level.shape for level in encoded.tokens] == [(2, 1, 5)] * len(levels) and np.isfinite(
+        encoded.psnr([0])
+    ).all()
+
+
+def test_the_first_tokens_of_a_sequence_are_a_picture() -> None:
+    tokenizer = with_network("titok").eval()
+    indices = tokenizer.encode(images())
+    part = tokenizer.decode(indices[..., :2])
+    assert part.shape == (2, 3, 16, 16) and not torch.equal(part, tokenizer.decode(indices))
+    for given in (indices[:, 0, :2], indices[:, 0, :2].tolist(), indices[..., :2].numpy().astype(np.uint16)):
+        assert torch.equal(tokenizer.decode(given), part)
+    output = tokenizer(images(), num_tokens=2)
+    assert torch.equal(output.reconstruction.clamp(-1, 1), part) and torch.equal(output.indices, indices)
+    assert torch.equal(tokenizer(images(), num_tokens=5).reconstruction, tokenizer(images()).reconstruction)
+
+
+@pytest.mark.parametrize(
+    ("network", "num_tokens", "sentence"),
+    [
+        ("titok", 6, "num_tokens is 6, but an image is 5 tokens: the most is 5."),
+        ("titok", 0, "num_tokens is 0, but must be at least 1."),
+        (
+            "simple_cnn",
+            3,
+            "num_tokens is 3, but tokens of 'simple_cnn' lie on a grid, which has no beginning: leave it out.",
+        ),
+    ],
+)
+def test_numbers_of_tokens_that_there_are_not(network: str, num_tokens: int, sentence: str) -> None:
+    tokenizer = with_network(network)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        tokenizer(images(), num_tokens=num_tokens)
+
+
+def test_more_tokens_than_a_sequence_has_are_refused() -> None:
+    tokenizer = with_network("titok")
+    for shape in ((2, 6), (2, 1, 6), (2, 2, 3)):
+        with pytest.raises(ValueError, match=r"\[B, 1, 5\] or \[B, 5\]|1x1 to 1x5 are"):
+            tokenizer.decode(torch.zeros(shape, dtype=torch.int64))
+    with pytest.raises(ValueError, match="Images of 20x20 pixels have no learned positions, only 16x16 have"):
+        tokenizer.encode(torch.zeros(1, 3, 20, 20))
 
 
 def test_images_and_the_default_dtype_may_be_float64(default_dtype: Callable[[torch.dtype], None]) -> None:

@@ -70,8 +70,10 @@ class TrainConfig:
     on_bad_image: Literal["raise", "skip"] = "raise"  # or leave out what cannot be decoded
 
     # Model.
-    network: str = "simple_cnn"  # "simple_cnn", "vqgan" or "vit"
-    hidden_dim: PositiveInt = 256  # width: channels of simple_cnn's lowest resolution, vqgan's highest, vit's tokens
+    network: str = "simple_cnn"  # "simple_cnn", "vqgan", "vit", or "titok", whose tokens are a sequence
+    hidden_dim: PositiveInt = (
+        256  # width: channels of simple_cnn's lowest resolution, vqgan's highest, a transformer's tokens
+    )
     num_res_blocks: PositiveInt = 2  # residual blocks, of vqgan in every resolution
     network_options: dict[str, Any] = _field({})  # as {"ch_mult": [1, 2, 2]} of vqgan
     quantizer: FolderName = "vq"  # "vq" (codebook loss), "ema" (moving averages), "simvq", "fsq", "lfq", "bsq", ...

@@ -10,7 +10,7 @@ know:
   64, 77% of the tokens are those of one pass without an overlap and 92% with one of 16; within 4 pixels of the seams PSNR is
   28.1 dB and 29.1 dB, in one pass 29.1 dB (`tests/test_tiling.py`).
 - A tile of the size trained on is what the network knows best: networks with learned positions take larger pictures so.
-- Tokens without a grid cannot be laid side by side: a tokenizer that has none is refused.
+- Tokens of a sequence cannot be laid side by side: a tokenizer without a grid is refused.
 """
 
 from collections.abc import Callable
@@ -100,8 +100,7 @@ def in_tiles(
             made = run(whole[:, :, top : top + high, left : left + wide])
             if made.shape[2:] != expected:
                 raise ValueError(
-                    f"Of a tile the network makes {made.shape[2]}x{made.shape[3]}, not {expected[0]}x{expected[1]}: its tokens "
-                    "have no grid, and nothing can be laid side by side; resize the picture to image_size."
+                    f"Of a tile the network makes {made.shape[2]}x{made.shape[3]}, not {expected[0]}x{expected[1]}."
                 )
             if total is None:
                 total = made.new_zeros(*made.shape[:2], made_of(height), made_of(width), dtype=torch.float32)
@@ -126,6 +125,11 @@ def _ramp(length: int, overlap: int) -> Tensor:
 def _in_tokens(tokenizer: InTiles, tile: int | None, overlap: int | None) -> tuple[int, int]:
     """Return the height of a tile and the overlap, given in pixels, as tokens; raises ValueError where they are not whole."""
     f = tokenizer.downsample_factor
+    if tokenizer.is_sequence:
+        raise ValueError(
+            "Tokens of this tokenizer are a sequence, without a place in the picture: those of tiles cannot be laid side by side; "
+            f"resize the picture to {tokenizer.image_size}x{tokenizer.image_size} pixels."
+        )
     tile = checked("tile", int, tokenizer.image_size if tile is None else tile)
     if tile < f or tile % f:
         valid = max(f, round(tile / f) * f)

@@ -1,4 +1,4 @@
-"""`VisualTokenizer`: encoder, quantizer and decoder as one module; images to a grid of integer codes and back.
+"""`VisualTokenizer`: encoder, quantizer and decoder as one module; images to a grid or a sequence of integer codes and back.
 
 A saved tokenizer is a directory with `model.safetensors` and `config.json`; nothing in it is executed when it is loaded.
 """
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from vistok import networks, quantizers
 from vistok.config import TrainConfig
 from vistok.images import as_images, begin_range_check, end_range_check
-from vistok.quantizers.levels import as_indices, as_levels
+from vistok.quantizers.levels import Grid, as_indices, as_levels
 from vistok.system.devices import eval_view, floating_dtype, usable_device, without_cached_casts
 from vistok.system.files import replace_file
 from vistok.system.hub import OnTheHub
 from vistok.system.paths import resolve_path
-from vistok.system.values import call_with_options
+from vistok.system.values import PositiveInt, call_with_options, checked
 from vistok.system.weights import check_weights, first_line, read_saved
 from vistok.tiling import InTiles
 
@@ -31,7 +31,7 @@ class TokenizerOutput:
     """One pass through a tokenizer.
 
     Attributes:
-        reconstruction: float [B, 3, H, W], about [-1, 1].
+        reconstruction: float [B, 3, H, W], about [-1, 1]; where proxies were asked for their logits, float [B, K', h', w'].
         levels: int64 [B, h_l, w_l] of each level or group, a tuple also where there is one; empty without a codebook.
         codes: float32 [B, D, h, w], straight-through.
         z: float [B, D, h, w], the encoder's output.
@@ -58,8 +58,10 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
 
     Attributes:
         encoder, quantizer, decoder: the parts.
-        image_size: pixels, the height and width it was trained on; other multiples of `downsample_factor` work too.
-        downsample_factor: image pixels per token along a side.
+        image_size: pixels, the height and width it was trained on; other multiples of `downsample_factor` work too, unless
+            its network has learned positions.
+        downsample_factor: image pixels per token along a side; where tokens are a sequence, per patch.
+        is_sequence: whether tokens are a sequence, [B, 1, N], of which none lies at a place of the image.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
         )
         self.image_size = image_size
         self.downsample_factor: int = self.encoder.downsample_factor
+        self.is_sequence: bool = self.encoder.is_sequence
         self.check_size(image_size, image_size)
         if torch.get_default_dtype() != torch.float32:
             self.float()  # weights that are loaded keep their precision, and another one is asked for by name
@@ -136,22 +139,26 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
             fields |= {name: options.pop(name) for name in names if name in options}
         return fields | {"network_options": network, "quantizer_options": quantizer}
 
-    def forward(self, images: Tensor) -> TokenizerOutput:
+    def forward(self, images: Tensor, num_tokens: int | None = None, proxies: bool = False) -> TokenizerOutput:
         """Encode, quantize and decode.
 
         Args:
             images: as of `encode`. In training mode their range is looked at on a CPU only: elsewhere that would wait for the
                 device at every step.
+            num_tokens: decode the first so many tokens of a sequence; None: all. Losses are of all.
+            proxies: have the decoder predict the codes of its pixel decoder's tokenizer, and paint nothing.
 
         Raises:
-            ValueError: as of `encode`.
+            ValueError: as of `encode`, or of `check_num_tokens`.
         """
+        self.check_num_tokens(num_tokens)
         images = self._as_images(images)
         looks = not self.training or images.device.type == "cpu"
         bounds = begin_range_check(images) if looks else None
         z = self.encoder(images)  # [B, D, h, w]
         quantized = self.quantizer(z)
-        reconstruction = self.decoder(quantized.codes.to(_weight_of(self.decoder).dtype))  # [B, 3, H, W]
+        codes = quantized.codes[..., :num_tokens].to(_weight_of(self.decoder).dtype)
+        reconstruction = self.decoder.predict(codes) if proxies else self.decoder(codes)  # [B, 3, H, W]
         end_range_check(bounds)
         return TokenizerOutput(reconstruction, quantized.levels, quantized.codes, z, quantized.losses)
 
@@ -165,7 +172,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
                 `downsample_factor`. They are brought to the device and the dtype of the encoder.
 
         Returns:
-            int64 [B, H/f, W/f] in [0, K), or where there are several levels or groups a tuple of them.
+            int64 [B, H/f, W/f] in [0, K), of a sequence [B, 1, N], or where there are several levels or groups a tuple of them.
 
         Raises:
             ValueError: the images have another shape or dtype, or are clearly out of range; or there is no codebook.
@@ -190,7 +197,9 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
 
         Args:
             indices: integers [B, h, w] in [0, K) of any dtype, or a tuple or list of one per level or group; on the
-                tokenizer's own grid also [B, h*w], [h, w], or [B, tokens of all levels]. Arrays and lists are taken too.
+                tokenizer's own grid also [B, h*w], [h, w], or [B, tokens of all levels]. Arrays and lists are taken too. Of
+                a sequence the first n tokens, [B, 1, n] or [B, n], give the picture that they hold, coarser where the
+                tokenizer was trained for that.
 
         Returns:
             float [B, 3, f*h, f*w] in [-1, 1], in the dtype of the decoder.
@@ -220,9 +229,35 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
             ValueError: as of `decode`.
         """
         self.quantizer.check_codebook()
-        side = self.image_size // self.downsample_factor
-        levels = as_levels(indices, self.quantizer.codebook_sizes, self.quantizer.grids(side, side))
+        levels = as_levels(indices, self.quantizer.codebook_sizes, self.token_grids(), self.is_sequence)
         return tuple(level.to(_weight_of(self.encoder).device) for level in levels)
+
+    def token_grids(self, height: int | None = None, width: int | None = None) -> list[Grid]:
+        """Return the height and width, in tokens, of each level; (1, N) of a sequence.
+
+        Args:
+            height, width: of images, in pixels; None: `image_size`.
+
+        Raises:
+            ValueError: as of `check_size`.
+        """
+        height, width = (self.image_size if size is None else size for size in (height, width))
+        self.check_size(height, width)
+        return self.quantizer.grids(*self.encoder.grid(height, width))
+
+    def check_num_tokens(self, num_tokens: int | None) -> None:
+        """Raise ValueError unless the tokens are a sequence of at least so many; None is always right."""
+        if num_tokens is None:
+            return
+        checked("num_tokens", PositiveInt, num_tokens)
+        if not self.is_sequence:
+            raise ValueError(
+                f"num_tokens is {num_tokens}, but tokens of {self.settings['network']!r} lie on a grid, which has no "
+                "beginning: leave it out."
+            )
+        _, length = self.encoder.grid(self.image_size, self.image_size)
+        if num_tokens > length:
+            raise ValueError(f"num_tokens is {num_tokens}, but an image is {length} tokens: the most is {length}.")
 
     def save(self, path: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a directory, each replaced whole or not at all."""
@@ -285,7 +320,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
         return images
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError where images of this height and width, in pixels, do not divide into tokens."""
+        """Raise ValueError where images of this height and width, in pixels, cannot be encoded."""
         for size in (height, width):
             if size < self.downsample_factor or size % self.downsample_factor:
                 valid = max(self.downsample_factor, round(size / self.downsample_factor) * self.downsample_factor)
@@ -293,6 +328,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
                     f"image_size {size} is not divisible by the downsample factor {self.downsample_factor} of "
                     f"{self.settings['network']!r}; the nearest that is: {valid}."
                 )
+        self.encoder.grid(height, width)
 
 
 def _weight_of(network: nn.Module) -> Tensor:

@@ -63,6 +63,7 @@ NETWORK_OPTIONS = {
     "magvit2": {"hidden_dim": 32, "num_res_blocks": 1, "ch_mult": (1, 2)},
     "vit": VIT_OPTIONS | {"hidden_dim": 8},
     "vit-learned": VIT_OPTIONS | {"hidden_dim": 8, "positions": "learned"},
+    "titok": {"hidden_dim": 8, "depth": 1, "num_heads": 2, "num_tokens": 3, "patch_size": 4},
 }
 
 
@@ -293,7 +294,9 @@ def test_networks_stay_on_the_device(variant: str, recompute: bool, device: torc
         reconstruction.float().square().mean().backward()
         network.eval()
         with autocast(), torch.no_grad():
-            images = images_of(device, 16 if variant == "vit-learned" else 24)  # another grid than that trained on
+            images = images_of(
+                device, 16 if variant in ("vit-learned", "titok") else 24
+            )  # another grid than that trained on
             evaluated = decoder(encoder(images).float())
     assert z.shape[:2] == (4, 4) and reconstruction.shape == (4, 3, 16, 16) and evaluated.shape == images.shape
     assert z.dtype == reconstruction.dtype == torch.bfloat16
@@ -461,6 +464,11 @@ STEPS = {
         "checkpoint_activations": True,
     },
     "vit": {"network": "vit", "network_options": VIT_OPTIONS, "num_res_blocks": TrainConfig().num_res_blocks},
+    "titok": {
+        "network": "titok",
+        "network_options": {"depth": 1, "num_heads": 2, "num_tokens": 3, "patch_size": 4},
+        "num_res_blocks": TrainConfig().num_res_blocks,
+    },
     "parts": {"accumulate": 2, "optimizer": "adamw", "weight_decay": 0.1, "warmup_steps": 2, "lr_schedule": "cosine"},
     "losses": {"reconstruction_error": "l1", "logit_laplace_weight": 0.1, "lpips_weight": 0.1},
     "average": {"ema_decay": 0.9},

@@ -80,6 +80,15 @@ def test_a_vit_decodes_its_whole_grid() -> None:
     assert torch.cat(list(decode_alone(model, torch.arange(3)))).shape == (3, 3, 4, 4)
 
 
+def test_a_code_alone_in_a_sequence_is_an_image_made_small() -> None:
+    options = {"hidden_dim": 32, "depth": 1, "num_heads": 2, "num_tokens": 6, "patch_size": 4}
+    model = tokenizer(network="titok", network_options=options)
+    alone = torch.cat(list(decode_alone(model, torch.tensor([3, 31]))))
+    whole = model.decode(torch.tensor([3, 31])[:, None].expand(2, 6))
+    assert torch.equal(alone, to_uint8(whole.unflatten(3, (4, 4)).unflatten(2, (4, 4)).mean((3, 5))))
+    assert token_grids(model) == [(1, 6)]
+
+
 def test_an_image_is_encoded_once_to_learn_the_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tokenizer()
     encode, times = model.encode, []

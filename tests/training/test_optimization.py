@@ -91,7 +91,11 @@ def test_the_average_of_a_training_is_that_of_diffusers(toy: Toy, name: str) -> 
 
 # Weight decay
 
-SIZES = {"simple_cnn": {}, "vit": {"hidden_dim": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "positions": "learned"}}
+SIZES = {
+    "simple_cnn": {},
+    "vit": {"hidden_dim": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8, "positions": "learned"},
+    "titok": {"hidden_dim": 8, "depth": 1, "num_heads": 2},
+}
 
 
 def modules() -> dict[str, Callable[[], nn.Module]]:

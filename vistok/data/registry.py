@@ -150,18 +150,23 @@ def open_given(
                 f"{name} is given, but the dataset is open already: leave it out, or give the dataset's name."
             )
         _check_whole(caller, dataset.crop, whole)
-        for size in dataset.different_sizes():
-            tokenizer.check_size(*size)
-        return dataset
+        return _that_fits(dataset, tokenizer)
     if given.get("crop") == "none":
         _check_whole(caller, "none", whole)
-        return _open_whole(dataset, tokenizer.downsample_factor, **{"split": split} | given)
+        return _that_fits(_open_whole(dataset, tokenizer.downsample_factor, **{"split": split} | given), tokenizer)
     arguments = {"split": split, "image_size": tokenizer.image_size} | given
     size = checked("image_size", int, arguments["image_size"])
     if size < 1:
         raise ValueError(f"image_size is {size}, but must be at least 1.")
     tokenizer.check_size(size, size)
     return open_dataset(dataset, **arguments)
+
+
+def _that_fits(dataset: ImageDataset, tokenizer: Any) -> ImageDataset:
+    """Return a dataset; raise ValueError where an image of it has a size that the tokenizer does not take."""
+    for size in dataset.different_sizes():
+        tokenizer.check_size(*size)
+    return dataset
 
 
 def _check_whole(caller: Callable[..., Any], crop: str | None, whole: bool) -> None:

@@ -4,7 +4,7 @@ import inspect
 
 from torch import nn
 
-from vistok.networks import magvit2, maskgit, simple_cnn, vit, vqgan
+from vistok.networks import magvit2, maskgit, simple_cnn, titok, vit, vqgan
 from vistok.system.values import call_with_options
 from vistok.system.words import nearest
 
@@ -14,6 +14,7 @@ NETWORKS = {
     "maskgit": maskgit.build,
     "magvit2": magvit2.build,
     "vit": vit.build,
+    "titok": titok.build,
 }
 WITH_RES_BLOCKS = [name for name, make in NETWORKS.items() if "num_res_blocks" in inspect.signature(make).parameters]
 
@@ -27,7 +28,7 @@ def build(name: str, *, image_size: int = 256, **options: object) -> tuple[nn.Mo
         **options: arguments of that network's `build`.
 
     Returns:
-        encoder (with an int attribute `downsample_factor`) and decoder.
+        encoder, a `blocks.ImageEncoder`, and decoder.
 
     Raises:
         ValueError: the network, or an option of it, is unknown; the sentence names the nearest known one.
@@ -35,3 +36,6 @@ def build(name: str, *, image_size: int = 256, **options: object) -> tuple[nn.Mo
     if name not in NETWORKS:
         raise ValueError(f"There is no network {name!r}; {nearest(name, NETWORKS)}")
     return call_with_options(f"network {name!r}", NETWORKS[name], options, image_size=image_size)
+
+
+titok.ProxyHead.build_network = staticmethod(build)

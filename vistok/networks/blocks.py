@@ -1,11 +1,34 @@
-"""Shared by the blocks of the large networks: activations that need not be kept, and group normalisation."""
+"""Shared by the networks: where tokens lie, activations that need not be kept, and group normalisation."""
 
 import abc
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+
+class ImageEncoder(nn.Module):
+    """Base of all encoders: images [B, 3, H, W] to z [B, D, h, w]; says where tokens lie, and what can be done with them.
+
+    Attributes:
+        downsample_factor: f, pixels; the height and the width of images are multiples of it.
+        is_sequence: whether z is [B, D, 1, N], tokens without a place in the image; else each is of f x f pixels.
+        decodes_parts: whether the decoder takes grids of any size, so that a part alone looks about as within the whole.
+    """
+
+    downsample_factor: int
+    is_sequence = False
+    decodes_parts = True
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of z for images of that height and width, in pixels, multiples of f.
+
+        Raises:
+            ValueError: images of this size cannot be encoded, though they divide into tokens.
+        """
+        return height // self.downsample_factor, width // self.downsample_factor
 
 
 class Block(nn.Module, abc.ABC):
@@ -57,3 +80,22 @@ def recompute_activations(network: nn.Module, recompute: bool = True) -> None:
         )
     for block in blocks:
         block.recompute = recompute
+
+
+def check_sizes(sizes: Mapping[str, int], multiples: Mapping[str, str]) -> None:
+    """Raise ValueError where a size is not positive, or not a multiple of another one; the sentence names the nearest that is.
+
+    Args:
+        sizes: by their names, the first ones checked first.
+        multiples: name of a size to the name of that which it must be a multiple of.
+    """
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1.")
+    for name, unit_name in multiples.items():
+        value, unit = sizes[name], sizes[unit_name]
+        if value < unit or value % unit:
+            valid = max(unit, round(value / unit) * unit)
+            raise ValueError(
+                f"{name} is {value}, but must be a multiple of {unit_name} {unit}: the nearest is {valid}."
+            )

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.networks.blocks import GroupNorm
+from vistok.networks.blocks import GroupNorm, ImageEncoder
 from vistok.networks.vqgan import NUM_GROUPS, ResidualBlock, check_widths, group_norm, levels_of_blocks, residual_blocks
 
 EPS = 1e-6
@@ -56,7 +56,7 @@ class DepthToSpace(nn.Module):
         return x.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)  # [B, C, 2H, 2W]
 
 
-class Encoder(nn.Module):
+class Encoder(ImageEncoder):
     """Images [B, 3, H, W] to continuous codes z [B, D, H/f, W/f], f = 2^(levels - 1)."""
 
     def __init__(self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int]) -> None:

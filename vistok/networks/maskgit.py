@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vistok.networks.blocks import ImageEncoder
 from vistok.networks.vqgan import ResidualBlock, Upsample, check_widths, group_norm, levels_of_blocks, residual_blocks
 
 
@@ -35,7 +36,7 @@ class MaskGITBlock(ResidualBlock):
         return self.shortcut(residual if self.changes_channels else x) + residual
 
 
-class Encoder(nn.Module):
+class Encoder(ImageEncoder):
     """Images [B, 3, H, W] in [-1, 1] to continuous codes z [B, D, H/f, W/f], f = 2^(levels - 1)."""
 
     def __init__(self, codebook_dim: int, hidden_dim: int, num_res_blocks: int, ch_mult: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.networks.blocks import GroupNorm
+from vistok.networks.blocks import GroupNorm, ImageEncoder
 
 DOWNSAMPLE_FACTOR = 4
 
@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-class Encoder(nn.Module):
+class Encoder(ImageEncoder):
     """Images [B, 3, H, W] to continuous codes z [B, D, H/4, W/4]."""
 
     downsample_factor = DOWNSAMPLE_FACTOR

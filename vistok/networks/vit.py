@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.networks.blocks import Block
+from vistok.networks.blocks import Block, ImageEncoder, check_sizes
 from vistok.system.words import nearest
 
 
@@ -144,16 +144,18 @@ POSITIONS = {"sincos": SincosPositions, "learned": LearnedPositions, "interpolat
 
 
 class TransformerBlock(Block):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)), the feed-forward part with a Tanh."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)); by default with a Tanh in the latter."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_dim: int) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_dim: int, activation: type[nn.Module] = nn.Tanh, qkv_bias: bool = False
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(dim)
-        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.to_out = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.Tanh(), nn.Linear(mlp_dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), activation(), nn.Linear(mlp_dim, dim))
 
     def compute(self, x: Tensor) -> Tensor:
         x = x + self._attention(self.norm1(x))
@@ -167,8 +169,10 @@ class TransformerBlock(Block):
         return self.to_out(x.transpose(1, 2).reshape(batch, length, dim))
 
 
-class Encoder(nn.Module):
+class Encoder(ImageEncoder):
     """Images [B, 3, H, W] to continuous codes z [B, D, H/p, W/p]."""
+
+    decodes_parts = False  # every token looks at all
 
     def __init__(self, codebook_dim: int, dim: int, patch_size: int, positions: nn.Module, blocks: nn.Module) -> None:
         super().__init__()
@@ -255,16 +259,7 @@ def build(
         "mlp_dim": mlp_dim,
         "patch_size": patch_size,
     }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1.")
-    for name, value, unit_name in (("hidden_dim", hidden_dim, "num_heads"), ("image_size", image_size, "patch_size")):
-        unit = sizes[unit_name]
-        if value < unit or value % unit:
-            valid = max(unit, round(value / unit) * unit)
-            raise ValueError(
-                f"{name} is {value}, but must be a multiple of {unit_name} {unit}: the nearest is {valid}."
-            )
+    check_sizes(sizes | {"image_size": image_size}, {"hidden_dim": "num_heads", "image_size": "patch_size"})
     if positions not in POSITIONS:
         raise ValueError(f"positions is {positions!r}; {nearest(positions, POSITIONS)}")
     grid = (image_size // patch_size, image_size // patch_size)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.networks.blocks import Block, GroupNorm
+from vistok.networks.blocks import Block, GroupNorm, ImageEncoder
 
 NUM_GROUPS = 32
 
@@ -140,7 +140,7 @@ def _middle(channels: int) -> nn.Sequential:
     return nn.Sequential(parts)
 
 
-class Encoder(nn.Module):
+class Encoder(ImageEncoder):
     """Images [B, 3, H, W] to continuous codes z [B, D, H/f, W/f], f = 2^(levels - 1)."""
 
     def __init__(

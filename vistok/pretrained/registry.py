@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 
-from vistok.pretrained import ibq, llamagen, maskgit, open_magvit2, taming, visual_tokenizer_pytorch
+from vistok.pretrained import ibq, llamagen, maskgit, open_magvit2, taming, titok, visual_tokenizer_pytorch
 from vistok.pretrained.formats import Format
 
 # One whose files are also named as another's stands below that one: they are asked from the last to the first.
@@ -13,6 +13,7 @@ FORMATS: dict[str, Format] = {
     "ibq": ibq.FORMAT,
     "maskgit": maskgit.FORMAT,
     "open-magvit2": open_magvit2.FORMAT,
+    "titok": titok.FORMAT,
     "visual-tokenizer-pytorch": visual_tokenizer_pytorch.FORMAT,
 }
 _LOSSES_AND_AVERAGES = r"^(loss|model_ema)\."  # losses with their networks; moving averages, which are chosen before

@@ -17,7 +17,9 @@ def as_indices(levels: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     return levels[0] if len(levels) == 1 else levels
 
 
-def as_levels(indices: object, sizes: tuple[int, ...], grids: list[Grid]) -> tuple[Tensor, ...]:
+def as_levels(
+    indices: object, sizes: tuple[int, ...], grids: list[Grid], is_sequence: bool = False
+) -> tuple[Tensor, ...]:
     """Return indices as int64 [B, h_l, w_l], one tensor a level, on the device that they are on.
 
     Args:
@@ -26,11 +28,14 @@ def as_levels(indices: object, sizes: tuple[int, ...], grids: list[Grid]) -> tup
             file of tokens, or one row of it.
         sizes: K of each level.
         grids: each level's, for images of the tokenizer's own size.
+        is_sequence: whether each is a sequence, 1 x N, of which the first n tokens are taken as well, [B, n] or [B, 1, n].
 
     Raises:
         ValueError: they are no integers, or not in [0, K), or it is not plain what their shape means.
     """
     given = _parts(indices, len(sizes), grids)
+    if is_sequence and len(grids) == 1 and getattr(given[0], "ndim", 0) == 2 and 0 < given[0].shape[1] < grids[0][1]:
+        grids = [(1, given[0].shape[1])]
     expected = _expected(sizes, grids)
     wrong = f"Indices must be {expected}, not {_described(given)}."
     if not all(_whole(part) for part in given):

@@ -199,9 +199,10 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
 
     A code alone is a grid of `context` x `context` tokens that are all this code, and of its image the middle patch: with 1
     the patch is what the code paints beside nothing, its edges included; with 3 or more what a region of only this code
-    looks like inside. A ViT decodes whole grids, so its context is the whole grid, and where the levels of a quantizer
-    have grids of different sizes, the patch is the whole image made small. The other levels or groups of a quantizer that
-    has several hold their code nearest to their mean, which adds about nothing in a residual quantizer.
+    looks like inside. A ViT decodes whole grids, so its context is the whole grid. Where the levels of a quantizer have
+    grids of different sizes, or tokens are a sequence, all of which is this code, the patch is the whole image made small.
+    The other levels or groups of a quantizer that has several hold their code nearest to their mean, which adds about
+    nothing in a residual quantizer.
 
     Args:
         tokenizer: whose codes.
@@ -217,11 +218,10 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
     """
     if context < 1 or context % 2 == 0:
         raise ValueError(f"context is {context}, but must be odd and at least 1; {max(1, context - 1)} is the nearest.")
-    factor, whole = tokenizer.downsample_factor, tokenizer.image_size // tokenizer.downsample_factor
+    factor, grids = tokenizer.downsample_factor, tokenizer.token_grids()
     device = next(tokenizer.parameters()).device
-    grids = token_grids(tokenizer)
-    pyramid = len(set(grids)) > 1
-    side = whole if pyramid or tokenizer.settings["network"] == "vit" else context
+    pyramid = len(set(grids)) > 1 or tokenizer.is_sequence
+    side = context if tokenizer.encoder.decodes_parts and not pyramid else tokenizer.image_size // factor
     shapes = grids if pyramid else [(side, side)] * len(grids)
     neutral = [0]
     if len(grids) > 1:
@@ -240,8 +240,7 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
 
 def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
     """Return the height and width, in tokens, of each level's grid, for images of the tokenizer's size."""
-    side = tokenizer.image_size // tokenizer.downsample_factor
-    return tokenizer.quantizer.grids(side, side)
+    return tokenizer.token_grids()
 
 
 @torch.no_grad()

@@ -151,9 +151,7 @@ class EncodedImages:
             raise ValueError(f"There are indices of {len(levels[0])} images, but only {len(images)} images.")
         self.tokens = [level.to(torch.int32).cpu().numpy() for level in levels]
         height, width = self.pixels([0]).shape[2:]
-        tokenizer.check_size(height, width)
-        rows, columns = (side // tokenizer.downsample_factor for side in (height, width))
-        # Where levels have grids of different sizes, the last is the finest.
+        rows, columns = tokenizer.token_grids(height, width)[-1]  # where levels have grids of several sizes, the finest
         if tuple(levels[-1].shape[1:]) != (rows, columns):
             raise ValueError(
                 f"Images of {height}x{width} pixels have a grid of {rows}x{columns} tokens here, but the indices are of a grid "

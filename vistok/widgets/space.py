@@ -115,8 +115,7 @@ class CodebookSpace(CodebookView):
     def _pixels_decoded(self) -> int:
         """Pixels that are decoded to show one code alone; a ViT decodes a whole image."""
         tokenizer = self.encoded.tokenizer
-        whole = tokenizer.settings["network"] == "vit"
-        return (tokenizer.image_size if whole else tokenizer.downsample_factor) ** 2
+        return (tokenizer.downsample_factor if tokenizer.encoder.decodes_parts else tokenizer.image_size) ** 2
 
     def _project(self, projection: str) -> None:
         """Lay the codes out in another way; where that cannot be done, say why and stay."""
