@@ -127,8 +127,8 @@ def _in_tokens(tokenizer: InTiles, tile: int | None, overlap: int | None) -> tup
     f = tokenizer.downsample_factor
     if tokenizer.is_sequence:
         raise ValueError(
-            "Tokens of this tokenizer are a sequence, without a place in the picture: those of tiles cannot be laid side by side; "
-            f"resize the picture to {tokenizer.image_size}x{tokenizer.image_size} pixels."
+            "Tokens of this tokenizer are a sequence, without a place in the picture: those of tiles have no order; resize the "
+            f"picture to {tokenizer.image_size}x{tokenizer.image_size} pixels."
         )
     tile = checked("tile", int, tokenizer.image_size if tile is None else tile)
     if tile < f or tile % f:

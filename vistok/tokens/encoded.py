@@ -328,7 +328,14 @@ class EncodedImages:
         Returns:
             uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token along its longer side, a part of a pixel counted as
             one: grids of several scales do not all divide the image.
+
+        Raises:
+            ValueError: tokens are a sequence, and lie nowhere in the image.
         """
+        if self.tokenizer.is_sequence:
+            raise ValueError(
+                f"Tokens of {self.title} are a sequence and lie nowhere in the image: there are no patches."
+            )
         shown = list(dict.fromkeys(places[:, 0].tolist()))
         pictures = self.reconstructions(shown) if decoded else self.pixels(shown)
         sides, grid = pictures.shape[2:], self.tokens[level].shape[1:]

@@ -47,7 +47,7 @@ function render({ model, el }) {
         node("div", { class: "column" }, decodedTitle, decoded.element))),
     node("div", { class: "bar", style: "margin:6px 0 2px" }, node("span", { style: "flex:1 1 16em" }, grid.status), codeLabel,
       button("replace", replace, "give all selected tokens this code"), undo, reset, levelLabel, node("label", middle, grid.lines, "grid"), node("label", middle, grid.codes, "codes")),
-    nearTitle, near,
+    grid.row, nearTitle, near,
     node("div", { class: "bar", style: "margin:12px 0 4px" },
       same,
       node("label", middle, maps, "error maps")),
@@ -91,7 +91,7 @@ function render({ model, el }) {
     body.hidden = !model.get("extent")[0];
     const mixed = new Set(all.map(sizeOf)).size > 1;  // then numbers say of how many pixels they are
     same.textContent = `The ${model.get("whole") ? "whole picture" : all.length > 1 ? "same square" : "square"} ${all.length > 1 ? "by each tokenizer" : "and its reconstruction"}`;
-    seenTitle.textContent = `${sizeOf(facts)} pixels, ${columns} × ${rows} tokens`;
+    seenTitle.textContent = `${sizeOf(facts)} pixels, ${model.get("sequence") ? `a sequence of ${columns} tokens` : `${columns} × ${rows} tokens`}`;
     decodedTitle.textContent = `decoded from ${count(facts.num_tokens)} tokens of ${facts.title}`;
     code.max = sizes[model.get("level")] - 1;
     code.placeholder = grid.first();
@@ -135,9 +135,9 @@ function render({ model, el }) {
   }
 
   const handlers = { "change:seen": load, "change:reconstructions": load, "change:active": load };
-  for (const name of ["tokenizers", "whole", "grid", "codebook_sizes", "level", "can_undo", "psnr", "selection", "token_values", "extent"]) handlers[`change:${name}`] = tell;
+  for (const name of ["sequence", "tokenizers", "whole", "grid", "codebook_sizes", "level", "can_undo", "psnr", "selection", "token_values", "extent"]) handlers[`change:${name}`] = tell;
   const stopListening = listen(model, handlers);
-  tell(); load();
+  tell(); load(); grid.draw();
   return () => { asked++; taken++; source.stop(); crop.stop(); stopListening(); stopNear(); grid.stop(); talk.stop(); stop(); };
 }
 export default { initialize, render };
