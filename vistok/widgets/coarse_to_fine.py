@@ -88,6 +88,7 @@ class CoarseToFine(View):
         if self._encoded is None or not self.names:
             return
         with self._turn, self.hold_sync():
+            said = self.message  # a step that is chosen here would take it away
             self._parts = self._steps_of(self.image)
             self._pictures = to_uint8(torch.stack([part.image for part in self._parts]))  # [n, 3, H, W]
             original = self._original()
@@ -97,7 +98,7 @@ class CoarseToFine(View):
             self.num_tokens = [part.num_tokens for part in self._parts]
             self.step = min(self.step, len(self.steps) - 1) if change else len(self.steps) - 1
             self.original, self.pictures = image_png(original[0]), strip_png(self._pictures)
-            self.description = self._describe()
+            self.message, self.description = said, self._describe()
 
     def _original(self) -> Tensor:
         return self._encoded.pixels([self.image])

@@ -101,8 +101,8 @@ class CodebookExplorer(CodebookView):
         if self.sequence:
             self.description += (
                 f" Tokens are a sequence of {self.encoded.tokens[self.level].shape[2]} and lie nowhere in the image, so that a "
-                "code has no patch. Decoded alone it stands for all tokens of a sequence, and its tile is the whole picture made "
-                "small, which is of no image; what a token does in an image, TokenEditor maps."
+                "code has no patch. Decoded alone it stands for all tokens of a sequence, and its tile is the whole picture, "
+                "made small, which is of no image; what a token does in an image, TokenEditor maps."
             )
 
     def tiles(self) -> Tensor:

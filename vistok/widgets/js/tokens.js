@@ -216,7 +216,7 @@ function tokenGrid(model, talk, enter, shares = () => null) {
   };
   const changed = () => { describe(); draw(); };
   const stop = listen(model, { "change:selection": selected, "change:answered": selected, "change:token_values": changed,
-    "change:edited": changed, "change:grid": changed, "change:sequence": changed });
+    "change:edited": changed, "change:grid": changed, "change:sequence": changed, "change:prefix": changed });
   listenTo(strip);
   const stopWidth = onWidth(row, drawRow);
   describe(); drawRow();
