@@ -679,6 +679,21 @@ def test_a_record_that_cannot_be_written_after_all_is_printed(
     assert "printed instead, as the text of metrics-folder-test-part.json." in printed.err
 
 
+def test_whole_pictures_are_asked_for_on_the_command_line_and_filed_apart(
+    toy: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.open(None, toy())
+    for _ in Trainer(run, progress=False):
+        pass
+    write_pictures(tmp_path / "pictures", [(16, 24), (20, 16)])
+    options = ["--data-root", str(tmp_path / "pictures"), "--crop", "none", "--no-rfid", "--lpips", "off"]
+    assert main([str(run.path), *options]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["dataset"]["crop"] == "none" and record["dataset"]["image_size"] is None
+    (file,) = [path.name for path in run.path.glob("metrics*.json")]
+    assert file.startswith("metrics-folder-test-") and file.endswith("-whole.json")
+
+
 def test_one_code_is_measured(photographs: Path) -> None:
     tokenizer = VisualTokenizer(quantizer_options={"codebook_size": 1, "codebook_dim": 2}, image_size=16)
     record = evaluate(tokenizer, "folder", data_root=photographs, lpips="off", rfid=False, progress=False)

@@ -127,6 +127,14 @@ def test_influence_is_mapped_where_it_is_asked_for(encoded: EncodedImages) -> No
     assert "num_tokens is 3, but tokens of 'simple_cnn' lie on a grid" in grid.message and grid.prefix == 0
 
 
+def test_of_a_large_decoder_on_a_cpu_only_the_selected_token_is_mapped(
+    encoded: EncodedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.widgets.editor.MAPPED_AT_ONCE", 1000)
+    assert np.isfinite(floats(TokenEditor(encoded).followed, 2, NUM_TOKENS)).sum() == 2
+    assert np.isfinite(floats(TokenEditor(encoded, map_influence=True).followed, 2, NUM_TOKENS)).all()
+
+
 def test_its_figure_has_a_map_of_every_token(editor: TokenEditor) -> None:
     titles = [axis.get_title() for axis in editor.figure().findobj(lambda found: hasattr(found, "get_title"))]
     assert {str(token) for token in range(NUM_TOKENS)} <= set(titles)

@@ -11,7 +11,7 @@ import torch
 import traitlets
 from matplotlib.figure import Figure, SubFigure
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.images import to_uint8
 from vistok.plots import DPI
@@ -24,6 +24,7 @@ from vistok.widgets.tokenview import NEAREST, Edit, Edits, NearCodes, TokenView
 from vistok.widgets.view import Refusal, answering, check_level, image_png, script
 
 MAPS_A_ROW = 16  # maps of influence in the figure
+MAPPED_AT_ONCE = 20_000_000  # parameters of a decoder on a CPU, at most
 
 
 class TokenEditor(TokenView):
@@ -72,7 +73,7 @@ class TokenEditor(TokenView):
         other: int = 1,
         *,
         level: int = 0,
-        map_influence: bool = True,
+        map_influence: bool | None = None,
     ) -> None:
         """Show an image with its tokens.
 
@@ -82,13 +83,14 @@ class TokenEditor(TokenView):
             other: number of the one that tokens are exchanged or mixed with; where there is only one image, that one.
             level: of the codebooks.
             map_influence: of a sequence: map every token's influence at once, 5 pictures a token; False: a token's where it is
-                selected, which is what a CPU has time for where a picture takes seconds.
+                selected; None: at once where that takes seconds, which is with a decoder on a GPU, or of at most 20 million
+                parameters.
         """
         super().__init__()
-        self._maps_all = map_influence
         self._encoded = self._opened(encoded)
         if self._encoded is None:
             return
+        self._maps_all = _is_fast(encoded.tokenizer.decoder) if map_influence is None else map_influence
         self._near = NearCodes(encoded.tokenizer)
         self.images, self.codebook_sizes = len(encoded), list(encoded.codebook_sizes)
         if len(encoded) == 1:
@@ -215,7 +217,10 @@ class TokenEditor(TokenView):
         """Map the influence of tokens of the level, those that are not mapped yet, and tell the page."""
         missing = [token for token in tokens if (self.level, token) not in self._influence]
         encoded, levels = self._encoded, self._edits.first.mine
-        with progress_bar(total=len(missing), desc="influence", unit=" tokens", delay=2, leave=False) as bar:
+        bar = progress_bar(
+            total=len(missing), desc="influence", unit=" tokens", delay=2, leave=False, disable=len(missing) < 2
+        )
+        with bar:
             for token in missing:
                 found = influence(encoded.tokenizer, levels, [token], level=self.level)
                 self._influence[self.level, token] = torch.cat([found.nearest, found.random])
@@ -376,6 +381,12 @@ class TokenEditor(TokenView):
             f"which pixels follow each token, as encoded: mean change to random codes, colours 0 to {most:.2g}",
             fontsize=10,
         )
+
+
+def _is_fast(decoder: nn.Module) -> bool:
+    """Return whether a decoder paints hundreds of pictures in seconds."""
+    parameters = list(decoder.parameters())
+    return parameters[0].device.type != "cpu" or sum(map(torch.numel, parameters)) <= MAPPED_AT_ONCE
 
 
 def _tokens(number: int) -> str:
