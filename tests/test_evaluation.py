@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import skimage.io
+import skimage.metrics
 import torch
 from helpers.processes import run_two
 from helpers.torch_fidelity import rfid_of_torch_fidelity
@@ -128,6 +129,57 @@ def test_the_record_holds_what_was_measured(photographs: Path) -> None:
     seconds = record.seconds
     assert seconds["network"] > 0
     assert sum(seconds[part] for part in ("network", "data", "metrics")) == pytest.approx(seconds["total"], abs=0.01)
+
+
+def write_pictures(root: Path, sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
+    """Write a folder dataset of test pictures of these heights and widths; return them, uint8 [3, H, W]."""
+    (root / "train").mkdir(parents=True)
+    (root / "test").mkdir()
+    Image.new("RGB", (9, 9)).save(root / "train" / "0.png")
+    pictures = []
+    for number, size in enumerate(sizes):
+        values = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        skimage.io.imsave(root / "test" / f"{number:02d}.png", values, check_contrast=False)
+        pictures.append(torch.from_numpy(values).permute(2, 0, 1))
+    return pictures
+
+
+def test_whole_pictures_of_any_size_are_measured_one_by_one(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "images", [(16, 24), (16, 24), (29, 18), (12, 40)])
+    tokenizer, options = toy().eval(), {"lpips": "off", "rfid": False, "device": "cpu", "progress": False}
+    record = evaluate(
+        tokenizer, "folder", data_root=tmp_path / "images", crop="none", save_images=tmp_path / "saved", **options
+    )
+    psnr, ssim, codes, pixels = [], [], [], 0
+    for number, picture in enumerate(pictures):
+        height, width = (side // 4 * 4 for side in picture.shape[1:])
+        top, left = ((side % 4) // 2 for side in picture.shape[1:])
+        seen = to_float(picture[None, :, top : top + height, left : left + width])
+        with torch.no_grad():
+            output = tokenizer(seen)
+        original, made = (
+            to_unit(given)[0].permute(1, 2, 0).double().numpy() for given in (seen, output.reconstruction)
+        )
+        psnr.append(skimage.metrics.peak_signal_noise_ratio(original, made, data_range=1))
+        ssim.append(skimage.metrics.structural_similarity(original, made, win_size=7, channel_axis=2, data_range=1))
+        codes.append(output.indices.flatten())
+        pixels += height * width
+        assert skimage.io.imread(tmp_path / "saved" / "originals" / f"{number:06d}.png").shape == (height, width, 3)
+    assert record.psnr == pytest.approx(np.mean(psnr), abs=1e-3)
+    assert record.ssim_uniform7 == pytest.approx(np.mean(ssim), abs=1e-4)
+    assert torch.equal(record.counts[0], torch.bincount(torch.cat(codes), minlength=16))
+    assert record.bits_per_pixel == pytest.approx(4 * len(torch.cat(codes)) / pixels)
+    assert record.dataset["image_size"] is None and record.num_images == 4
+    again = evaluate(tokenizer, "folder", data_root=tmp_path / "images", crop="none", batch_size=1, **options)
+    assert again.psnr == pytest.approx(record.psnr, abs=1e-4) and torch.equal(again.counts[0], record.counts[0])
+
+
+def test_whole_pictures_too_small_for_a_metric_leave_it_out(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "images", [(16, 24), (8, 24)])
+    options = {"lpips": "off", "rfid": False, "device": "cpu", "progress": False}
+    record = evaluate(toy(), "folder", data_root=tmp_path / "images", crop="none", **options)
+    assert record.ssim is None and record.unavailable["ssim"] == "Images are 8 pixels, but it needs at least 11."
+    assert record.ssim_uniform7 is not None
 
 
 def test_a_dataset_that_is_open_is_measured_as_one_by_its_name(photographs: Path) -> None:
@@ -649,6 +701,21 @@ def test_a_record_that_cannot_be_written_after_all_is_printed(
     assert json.loads(printed.out)["psnr"] > 0
     assert "could not be written into" in printed.err
     assert "printed instead, as the text of metrics-folder-test-part.json." in printed.err
+
+
+def test_whole_pictures_are_asked_for_on_the_command_line_and_filed_apart(
+    toy: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.open(None, toy())
+    for _ in Trainer(run, progress=False):
+        pass
+    write_pictures(tmp_path / "pictures", [(16, 24), (20, 16)])
+    options = ["--data-root", str(tmp_path / "pictures"), "--crop", "none", "--no-rfid", "--lpips", "off"]
+    assert main([str(run.path), *options]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["dataset"]["crop"] == "none" and record["dataset"]["image_size"] is None
+    (file,) = [path.name for path in run.path.glob("metrics*.json")]
+    assert file.startswith("metrics-folder-test-") and file.endswith("-whole.json")
 
 
 def test_one_code_is_measured(photographs: Path) -> None:

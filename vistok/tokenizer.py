@@ -17,12 +17,13 @@ from vistok import networks, quantizers
 from vistok.config import TrainConfig
 from vistok.images import as_images, begin_range_check, end_range_check
 from vistok.quantizers.levels import Grid, as_indices, as_levels
-from vistok.system.devices import eval_view, floating_dtype, usable_device
+from vistok.system.devices import eval_view, floating_dtype, usable_device, without_cached_casts
 from vistok.system.files import replace_file
 from vistok.system.hub import OnTheHub
 from vistok.system.paths import resolve_path
 from vistok.system.values import PositiveInt, call_with_options, checked
 from vistok.system.weights import check_weights, first_line, read_saved
+from vistok.tiling import InTiles
 
 
 @dataclasses.dataclass
@@ -49,10 +50,11 @@ class TokenizerOutput:
         return as_indices(self.levels)
 
 
-class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-tokenizer"]):
+class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-tokenizer"]):
     """Encoder, quantizer and decoder.
 
-    `system.hub` gives `push_to_hub`, `save_pretrained` and `from_pretrained`, on the files of `save`.
+    `system.hub` gives `push_to_hub`, `save_pretrained` and `from_pretrained`, on the files of `save`; `tiling` gives
+    `encode_tiled` and `decode_tiled`, for pictures too large for one pass.
 
     Attributes:
         encoder, quantizer, decoder: the parts.
@@ -183,7 +185,7 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
         self.quantizer.check_codebook()
         images = self._as_images(images)
         view = eval_view(self)
-        with _without_cached_casts(images.device):
+        with without_cached_casts(images.device):
             bounds = begin_range_check(images)
             levels = view.quantizer(view.encoder(images)).levels
             end_range_check(bounds)  # here, where whoever takes the indices waits for the device anyway
@@ -217,7 +219,7 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
         Returns:
             float [B, 3, f*h, f*w] in [-1, 1], in the dtype of the decoder.
         """
-        with _without_cached_casts(codes.device):
+        with without_cached_casts(codes.device):
             return eval_view(self.decoder)(codes.to(_weight_of(self.decoder).dtype)).clamp(-1, 1)
 
     def as_levels(self, indices: object) -> tuple[Tensor, ...]:
@@ -339,13 +341,6 @@ class VisualTokenizer(nn.Module, OnTheHub, library_name="vistok", tags=["visual-
                     f"{self.settings['network']!r}; the nearest that is: {valid}."
                 )
         self.encoder.grid(height, width)
-
-
-def _without_cached_casts(device: torch.device) -> torch.autocast:
-    """Leave autocast as it is outside, but without its cache of weights: it is one for all threads, and a training reads it."""
-    kind = device.type
-    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-    return torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 def _weight_of(network: nn.Module) -> Tensor:

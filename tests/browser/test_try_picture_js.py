@@ -506,3 +506,33 @@ def test_a_camera_that_is_allowed_after_the_view_is_gone_is_let_go(show: Callabl
     page.evaluate("window.allow()")
     page.wait_for_function("window.stream.getTracks().every((track) => track.readyState === 'ended')")
     page.evaluate("window.show()")
+
+
+def test_the_whole_picture_is_asked_for_and_drawn_in_its_shape(show: Callable[..., Any]) -> None:
+    page = show()
+    box = page.get_by_role("checkbox", name="whole picture")
+    assert not box.is_checked()
+    box.focus()
+    page.keyboard.press("Space")
+    assert sent(page)[-1] == {"do": "see_whole", "whole": True}
+    options = {"quantizer_options": {"codebook_size": 512, "codebook_dim": 4}, "network_options": {"hidden_dim": 16}}
+    view = TryPicture(VisualTokenizer(image_size=32, **options).eval(), picture=Image.effect_noise((120, 60), 90))
+    view.see_whole()
+    state = {name: getattr(view, name) for name in ("grid", "token_values", "edited", "selection", "whole")}
+    pictures = {name: [getattr(view, name)[0], b""] for name in ("seen", "reconstructions")}
+    known = [view.tokenizers[0], page.evaluate("model.get('tokenizers')[1]")]
+    change(page, answered=1, tokenizers=known, **state, **pictures)
+    page.wait_for_function("document.querySelector('canvas[data-picture=seen]').dataset.columns === '16'")
+    assert box.is_checked()
+    assert page.locator("[data-role=seen]").inner_text() == "64 × 32 pixels, 16 × 8 tokens"
+    page.wait_for_function(
+        "(c => c.clientWidth > 1.9 * c.clientHeight)(document.querySelector('canvas[data-picture=decoded]'))"
+    )
+    size = page.locator("canvas[data-picture=seen]").bounding_box()
+    assert size["width"] == pytest.approx(2 * size["height"], rel=0.02)
+    page.locator("canvas[data-picture=seen]").click(position={"x": size["width"] - 2, "y": size["height"] - 2})
+    assert sent(page)[-1] == {"do": "select", "top": 7, "left": 15, "bottom": 8, "right": 16}
+    change(page, answered=2)
+    page.locator("canvas[data-picture=whole]").focus()
+    page.keyboard.press("ArrowRight")  # a square again
+    assert sent(page)[-1]["do"] == "crop_to" and not box.is_checked()

@@ -23,7 +23,14 @@ from vistok.data import open_dataset, to_float
 images = to_float(open_dataset("photos", "test", config.image_size).images(range(4)))
 dashboard = TrainingDashboard(trainer, images)"""
 DASHBOARD = f"{TRAINER.format(settings='hidden_dim=8, batch_size=4, steps=20')}\ndashboard.start(); dashboard.wait()"
+SEQUENCE = """import torch
+torch.manual_seed(0)
+options = {"hidden_dim": 32, "depth": 1, "num_heads": 2, "num_tokens": 12, "patch_size": 8}
+codes = {"codebook_size": 64, "codebook_dim": 4}
+sequence = vistok.VisualTokenizer(network="titok", network_options=options, quantizer_options=codes, image_size=32).eval()
+sequences = open_encoded(sequence, "photos", max_images=8, device="cpu", progress=False)"""
 OTHERS = {  # class of a view to the cell that shows it; of those that are not here: made of `encoded` alone
+    "CoarseToFine": f"{SEQUENCE}\nCoarseToFine(sequences)",
     "PlaneExplorer": "PlaneExplorer()",
     "QuantizerGallery": "QuantizerGallery(['vq-d64', 'ema-d64'])",
     "RunComparison": "RunComparison(encoded, encoded)",

@@ -19,7 +19,7 @@ ROWS = [  # from the top: a file or a folder imports what stands below it, and n
     {"evaluation", "tokens", "training"},
     {"estimate", "pretrained", "runs"},
     {"data", "losses", "tokenizer"},
-    {"config", "metrics"},
+    {"config", "metrics", "tiling"},
     {"networks", "quantizers", "recipes", "usage"},
     {"images", "system"},
 ]

@@ -100,6 +100,8 @@ def test_indices_to_codes_gives_the_codes_exactly(variant: str, grid: tuple[int,
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         quantized = quantizer(z_of(grid, quantizer))
         assert torch.equal(quantizer.indices_to_codes(quantized.indices), quantized.codes)
+        after_each = quantizer.codes_after_each(*quantized.levels)
+        assert torch.equal(after_each[-1], quantized.codes) and len(after_each) in (1, len(quantized.levels))
         if len(quantized.levels) == 1:
             assert torch.equal(quantizer.codebook[quantized.indices].movedim(-1, 1), quantized.codes)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from vistok.networks import vit
 from vistok.networks.blocks import recompute_activations
-from vistok.networks.vit import TransformerBlock, patchify, sincos_positions, unpatchify
+from vistok.networks.vit import TransformerBlock, interpolated_positions, patchify, sincos_positions, unpatchify
 
 SMALL = {"hidden_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 48, "patch_size": 4, "image_size": 16}
 
@@ -87,7 +87,7 @@ def test_a_block_matches_pytorchs_encoder_layer_with_tanh() -> None:
     torch.testing.assert_close(block(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("positions", ["sincos", "learned"])
+@pytest.mark.parametrize("positions", ["sincos", "learned", "interpolated"])
 def test_shapes_and_gradients_reach_every_parameter(positions: str) -> None:
     encoder, decoder = build(positions=positions)
     assert encoder.downsample_factor == 4
@@ -132,8 +132,40 @@ def test_learned_positions_refuse_other_sizes() -> None:
     encoder, decoder = build(positions="learned")
     with pytest.raises(ValueError, match="6x4 tokens has no learned positions, only 4x4"):
         encoder(images_of(24, 16))
-    with pytest.raises(ValueError, match="positions='sincos'"):
+    with pytest.raises(ValueError, match="positions='sincos'; positions='interpolated' takes the same weights"):
         decoder(torch.randn(1, 6, 2, 4))
+
+
+def test_interpolated_positions_have_the_weights_of_learned_ones_and_take_other_sizes() -> None:
+    learned, interpolated = build(positions="learned"), build(positions="interpolated")
+    for one, other in zip(learned, interpolated, strict=True):
+        other.load_state_dict(one.state_dict())
+    assert torch.equal(learned[0](images_of()), interpolated[0](images_of()))
+    z = interpolated[0](images_of(24, 8))
+    assert z.shape == (2, 6, 6, 2) and interpolated[1](z).shape == (2, 3, 24, 8)
+
+
+@pytest.mark.parametrize("grid", [(6, 5), (4, 9), (2, 3), (4, 4)])
+def test_positions_are_interpolated_against_an_independent_bicubic(grid: tuple[int, int]) -> None:
+    """Each place takes the 4x4 nearest of the learned grid, by Keys' cubic with a = -0.75, the borders repeated."""
+
+    def weights(size: int, own: int) -> np.ndarray:
+        made, a = np.zeros((size, own)), -0.75
+        for place in range(size):
+            centre = (place + 0.5) * own / size - 0.5
+            for near in range(math.floor(centre) - 1, math.floor(centre) + 3):
+                x = abs(centre - near)
+                inner = (a + 2) * x**3 - (a + 3) * x**2 + 1
+                outer = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+                made[place, min(max(near, 0), own - 1)] += inner if x <= 1 else outer
+        return made
+
+    table = torch.randn(1, 16, 3)
+    rows, columns = weights(grid[0], 4), weights(grid[1], 4)
+    expected = np.einsum("yi,xj,ijd->yxd", rows, columns, table[0].reshape(4, 4, 3).double().numpy())
+    made = interpolated_positions(table, (4, 4), grid)
+    assert made.shape == (1, grid[0] * grid[1], 3)
+    np.testing.assert_allclose(made[0].numpy(), expected.reshape(-1, 3), atol=1e-5)
 
 
 def test_recomputed_activations_change_no_gradient() -> None:

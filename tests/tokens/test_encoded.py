@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vistok import VisualTokenizer
 from vistok.data import to_float
@@ -74,6 +75,37 @@ def test_places_and_images_of_a_code() -> None:
     assert encoded.grid_counts(7).tolist() == [[0, 1, 0, 0], [0] * 4, [0, 0, 0, 1], [0, 0, 0, 1]]
     with pytest.raises(ValueError, match=r"There is no code 16: codes are 0 to 15\."):
         encoded.places(16)
+
+
+def test_pictures_that_are_no_squares_have_tokens_places_and_patches() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (3, 3, 12, 20), generator=generator, dtype=torch.uint8)
+    encoded = EncodedImages.open(tokenizer(), images, device="cpu", progress=False)
+    assert encoded.tokens[0].shape == (3, 3, 5)
+    assert torch.equal(torch.from_numpy(encoded.tokens[0]).long(), encoded.tokenizer.encode(to_float(images)))
+    assert encoded.reconstructions([1]).shape == (1, 3, 12, 20)
+    patches = encoded.patches(np.array([[1, 2, 4], [0, 0, 3]]), margin=0)
+    assert torch.equal(patches, torch.stack([images[1, :, 8:12, 16:20], images[0, :, 0:4, 12:16]]))
+    with pytest.raises(
+        ValueError, match="Images of 12x20 pixels have a grid of 3x5 tokens here, but the indices are of a"
+    ):
+        EncodedImages(encoded.tokenizer, images, torch.zeros(3, 5, 3, dtype=torch.int64))
+
+
+def test_whole_pictures_of_a_dataset_are_looked_into_where_they_have_one_size(tmp_path: Path) -> None:
+    for split, size in (("train", (9, 9)), ("test", (22, 14))):
+        (tmp_path / split).mkdir()
+        for number in range(3):
+            Image.effect_noise(size, 90).save(tmp_path / split / f"{number}.png")
+    options = {"data_root": tmp_path, "crop": "none", "device": "cpu", "progress": False}
+    encoded = EncodedImages.open(tokenizer(), "folder", **options)
+    assert encoded.tokens[0].shape == (3, 3, 5)
+    original = np.asarray(Image.open(tmp_path / "test" / "2.png"))
+    assert np.array_equal(encoded.pixels([2])[0, 0].numpy(), original[1:13, 1:21])
+    Image.effect_noise((14, 22), 90).save(tmp_path / "test" / "3.png")
+    with pytest.raises(ValueError, match="The 4 whole pictures have 2 sizes, 20x12 and 12x20 pixels among them"):
+        EncodedImages.open(tokenizer(), "folder", **options)
+    assert len(EncodedImages.open(tokenizer(), "folder", max_images=3, **options)) == 3
 
 
 def test_patches_are_cut_where_the_tokens_are() -> None:

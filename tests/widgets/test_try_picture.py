@@ -97,6 +97,52 @@ def test_the_square_is_moved_and_stays_inside(view: TryPicture) -> None:
     assert view.crop == [10, 0, 50] and view.seen[0] == before
 
 
+def test_the_whole_picture_is_seen_whatever_its_shape(view: TryPicture) -> None:
+    square = view.seen[0]
+    view.see_whole()
+    assert view.message == "" and view.whole
+    sizes = [tuple(pixels_of(seen).shape[1:]) for seen in view.seen]
+    assert sizes == [
+        (16, 20),
+        (32, 44),
+    ]  # 70 x 50: the short side of the tokenizer's size, the other cut to tokens of 4 pixels
+    halved = np.asarray(noise(70, 50).resize((35, 25), Image.Resampling.BOX).resize((22, 16), Image.Resampling.BICUBIC))
+    assert np.array_equal(pixels_of(view.seen[0]).permute(1, 2, 0).numpy(), halved[:, 1:21])
+    assert view.grid == [4, 5]
+    facts = view.tokenizers[0]
+    assert (facts["size"], facts["num_tokens"], facts["bits"]) == ([16, 20], 20, 100)
+    assert facts["bits_per_pixel"] == 100 / 320 and "the whole of it, as 4 x 5 tokens" in view.description
+    assert view.figure() is not None
+    view.select(0, 4, 1, 5)
+    view.replace((int(view.tokens[0, 4]) + 1) % 32)
+    assert view.decoded[0].shape == (3, 16, 20) and "1 token is not as encoded" in view.description
+    view.see_whole(False)
+    assert view.seen[0] == square and view.grid == [4, 4] and view.tokenizers[0]["num_tokens"] == 16
+    view.see_whole()
+    view.crop_to(0, 0, 32)  # who chooses a square wants one
+    assert not view.whole and view.grid == [4, 4]
+    view.see_whole()
+    view.show(noise(40, 40))
+    assert not view.whole
+
+
+def test_a_picture_too_long_or_a_network_of_one_size_keeps_the_square(view: TryPicture) -> None:
+    view.show(noise(500, 40))
+    square = view.seen[0]
+    view.see_whole()
+    assert (
+        "your picture has 500 x 40 pixels, and is seen whole where its longer side is at most 8 times" in view.message
+    )
+    assert not view.whole and view.seen[0] == square and view.decoded[1].shape == (3, 32, 32)
+    options = {"hidden_dim": 8, "depth": 1, "num_heads": 2, "mlp_dim": 16, "patch_size": 4, "positions": "learned"}
+    codes = {"codebook_size": 32, "codebook_dim": 4}
+    fixed = VisualTokenizer(network="vit", network_options=options, quantizer_options=codes, image_size=16).eval()
+    both = TryPicture(tokenizer(16), fixed, picture=noise(70, 50))
+    both.see_whole()
+    assert "has no learned positions" in both.message and not both.whole
+    assert [tuple(made.shape) for made in both.decoded] == [(3, 16, 16)] * 2
+
+
 def test_a_token_is_changed_in_the_tokenizer_that_is_chosen(view: TryPicture) -> None:
     before = list(view.reconstructions)
     view.select(1, 1, 3, 3)

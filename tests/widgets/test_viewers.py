@@ -72,6 +72,24 @@ def test_without_a_kernel_there_are_numbers_and_a_picture(encoded: EncodedImages
 
 
 @pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("size", [(16, 48), (96, 16)])
+def test_pictures_that_are_no_squares_are_shown_as_they_are(make: Callable, size: tuple[int, int]) -> None:
+    tokenizer = small("vq", {"codebook_size": 512, "codebook_dim": 4}).tokenizer
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    widget = make(EncodedImages.open(tokenizer, images, device="cpu", progress=False))
+    assert widget.message == "" and "image/png" in widget._repr_mimebundle_()[0]
+    assert torch.equal(pixels_of(widget.original), images[widget.image])
+    if isinstance(widget, TokenEditor):
+        widget.select(1, 2, 3, 4)
+        assert widget.grid == [size[0] // 4, size[1] // 4] and widget.selection == [1, 2, 3, 4]
+        widget.replace((int(widget.tokens[1, 2]) + 1) % 512)
+        assert widget.change.startswith("4 tokens are not as encoded.")
+    if isinstance(widget, ReconstructionViewer):
+        high, wide = pixels_of(widget.thumbnails).shape[1:]
+        assert (high, wide / 2) == tuple(side * min(1, THUMBNAIL / max(size)) for side in size)
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_images_of_any_name_are_shown(make: Callable, tmp_path: Path) -> None:
     for name in (b"caf\xe9.png", b"$x_$y_$.png", b"$\\frac$.png", "日本 $1$.png".encode()):
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:

@@ -31,8 +31,8 @@ class ImageDataset(abc.ABC):
     Attributes:
         name: of the dataset.
         split: "train", "val" or "test".
-        image_size: pixels, height and width.
-        crop: "cached" or "adm", how training images are cropped at random; None: they are not.
+        image_size: pixels, height and width; None: whole pictures, each of its own size.
+        crop: "cached" or "adm", how training images are cropped at random; "none": whole pictures; None: the usual square.
         names: a sequence of the relative file name of each image.
         left_out: relative names of the files that cannot be decoded, left out by on_bad_image="skip".
         fingerprint: 12 hex digits of the images' names and sizes and of what picks them, the same on every machine.
@@ -43,7 +43,9 @@ class ImageDataset(abc.ABC):
 
     preprocessing: str
 
-    def __init__(self, name: str, split: str, image_size: int, crop: str | None, square: Square, files: ImageFiles):
+    def __init__(
+        self, name: str, split: str, image_size: int | None, crop: str | None, square: Square, files: ImageFiles
+    ) -> None:
         self.name, self.split, self.image_size, self.crop = name, split, image_size, crop
         self._square, self._all_files = square, files
         self.left_out: list[str] = []
@@ -110,13 +112,26 @@ class ImageDataset(abc.ABC):
                 (`vistok.data.draws.uniform`); a flip draw below 1/2 flips. None: no augmentation, the centre crop.
 
         Returns:
-            uint8 [b, 3, image_size, image_size], in the channels_last memory format.
+            uint8 [b, 3, image_size, image_size], in the channels_last memory format; of whole pictures, which must be of one
+            size, that.
         """
         pixels = self._crops(np.asarray(indices), draws)  # [b, S, S, 3]
         if draws is not None:
             flipped = np.flatnonzero(draws[:, FLIP_DRAW] < 0.5)
             pixels[flipped] = _mirrored(pixels[flipped])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # [b, S, S, 3] -> [b, 3, S, S], the same memory
+
+    def different_sizes(self, num_images: int | None = None) -> list[tuple[int, int]]:
+        """Return the heights and widths that there are among the first so many images, or among all, each pair once."""
+        return [(self.image_size, self.image_size)]
+
+    def mean_pixels(self, num_images: int) -> float:
+        """Return the pixels of one of the first so many images, on average."""
+        return self.image_size**2
+
+    def batches(self, first: int, end: int, batch_size: int) -> list[range]:
+        """Return images `first` to `end` in batches of at most so many, each of images of one size."""
+        return [range(start, min(start + batch_size, end)) for start in range(first, end, batch_size)]
 
     @abc.abstractmethod
     def _crops(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
@@ -145,7 +160,7 @@ class CachedImages(ImageDataset):
         self.preprocessing = square.description + crops
         try:
             self._cache = open_pixel_cache(
-                _cache_name(name, split, square.size, files),
+                cache_name(name, split, square.size, files),
                 files.content_key(square.description, CODE_VERSION),
                 len(files),
                 square.size,
@@ -222,20 +237,7 @@ class AdmImages(ImageDataset):
         super().__init__(name, split, image_size, "adm", CenterSquare(image_size), files)
         self._has_warned = False  # whether it was said that images come out dark or white
         self.preprocessing = f"ADM random crop to {image_size}x{image_size}"
-        unreadable: list[tuple[int, str]] = []
-        if on_bad_image == "skip":
-            unreadable = open_pixel_cache(
-                _cache_name(name, split, 0, files),
-                files.content_key(CODE_VERSION),
-                len(files),
-                0,
-                self._check,
-                keep_going=True,
-            ).unreadable
-        self._leave_out(unreadable, on_bad_image)
-
-    def _check(self, index: int) -> None:
-        check_decodes(self._all_files.read(index), str(self._all_files.path(index)))
+        self._leave_out(undecodable(name, split, files) if on_bad_image == "skip" else [], on_bad_image)
 
     def _crops(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
         crops = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
@@ -252,6 +254,16 @@ class AdmImages(ImageDataset):
         return crops
 
 
+def undecodable(name: str, split: str, files: ImageFiles) -> list[tuple[int, str]]:
+    """Return the files that cannot be decoded by rising index, each with the reason; all are decoded once, and remembered."""
+
+    def check(index: int) -> None:
+        check_decodes(files.read(index), str(files.path(index)))
+
+    key = files.content_key(CODE_VERSION)
+    return open_pixel_cache(cache_name(name, split, 0, files), key, len(files), 0, check, keep_going=True).unreadable
+
+
 def _of_unusual_range(files: ImageFiles, index: int, largest: int) -> str:
     """Return the end of a sentence about images of more than 8 bits whose values are not those of 16."""
     tone = "dark" if largest < 2**16 else "white"
@@ -266,7 +278,7 @@ def content_of(files: ImageFiles, name: str, split: str) -> str | None:
     """Return `files.content()`, remembered while no name, size or modification time changes; None: of `photos`, `scenes`."""
     if isinstance(files, PhotoFiles):  # they come with a package, whose files nobody replaces
         return None
-    return remembered(_cache_name(name, split, "content", files), files.content_key(), files.content)
+    return remembered(cache_name(name, split, "content", files), files.content_key(), files.content)
 
 
 def _refusal(reason: str) -> ValueError:
@@ -285,7 +297,7 @@ def _mirrored(pixels: np.ndarray) -> np.ndarray:
     return mirrored
 
 
-def _cache_name(name: str, split: str, size: int | str, files: ImageFiles) -> str:
-    """One cache for each place that images come from: a change there replaces it."""
+def cache_name(name: str, split: str, size: int | str, files: ImageFiles) -> str:
+    """Return the name of a cache: one for each place that images come from, so that a change there replaces it."""
     place = zlib.crc32(str(files.location.resolve()).encode())
     return f"{name}-{split}-{size}-{place:08x}"

@@ -28,6 +28,7 @@ from vistok.data.transforms import (
     Square,
     WholeSquare,
 )
+from vistok.data.whole import WholeImages
 from vistok.system.files import shown
 from vistok.system.paths import PACKAGE, resolve_path
 from vistok.system.values import checked
@@ -117,6 +118,8 @@ def open_given(
     of_dataset: dict[str, Any],
     split: str,
     tokenizer: Any,
+    *,
+    whole: bool = False,
 ) -> ImageDataset:
     """Return the images that a function is given to measure or encode: a dataset that is open, or one by its name.
 
@@ -125,10 +128,14 @@ def open_given(
         dataset: open, or one of `DATASETS`.
         of_dataset: arguments of `open_dataset` as they were given to the function; one that is None is not given.
         split: where none is given.
-        tokenizer: has `image_size`, theirs where none is given, and `check_size`, which raises where they do not fit.
+        tokenizer: has `image_size`, theirs where none is given, `downsample_factor`, and `check_size`, which raises where they
+            do not fit.
+        whole: whether the function takes images of several sizes: crop "none" gives it whole pictures, not resampled, cut at
+            their edges to multiples of `downsample_factor`.
 
     Raises:
-        ValueError: there is no such argument, or it is given beside a dataset that is open; or as `open_dataset` says.
+        ValueError: there is no such argument, or it is given beside a dataset that is open; the function takes no whole
+            pictures, or `image_size` is given for them; or as `open_dataset` says.
         TypeError: `image_size` is no whole number.
     """
     own, known = inspect.signature(caller).parameters, list(inspect.signature(open_dataset).parameters)[1:]
@@ -142,14 +149,55 @@ def open_given(
             raise ValueError(
                 f"{name} is given, but the dataset is open already: leave it out, or give the dataset's name."
             )
-        tokenizer.check_size(dataset.image_size, dataset.image_size)
-        return dataset
+        _check_whole(caller, dataset.crop, whole)
+        return _that_fits(dataset, tokenizer)
+    if given.get("crop") == "none":
+        _check_whole(caller, "none", whole)
+        return _that_fits(_open_whole(dataset, tokenizer.downsample_factor, **{"split": split} | given), tokenizer)
     arguments = {"split": split, "image_size": tokenizer.image_size} | given
     size = checked("image_size", int, arguments["image_size"])
     if size < 1:
         raise ValueError(f"image_size is {size}, but must be at least 1.")
     tokenizer.check_size(size, size)
     return open_dataset(dataset, **arguments)
+
+
+def _that_fits(dataset: ImageDataset, tokenizer: Any) -> ImageDataset:
+    """Return a dataset; raise ValueError where an image of it has a size that the tokenizer does not take."""
+    for size in dataset.different_sizes():
+        tokenizer.check_size(*size)
+    return dataset
+
+
+def _check_whole(caller: Callable[..., Any], crop: str | None, whole: bool) -> None:
+    if crop == "none" and not whole:
+        raise ValueError(
+            f"crop is 'none', but {caller.__qualname__} takes images of one size; leave it None, and squares are cropped."
+        )
+
+
+def _open_whole(
+    name: str,
+    multiple: int,
+    split: str,
+    *,
+    crop: str,
+    image_size: int | None = None,
+    data_root: str | Path | None = None,
+    test_fraction: float | None = None,
+    on_bad_image: str = "raise",
+) -> ImageDataset:
+    """Open one split of a dataset as whole pictures; arguments are those of `open_dataset`, `multiple` as of `WholeImages`."""
+    if image_size is not None:
+        raise ValueError(
+            f"image_size is {image_size}, but crop is {crop!r}: pictures keep their sizes; leave one of them out."
+        )
+    _check(name, multiple, None, test_fraction, on_bad_image)
+    if name in _ONE_CROP:
+        raise ValueError(
+            f"crop is {crop!r}, but {name} has one crop only; leave it None, or take a folder of whole pictures."
+        )
+    return WholeImages(name, split, multiple, open_files(name, split, data_root, test_fraction), on_bad_image)
 
 
 def open_figures(

@@ -118,7 +118,7 @@ def eval_batches(
         num_processes: each takes one contiguous part of these images (`share`); their parts differ by at most one image.
 
     Returns:
-        An iterator over uint8 [b, 3, H, W], channels_last.
+        An iterator over uint8 [b, 3, H, W], channels_last; of whole pictures a batch ends where their size changes.
     """
     check_loading(batch_size, num_workers)
     images = share(range(first_image, len(dataset) if end_image is None else end_image), rank, num_processes)
@@ -157,14 +157,13 @@ class _EvalBatches(Dataset):
     """Images first to last in batches."""
 
     def __init__(self, dataset: ImageDataset, batch_size: int, first: int, last: int) -> None:
-        self.dataset, self.batch_size, self.first, self.last = dataset, batch_size, first, last
+        self.dataset, self.batches = dataset, dataset.batches(first, last, batch_size)
 
     def __len__(self) -> int:
-        return -(-(self.last - self.first) // self.batch_size)
+        return len(self.batches)
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        start = self.first + number * self.batch_size
-        return self.dataset.images(np.arange(start, min(start + self.batch_size, self.last)))
+        return self.dataset.images(np.asarray(self.batches[number]))
 
 
 @functools.lru_cache(maxsize=2)  # the epoch that ends in a batch and the one that begins there

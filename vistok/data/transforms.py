@@ -96,6 +96,20 @@ def check_decodes(data: bytes, name: str) -> None:
         decode(data, name)  # the plain way decides, and words the error
 
 
+def picture_size(data: bytes, name: str) -> tuple[int, int]:
+    """Return the width and height, in pixels, of what `decode` would return, from the header alone where that says it.
+
+    Raises:
+        ValueError: as of `decode`.
+    """
+    try:
+        with _without_warnings():
+            image = _open(data, name)
+    except Exception:
+        return decode(data, name).size  # the plain way decides, and words the error
+    return decode(data, name).size if image.format == "TIFF" else image.size  # Pillow turns TIFF files
+
+
 def _formats(name: str) -> tuple[str, ...]:
     """Return the formats that a file of this name may have; of a TGA file only the name says that it is one."""
     suffix = os.path.splitext(name)[1].lower()
@@ -189,7 +203,7 @@ def to_rgb(image: Image.Image, is_halved: bool = False) -> Image.Image:
 class Square(abc.ABC):
     """A deterministic way from an original to a uint8 square: the part of the preprocessing that is cached."""
 
-    size: int  # pixels, height and width of the square
+    size: int  # pixels, height and width of the square; `WholePicture` alone has another meaning of it
 
     @property
     @abc.abstractmethod
@@ -276,6 +290,24 @@ class CelebASquare(Square):
         return np.asarray(image.crop(CELEBA_BOX).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
+@dataclasses.dataclass(frozen=True)
+class WholePicture(Square):
+    """No square but the whole picture, not resampled: at its edges it is cut to multiples of `size` pixels."""
+
+    size: int
+
+    @property
+    def description(self) -> str:
+        return f"whole pictures, cut at the centre to multiples of {self.size} pixels"
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        left, top = width % self.size // 2, height % self.size // 2
+        return left, top, left + width // self.size * self.size, top + height // self.size * self.size
+
+    def render(self, index: int, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.crop(self.box(index, *image.size)))
+
+
 class _WindowSquare(Square):
     """The window of a photograph that `box` says, antialiased bicubic to `size`."""
 
@@ -351,6 +383,20 @@ def adm_random_crop(image: Image.Image, image_size: int, draws: np.ndarray) -> n
     return _crop_of_resized(image, short, image_size, (draws[0], draws[1]))
 
 
+def resized(image: Image.Image, short: int) -> Image.Image:
+    """Return an image resized to a short side as ADM resizes, whole: box-filtered halvings, then one bicubic step."""
+    image = _halved(image, short)
+    scale = short / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+
+
+def _halved(image: Image.Image, short: int) -> Image.Image:
+    """Return an image halved while its short side is at least twice `short` pixels."""
+    while min(image.size) >= 2 * short:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return image
+
+
 def _crop_of_resized(image: Image.Image, short: int, size: int, place: tuple[float, float] | None) -> np.ndarray:
     """Return a window of the image resized to a short side: box-filtered halvings, then one bicubic step (ADM).
 
@@ -363,8 +409,7 @@ def _crop_of_resized(image: Image.Image, short: int, size: int, place: tuple[flo
     Returns:
         uint8 [size, size, 3].
     """
-    while min(image.size) >= 2 * short:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    image = _halved(image, short)
     scale = short / min(image.size)
     width, height = round(image.width * scale), round(image.height * scale)
     if place is None:

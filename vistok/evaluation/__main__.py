@@ -29,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--split", default="test", help="train, test or val (default: %(default)s)")
     parser.add_argument(
+        "--crop",
+        choices=["none"],
+        default=argparse.SUPPRESS,
+        help="none: whole pictures, each of its own size, not the centre squares of the protocol",
+    )
+    parser.add_argument(
         "--batch-size", type=int, default=64, metavar="IMAGES", help="of a process (default: %(default)s)"
     )
     parser.add_argument("--max-images", type=int, metavar="N", help="measure the first so many only")

@@ -82,7 +82,8 @@ def evaluate(
             says so.
         progress: show a bar with rate and remaining time.
         **of_dataset: `split` ("test"), `image_size` (the tokenizer's), `data_root`, `crop`, `test_fraction` and `on_bad_image`,
-            as of `open_dataset`.
+            as of `open_dataset`. With crop "none" whole pictures are measured, each as large as its file has it, cut at its
+            edges to multiples of the downsample factor; a batch ends where their size changes, and bits are over all pixels.
 
     Returns:
         The record. A metric without weights or on too small images is None, the reason under `unavailable`. rFID's statistics
@@ -100,9 +101,10 @@ def evaluate(
     if num_tokens is not None:
         tokenizer.check_num_tokens(num_tokens)
     device = usable_device(device)
-    images = open_given(evaluate, dataset, of_dataset, "test", tokenizer)
+    images = open_given(evaluate, dataset, of_dataset, "test", tokenizer, whole=True)
     num_images = min(len(images), max_images or len(images))
-    metrics, unavailable = _image_metrics(images.image_size, num_images, **options)
+    smallest = min(min(size) for size in images.different_sizes(num_images))
+    metrics, unavailable = _image_metrics(smallest, num_images, **options)
     for metric in metrics.values():
         _move(metric, device)
     view = eval_view(tokenizer, device)
@@ -233,7 +235,8 @@ def _measure(
             data_seconds += time.perf_counter() - waiting_since
             output = tokenizer(batch, **part)
             levels = [level[..., : part.get("num_tokens")] for level in output.levels]
-            usage.update(levels, images_before=mine.start + num_done)
+            # Images of several sizes have no number of tokens in common to count places by: their order here is taken.
+            usage.update(levels, None if images.image_size is None else mine.start + num_done)
             originals, reconstructions = to_unit(batch), to_unit(output.reconstruction)
             for metric in metrics.values():
                 metric.update(originals, reconstructions)
@@ -292,10 +295,8 @@ def _record(
     """Return the record of a pass."""
     counts = [of_codes.cpu() for of_codes in found.usage.counts]
     sizes, total = found.usage.codebook_sizes, found.seconds["total"]
-    bits = sum(
-        int(of_codes.sum()) // num_images * math.log2(size) for of_codes, size in zip(counts, sizes, strict=True)
-    )
-    of_codes = found.usage.means() | {"bits_per_pixel": bits / images.image_size**2}
+    bits = sum(int(of_codes.sum()) / num_images * math.log2(size) for of_codes, size in zip(counts, sizes, strict=True))
+    of_codes = found.usage.means() | {"bits_per_pixel": bits / images.mean_pixels(num_images)}
     if not sizes:
         of_codes = dict.fromkeys(OF_CODES)
         unavailable = unavailable | dict.fromkeys(OF_CODES, "Not applicable: there is no codebook.")

@@ -58,7 +58,8 @@ def evaluate_run(
     record = evaluate(tokenizer, asked.pop("name"), **asked)
     name, which, size = record.dataset["name"], record.dataset["split"], record.dataset["image_size"]
     which += f"-{record.dataset['fingerprint'][:8]}" if apart else ""
-    which += "" if size == run.config.image_size else f"-{size}px"
+    if size != run.config.image_size:
+        which += "-whole" if size is None else f"-{size}px"
     which += f"-{record.settings['num_tokens']}tokens" if "num_tokens" in record.settings else ""
     which += "" if record.settings["max_images"] is None else "-part"
     own = name == run.config.dataset and which == "test"

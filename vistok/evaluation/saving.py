@@ -4,6 +4,7 @@ Both are rounded to 8 bits as rFID rounds them, so that torch-fidelity on the tw
 """
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -103,8 +104,8 @@ def _prepare(path: Path, about: dict[str, Any], images: ImageDataset) -> None:
                 file.unlink(missing_ok=True)
             elif file.name not in expected and not file.name.endswith(".part"):
                 raise ValueError(f"{folder} holds {shown(file.name)}, which is none of these images; move it away.")
-    size = about["dataset"]["image_size"]
-    num_bytes = 2 * about["num_images"] * (3 * size**2 + size + _BLOCK)
+    pixels = images.mean_pixels(about["num_images"])
+    num_bytes = 2 * about["num_images"] * (3 * pixels + math.sqrt(pixels) + _BLOCK)
     if (free := shutil.disk_usage(path).free) < num_bytes:
         raise OSError(
             f"save_images needs up to {num_bytes / 1e9:.1f} GB, but {path} has {free / 1e9:.1f} GB free; give another folder, "

@@ -58,7 +58,8 @@ def _path(metric: RFID, images: ImageDataset, num_images: int, batch_size: int, 
     of_images = [images.record(), images.content_key(), num_images, metric.weights_sha256]
     of_computing = [batch_size, rank_and_number()[1], here["device"], here["threads"], here["versions"]["torch"]]
     key = hashlib.sha256(json.dumps([_VERSION, *of_images, *of_computing], sort_keys=True).encode()).hexdigest()
-    return cache_folder() / f"rfid-{images.name}-{images.split}-{images.image_size}-{key[:16]}.npz"
+    size = "whole" if images.image_size is None else images.image_size
+    return cache_folder() / f"rfid-{images.name}-{images.split}-{size}-{key[:16]}.npz"
 
 
 def _kept(path: Path, num_images: int, device: torch.device) -> ImageStatistics | None:

@@ -9,6 +9,8 @@ Deviations:
   then one feed-forward network of two layers with a Tanh between them.
 - Pixels are one linear layer with a bias for each value of a patch; the open implementation's transposed convolution has
   the same weights but one bias for each colour. A patch is laid out as (colour, row, column), as its weights are.
+- Positions that were learned know one size. `positions="interpolated"` has the same weights and takes others too, bicubic, as
+  users of ViTs do (Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.2); neither paper of a tokenizer measures it.
 - The factorised projections, hidden_dim to D and back, belong to the encoder and the decoder here: what leaves the encoder
   is what the quantizer sees.
 
@@ -107,12 +109,38 @@ class LearnedPositions(nn.Module):
         if grid != self.grid:
             raise ValueError(
                 f"A grid of {grid[0]}x{grid[1]} tokens has no learned positions, only {self.grid[0]}x{self.grid[1]} has: "
-                "take images of the size trained on, or a network with positions='sincos'."
+                "take images of the size trained on, or a network with positions='sincos'; positions='interpolated' takes the "
+                "same weights to other sizes."
             )
         return tokens + self.table
 
 
-POSITIONS = {"sincos": SincosPositions, "learned": LearnedPositions}
+class InterpolatedPositions(LearnedPositions):
+    """`LearnedPositions`, which for another grid are interpolated: what a network makes of them it was not trained for."""
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        return tokens + interpolated_positions(self.table, self.grid, grid)
+
+
+def interpolated_positions(table: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Return learned positions for another grid, bicubic over their places; on their own grid as they are.
+
+    Args:
+        table: float [1, h*w, dim], row by row.
+        own: (h, w), the grid that they were learned on.
+        grid: (h', w'), tokens.
+
+    Returns:
+        float [1, h'*w', dim], in the dtype of `table`.
+    """
+    if grid == own:
+        return table
+    planes = table.float().unflatten(1, own).permute(0, 3, 1, 2)  # [1, dim, h, w]
+    planes = F.interpolate(planes, grid, mode="bicubic", align_corners=False)
+    return planes.flatten(2).transpose(1, 2).to(table.dtype)  # [1, h'*w', dim]
+
+
+POSITIONS = {"sincos": SincosPositions, "learned": LearnedPositions, "interpolated": InterpolatedPositions}
 
 
 class TransformerBlock(Block):
@@ -218,7 +246,8 @@ def build(
         mlp_dim: channels inside the feed-forward part of a block.
         patch_size: p, pixels a token along a side; the downsample factor.
         image_size: pixels, height and width it is trained on; a multiple of `patch_size`.
-        positions: "sincos", which works for other sizes too, or "learned", which does not.
+        positions: "sincos", which works for other sizes too; "learned", which does not; or "interpolated", which has the
+            weights of "learned" and interpolates them for other sizes.
 
     Raises:
         ValueError: an option is out of range; the sentence names the nearest valid one.

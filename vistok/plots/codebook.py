@@ -138,9 +138,15 @@ def draw_code_map(axis: Axes, counts: Tensor, columns: int, marked: Sequence[int
     axis.figure.colorbar(shown, ax=axis, label="tokens", fraction=0.046, pad=0.02)
 
 
-def places(perplexity: np.ndarray) -> Figure:
-    """Draw the perplexity of the codes at each place of the grid, float [h, w]."""
+def places(perplexity: np.ndarray, is_sequence: bool = False) -> Figure:
+    """Draw the perplexity of the codes at each place of the grid, float [h, w], or at each token of a sequence, [1, N]."""
     figure, axis = plt.subplots(figsize=(4.6, 3.8), dpi=DPI)
+    if is_sequence:
+        axis.bar(np.arange(perplexity.shape[1]), perplexity[0], color=COLOURS[0])
+        axis.set(xlabel="token of the sequence", ylabel="perplexity of the codes")
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        figure.tight_layout()
+        return figure
     shown = axis.imshow(perplexity, cmap="cividis")
     axis.set(xlabel="column", ylabel="row")
     for cells in (axis.xaxis, axis.yaxis):

@@ -129,6 +129,13 @@ class Quantizer(nn.Module, abc.ABC):
         """Return the codes, float32 [B, D, h, w], of indices, int64 [B, h, w] in [0, K), an argument for each level."""
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
 
+    def codes_after_each(self, *levels: Tensor) -> list[Tensor]:
+        """Return the codes, float32 [B, D, h, w], after each level of those that add up, of indices as of `indices_to_codes`.
+
+        The last are those of all levels; where nothing adds up there are these alone.
+        """
+        return [self.indices_to_codes(*levels)]
+
     def grids(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return the height and width of each level's grid for a z of that height and width."""
         return [(height, width)] * len(self.codebook_sizes)

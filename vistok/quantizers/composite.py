@@ -77,6 +77,9 @@ class Composite(Quantizer):
         Raises:
             ValueError: they are of several batches, of other grids, or too few or too many.
         """
+        return self.codes_after_each(*levels)[-1]
+
+    def codes_after_each(self, *levels: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
         levels = levels[0] if isinstance(levels[0], tuple) else levels
         shapes = [tuple(level.shape) for level in levels]
         expected = [(len(levels[-1]), *grid) for grid in self.grids(*shapes[-1][1:])]
@@ -89,8 +92,8 @@ class Composite(Quantizer):
             return self._joined(levels)
 
     @abc.abstractmethod
-    def _joined(self, levels: tuple[Tensor, ...]) -> Tensor:
-        """Return the codes of all levels or groups together, float32 [B, D, h, w]."""
+    def _joined(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return what `codes_after_each` does, of levels whose shapes are right."""
 
 
 def _mean_losses(parts: Sequence[Quantized]) -> dict[str, Tensor]:
@@ -144,8 +147,8 @@ class GroupedQuantizer(Composite):
         codes = torch.cat([part.codes for part in parts], dim=1)  # [B, D, h, w]
         return Quantized(codes, tuple(part.levels[0] for part in parts), _mean_losses(parts))
 
-    def _joined(self, levels: tuple[Tensor, ...]) -> Tensor:
-        return torch.cat([m.indices_to_codes(level) for m, level in zip(self.members, levels, strict=True)], dim=1)
+    def _joined(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
+        return [torch.cat([m.indices_to_codes(level) for m, level in zip(self.members, levels, strict=True)], dim=1)]
 
 
 class _Levels(Composite):
@@ -234,9 +237,9 @@ class _Levels(Composite):
         grid = codes[-1].shape[2:]
         return list(itertools.accumulate(self._up(part, level, grid) for level, part in enumerate(codes)))
 
-    def _joined(self, levels: tuple[Tensor, ...]) -> Tensor:
+    def _joined(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
         members = [self.members[0]] * len(self.codebook_sizes) if self.shared else self.members
-        return self._sums([m.indices_to_codes(level) for m, level in zip(members, levels, strict=True)])[-1]
+        return self._sums([m.indices_to_codes(level) for m, level in zip(members, levels, strict=True)])
 
 
 class ResidualQuantizer(_Levels):

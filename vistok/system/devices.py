@@ -116,6 +116,13 @@ def in_precision(dtype: torch.dtype, device: torch.device, cached: bool = False)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=cached)
 
 
+def without_cached_casts(device: torch.device) -> torch.autocast:
+    """Leave autocast as it is outside, but without its cache of weights: it is one for all threads, and a training reads it."""
+    kind = device.type
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the convolutions: "auto" is bfloat16 where the hardware computes in it, float32 elsewhere.
 

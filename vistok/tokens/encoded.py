@@ -154,8 +154,8 @@ class EncodedImages:
         rows, columns = tokenizer.token_grids(height, width)[-1]  # where levels have grids of several sizes, the finest
         if tuple(levels[-1].shape[1:]) != (rows, columns):
             raise ValueError(
-                f"Images of {height} pixels have a grid of {rows}x{columns} tokens here, but the indices are of a grid of "
-                f"{levels[-1].shape[1]}x{levels[-1].shape[2]}: of other images or another tokenizer."
+                f"Images of {height}x{width} pixels have a grid of {rows}x{columns} tokens here, but the indices are of a grid "
+                f"of {levels[-1].shape[1]}x{levels[-1].shape[2]}: of other images or another tokenizer."
             )
         if isinstance(images, ImageDataset):
             of_folder = images.name == "folder"
@@ -192,11 +192,13 @@ class EncodedImages:
             device: None: a GPU where there is one, or else the CPU; of a tokenizer, where it is.
             progress: show a bar.
             **of_dataset: `split` ("test"), `image_size` (the tokenizer's), `data_root`, `crop`, `test_fraction` and
-                `on_bad_image`, as of `open_dataset`.
+                `on_bad_image`, as of `open_dataset`. With crop "none" whole pictures, cut at their edges to multiples of the
+                downsample factor; they must be of one size.
 
         Raises:
             FileNotFoundError: there is no tokenizer, or there are no tokens.
-            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say; or weights are not finite.
+            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say; weights are not finite; or whole pictures
+                are of several sizes.
         """
         check_loading(batch_size, max_images=max_images)
         name, trained = "tokenizer", ""
@@ -208,12 +210,14 @@ class EncodedImages:
         tokenizer.quantizer.check_codebook()
         _check_finite(tokenizer, name)
         if isinstance(dataset, str | ImageDataset):
-            images: ImageDataset | Tensor = open_given(cls.open, dataset, of_dataset, "test", tokenizer)
+            images: ImageDataset | Tensor = open_given(cls.open, dataset, of_dataset, "test", tokenizer, whole=True)
         elif given := [name for name, value in of_dataset.items() if value is not None]:
             raise ValueError(f"{given[0]} is given, but the images are given as they are: leave it out.")
         else:
             images = _as_uint8(tokenizer, dataset)[:max_images]
         number = min(len(images), max_images or len(images))
+        if isinstance(images, ImageDataset):
+            _check_one_size(images, number)
         if tokens is not None:
             file = TokenFile.open(tokens)
             file.check_tokenizer(tokenizer)
@@ -322,18 +326,28 @@ class EncodedImages:
             decoded: cut them from the reconstructions instead of the images.
 
         Returns:
-            uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token, a part of a pixel counted as one: grids of several
-            scales do not all divide the image.
+            uint8 [n, 3, p, p], p = (2 margin + 1) times the pixels a token along its longer side, a part of a pixel counted as
+            one: grids of several scales do not all divide the image.
+
+        Raises:
+            ValueError: tokens are a sequence, and lie nowhere in the image.
         """
+        if self.tokenizer.is_sequence:
+            raise ValueError(
+                f"Tokens of {self.title} are a sequence and lie nowhere in the image: there are no patches."
+            )
         shown = list(dict.fromkeys(places[:, 0].tolist()))
         pictures = self.reconstructions(shown) if decoded else self.pixels(shown)
-        size, tokens = pictures.shape[2], self.tokens[level].shape[1]
-        f = math.ceil(size / tokens)  # pixels a token
+        sides, grid = pictures.shape[2:], self.tokens[level].shape[1:]
+        f = max(math.ceil(size / tokens) for size, tokens in zip(sides, grid, strict=True))  # pixels a token
         around = torch.nn.functional.pad(pictures, [margin * f] * 4, value=128)
         side = (2 * margin + 1) * f
         found = []
         for image, *place in places.tolist():
-            top, left = (min(round(number * size / tokens), size - f) for number in place)
+            top, left = (
+                max(0, min(round(number * size / tokens), size - f))
+                for number, size, tokens in zip(place, sides, grid, strict=True)
+            )
             found.append(around[shown.index(image), :, top : top + side, left : left + side])
         return torch.stack(found) if found else pictures.new_empty(0, 3, side, side)
 
@@ -421,6 +435,17 @@ def _as_uint8(tokenizer: VisualTokenizer, images: Tensor | np.ndarray) -> Tensor
     tokenizer.check_size(*images.shape[2:])
     end_range_check(begin_range_check(images))
     return to_uint8(images).cpu()
+
+
+def _check_one_size(images: ImageDataset, number: int) -> None:
+    """Refuse whole pictures of several sizes: what is counted by place needs one grid."""
+    sizes = images.different_sizes(number)
+    if len(sizes) > 1:
+        shown = " and ".join(f"{width}x{height}" for height, width in sizes[:2])
+        raise ValueError(
+            f"The {number} whole pictures have {len(sizes)} sizes, {shown} pixels among them, and so no grid in common; "
+            "give a folder or a max_images of one size, or leave crop out: centre squares have one."
+        )
 
 
 def _dataset_of_run(path: str | Path) -> str:

@@ -4,6 +4,7 @@ encoded = open_encoded("runs/my-run", "photos")   # a tokenizer and images; or w
 CodebookExplorer(encoded)
 """
 
+from vistok.widgets.coarse_to_fine import CoarseToFine
 from vistok.widgets.comparison import RunComparison
 from vistok.widgets.curves import RunCurves
 from vistok.widgets.dashboard import TrainingDashboard
@@ -19,6 +20,7 @@ from vistok.widgets.try_picture import TryPicture
 from vistok.widgets.view import Refusal, open_encoded
 
 __all__ = [
+    "CoarseToFine",
     "CodebookExplorer",
     "CodebookSpace",
     "PlaceExplorer",

@@ -29,6 +29,7 @@ class CodebookView(View):
     counts = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K]
     similar = traitlets.Bytes(b"").tag(sync=True)  # uint32 [K], the code of each cell in the order of similarity
     columns = traitlets.Int(1).tag(sync=True)
+    sequence = traitlets.Bool(False).tag(sync=True)  # tokens are one: a code has no patch
     selected = traitlets.Int(-1).tag(sync=True)
     marked = traitlets.Bytes(b"").tag(sync=True)
 
@@ -38,6 +39,7 @@ class CodebookView(View):
         if self.encoded is not None:
             self._turn = encoded.choice.turn
             self.name, self.sizes = encoded.title, list(encoded.codebook_sizes)
+            self.sequence = encoded.tokenizer.is_sequence
         return self.encoded is not None
 
     @answering

@@ -1,23 +1,30 @@
-"""`TokenEditor`: change tokens of an image and see what the decoder makes of it."""
+"""`TokenEditor`: change tokens of an image and see what the decoder makes of it; of a sequence, what each token does."""
 
+import math
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import traitlets
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistok.images import to_uint8
 from vistok.plots import DPI
+from vistok.system.progress import progress_bar
 from vistok.tokens.codebook import interpolate
 from vistok.tokens.encoded import Chosen, EncodedImages
+from vistok.tokens.parts import influence
 from vistok.widgets.reconstructions import ERROR_SCALE, draw_picture, error_map
 from vistok.widgets.tokenview import NEAREST, Edit, Edits, NearCodes, TokenView
 from vistok.widgets.view import Refusal, answering, check_level, image_png, script
+
+MAPS_A_ROW = 16  # maps of influence in the figure
+MAPPED_AT_ONCE = 20_000_000  # parameters of a decoder on a CPU, at most
 
 
 class TokenEditor(TokenView):
@@ -25,16 +32,22 @@ class TokenEditor(TokenView):
 
     The methods do what the buttons do. What cannot be done is said in `message`, and nothing is changed.
 
+    Tokens of a sequence are shown as a row. Which pixels follow the selected one is mapped, of the image as it was encoded
+    (`vistok.tokens.parts.influence`), and the picture may be decoded from the first tokens alone.
+
     Attributes:
         image, other: numbers of the two images; `choose` changes them.
         share, to_codes: of the mixture; `interpolate` changes them.
+        prefix: how many tokens of a sequence are decoded, 0 for all; `show_prefix` changes it.
+        followed: of a sequence, for each of its tokens how much the picture follows it, the mean over pixels where it becomes
+            the nearest code, and where it becomes random ones; NaN: not yet mapped.
         change: how the picture differs from that before any edit, in sentences.
         titles: names of the two images.
         images: how many images there are.
         offered: the code that was chosen in another view of the same images, to paint with; -1: none.
     """
 
-    ACTS = (*TokenView.ACTS, "choose", "swap", "interpolate")
+    ACTS = (*TokenView.ACTS, "choose", "swap", "interpolate", "show_prefix", "map_all")
     _esm = script("errors", "tokens", "editor")
     image = traitlets.Int(0).tag(sync=True)
     other = traitlets.Int(0).tag(sync=True)
@@ -49,8 +62,19 @@ class TokenEditor(TokenView):
     decoded_png = traitlets.Bytes().tag(sync=True)  # and now
     other_decoded = traitlets.Bytes().tag(sync=True)  # the other image's tokens decoded now
     error_scale = traitlets.Float(ERROR_SCALE).tag(sync=True)
+    prefix = traitlets.Int(0).tag(sync=True)
+    followed = traitlets.Bytes().tag(sync=True)  # float32 [2, N], `nearest` and `random`
+    maps = traitlets.Bytes().tag(sync=True)  # float32 [2, H, W], of the first selected token
 
-    def __init__(self, encoded: EncodedImages | Refusal, image: int = 0, other: int = 1, *, level: int = 0) -> None:
+    def __init__(
+        self,
+        encoded: EncodedImages | Refusal,
+        image: int = 0,
+        other: int = 1,
+        *,
+        level: int = 0,
+        map_influence: bool | None = None,
+    ) -> None:
         """Show an image with its tokens.
 
         Args:
@@ -58,11 +82,15 @@ class TokenEditor(TokenView):
             image: number of the one to edit.
             other: number of the one that tokens are exchanged or mixed with; where there is only one image, that one.
             level: of the codebooks.
+            map_influence: of a sequence: map every token's influence at once, 5 pictures a token; False: a token's where it is
+                selected; None: at once where that takes seconds, which is with a decoder on a GPU, or of at most 20 million
+                parameters.
         """
         super().__init__()
         self._encoded = self._opened(encoded)
         if self._encoded is None:
             return
+        self._maps_all = _is_fast(encoded.tokenizer.decoder) if map_influence is None else map_influence
         self._near = NearCodes(encoded.tokenizer)
         self.images, self.codebook_sizes = len(encoded), list(encoded.codebook_sizes)
         if len(encoded) == 1:
@@ -114,6 +142,19 @@ class TokenEditor(TokenView):
             raise ValueError(f"share is {share}, but must be in 0 to 1.")
         self._do(self._edits.now._replace(share=float(share), to_codes=bool(to_codes)), sliding=True)
 
+    @answering
+    def show_prefix(self, number: int) -> None:
+        """Decode the first tokens of a sequence alone: so many, or all."""
+        self._encoded.tokenizer.check_num_tokens(number)
+        self._do(self._edits.now._replace(prefix=0 if number == self.grid[1] else int(number)), sliding=True)
+
+    @answering
+    def map_all(self) -> None:
+        """Map the influence of every token of a sequence that is not yet mapped."""
+        if not self.sequence:
+            raise ValueError("Tokens of a grid lie where they act; influence is mapped of those of a sequence.")
+        self._map(range(self.grid[1]))
+
     @property
     def other_tokens(self) -> np.ndarray:
         """The other image's tokens of the level now, int64 [h, w]."""
@@ -160,6 +201,7 @@ class TokenEditor(TokenView):
             raise ValueError(f"There is no image {number!r}: images are 0 to {self.images - 1}.")
 
     def _begin(self, image: int, other: int) -> None:
+        self._influence: dict[tuple[int, int], Tensor] = {}  # level and token to its maps, [2, H, W]
         self._edits = Edits(Edit(self._encoded.indices([image]), self._encoded.indices([other])))
         self._shown: dict[str, Any] = {}
         with self.hold_sync():
@@ -168,6 +210,30 @@ class TokenEditor(TokenView):
             self.original = image_png(self._encoded.pixels([image])[0])
             self.before = image_png(self._encoded.reconstructions([image])[0])
             self._update()
+        if self.sequence and self._maps_all:
+            self._map(range(self.grid[1]))
+
+    def _map(self, tokens: Iterable[int]) -> None:
+        """Map the influence of tokens of the level, those that are not mapped yet, and tell the page."""
+        missing = [token for token in tokens if (self.level, token) not in self._influence]
+        encoded, levels = self._encoded, self._edits.first.mine
+        bar = progress_bar(
+            total=len(missing), desc="influence", unit=" tokens", delay=2, leave=False, disable=len(missing) < 2
+        )
+        with bar:
+            for token in missing:
+                found = influence(encoded.tokenizer, levels, [token], level=self.level)
+                self._influence[self.level, token] = torch.cat([found.nearest, found.random])
+                bar.update(1)
+        self._tell_influence()
+
+    def _tell_influence(self) -> None:
+        known = [self._influence.get((self.level, token)) for token in range(self.grid[1])]
+        means = [[math.nan] * 2 if maps is None else maps.mean((1, 2)).tolist() for maps in known]
+        chosen = known[self.selection[1]]
+        with self.hold_sync():
+            self.followed = np.array(means, "<f4").T.tobytes()
+            self.maps = b"" if chosen is None else chosen.numpy().astype("<f4").tobytes()
 
     def _take_other(self, other: int) -> None:
         """Put another image beside this one, now and in all that can be undone."""
@@ -189,18 +255,23 @@ class TokenEditor(TokenView):
         if self._is_new("theirs", (edit.theirs,)):
             self._other_decoded = self._decode(Edit(edit.theirs))
         with self.hold_sync():
-            self.share, self.to_codes = edit.share, edit.to_codes
+            self.share, self.to_codes, self.prefix = edit.share, edit.to_codes, edit.prefix
             self.decoded_png, self.other_decoded = image_png(self._decoded), image_png(self._other_decoded)
             self._tell_tokens()
+            if self.sequence:
+                self._map([self.selection[1]])
             self.change = self._describe_change()
             self.description = self._describe()
 
     def _decode(self, edit: Edit) -> Tensor:
         """Return the picture of an edit, uint8 [3, H, W]."""
+        mine, theirs = (
+            tuple(level[..., : edit.prefix or None] for level in levels) for levels in (edit.mine, edit.theirs)
+        )
         if 0 < edit.share < 1:
-            mixed = interpolate(self._encoded.tokenizer, edit.mine, edit.theirs, edit.share, to_codes=edit.to_codes)
+            mixed = interpolate(self._encoded.tokenizer, mine, theirs, edit.share, to_codes=edit.to_codes)
         else:
-            mixed = self._encoded.decode(edit.theirs if edit.share else edit.mine)
+            mixed = self._encoded.decode(theirs if edit.share else mine)
         return to_uint8(mixed)[0].cpu()
 
     def _edited_pixels(self) -> np.ndarray:
@@ -219,6 +290,8 @@ class TokenEditor(TokenView):
         if edit.share:
             snapped = ", snapped to codes" if edit.to_codes else ""
             parts.append(f"All codes are mixed with image {self.other}'s, a share of {edit.share:.2f}{snapped}.")
+        if edit.prefix:
+            parts.append(f"Decoded are the first {edit.prefix} of {self.grid[1]} tokens.")
         largest = self.difference.amax(0).numpy()  # [H, W]
         changed = largest > 1
         if not largest.any():
@@ -226,7 +299,7 @@ class TokenEditor(TokenView):
         parts.append(
             f"{changed.sum():,} of {changed.size:,} pixels changed by more than 1/255, at most by {largest.max()}/255."
         )
-        if number and changed.any() and not edit.share:
+        if number and changed.any() and not edit.share and not self.sequence:
             distances = ndimage.distance_transform_cdt(~self._edited_pixels(), metric="chessboard")
             farthest = distances[changed].max() * self.grid[0] / changed.shape[0]
             parts.append(
@@ -235,14 +308,29 @@ class TokenEditor(TokenView):
         return " ".join(parts)
 
     def _describe(self) -> str:
-        names, (top, left, bottom, right) = self._encoded.image_names, self.selection
+        names = self._encoded.image_names
         level = f" of level {self.level}" if len(self.codebook_sizes) > 1 else ""
         near = ", ".join(map(str, self.near[1:]))
+        shape = f"a sequence of {self.grid[1]} tokens" if self.sequence else f"{self.grid[0]} x {self.grid[1]} tokens"
         return (
-            f"Image {self.image}, {names[self.image]}, as {self.grid[0]} x {self.grid[1]} tokens{level} of "
-            f"{self._encoded.title}, and what they decode to; the other image is {self.other}, {names[self.other]}. Selected "
-            f"are rows {top} to {bottom - 1} and columns {left} to {right - 1}; the first token there is code {self.near[0]}, "
-            f"and the codes nearest to it are {near}. {self.change}"
+            f"Image {self.image}, {names[self.image]}, as {shape}{level} of {self._encoded.title}, and what they decode to; "
+            f"the other image is {self.other}, {names[self.other]}. Selected: {self._selected()}; the first token there is "
+            f"code {self.near[0]}, and the codes nearest to it are {near}. {self.change}{self._describe_influence()}"
+        )
+
+    def _describe_influence(self) -> str:
+        """Return which pixels follow the first selected token of a sequence, in a sentence; empty: of a grid."""
+        maps = self._influence.get((self.level, self.selection[1]))
+        if not self.sequence or maps is None:
+            return ""
+        nearest, random = (float(100 * of.mean()) for of in maps)
+        order = maps[1].flatten().sort(descending=True).values
+        total = float(order.sum())
+        half = int((order.cumsum(0) < total / 2).sum()) + 1 if total else 0
+        return (
+            f" As encoded, token {self.selection[1]} moves a pixel by {nearest:.2f}% of the range where it becomes the nearest "
+            f"code, and by {random:.2f}% where it becomes a random one; half of that falls on {half / len(order):.0%} of the "
+            "pixels."
         )
 
     def figure(self) -> Figure | None:
@@ -251,8 +339,12 @@ class TokenEditor(TokenView):
             return None
         encoded = self._encoded
         before = encoded.reconstructions([self.image])[0]
-        figure = plt.figure(figsize=(10, 6.2), dpi=DPI, layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(5, 1.2))
+        rows = -(-len(self._influence) // MAPS_A_ROW)
+        figure = plt.figure(figsize=(10, 6.2 + 0.8 * rows + 0.4 * bool(rows)), dpi=DPI, layout="constrained")
+        heights = (5, 1.2, 0.8 * rows + 0.4) if rows else (5, 1.2)
+        above, below, *lowest = figure.subfigures(len(heights), 1, height_ratios=heights)
+        if lowest:
+            self._draw_influence(lowest[0], rows)
         axes = above.subplot_mosaic([["now", "now", "a", "b"], ["now", "now", "c", "d"]])
         draw_picture(axes["now"], self._decoded, f"image {self.image}, {encoded.image_names[self.image]}: decoded now")
         self._draw_grid(axes["now"], *self._decoded.shape[1:])
@@ -266,10 +358,35 @@ class TokenEditor(TokenView):
         for axis in tiles[len(self.near) :]:
             axis.remove()
         below.suptitle(
-            "code of the first selected token, and the codes nearest to it with their distances", fontsize=10
+            f"code of the selected {self._selected()}, and those nearest to it, each as all tokens of the sequence"
+            if self.sequence
+            else "code of the first selected token, and the codes nearest to it with their distances",
+            fontsize=10,
         )
         above.supxlabel(textwrap.fill(self.change, 105), fontsize=9)
         return figure
+
+    def _draw_influence(self, figure: SubFigure, rows: int) -> None:
+        """Draw the maps of the tokens that are mapped, random codes in place of each; all have one scale."""
+        known = sorted((token, maps) for (level, token), maps in self._influence.items() if level == self.level)
+        most = max((float(maps[1].max()) for _, maps in known), default=0.0) or 1.0
+        axes = figure.subplots(rows, MAPS_A_ROW, squeeze=False).flat
+        for axis, (token, maps) in zip(axes, known, strict=False):
+            axis.imshow(maps[1].numpy(), cmap="cividis", vmin=0, vmax=most)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(str(token), fontsize=8, pad=2)
+        for axis in figure.axes[len(known) :]:
+            axis.remove()
+        figure.suptitle(
+            f"which pixels follow each token, as encoded: mean change to random codes, colours 0 to {most:.2g}",
+            fontsize=10,
+        )
+
+
+def _is_fast(decoder: nn.Module) -> bool:
+    """Return whether a decoder paints hundreds of pictures in seconds."""
+    parameters = list(decoder.parameters())
+    return parameters[0].device.type != "cpu" or sum(map(torch.numel, parameters)) <= MAPPED_AT_ONCE
 
 
 def _tokens(number: int) -> str:

@@ -98,6 +98,12 @@ class CodebookExplorer(CodebookView):
             f"{len(self.encoded):,} images{queue}. Perplexity {usage['perplexity']:.0f}. The most frequent code, "
             f"{int(counts.argmax())}, has {int(counts.max()):,} tokens."
         )
+        if self.sequence:
+            self.description += (
+                f" Tokens are a sequence of {self.encoded.tokens[self.level].shape[2]} and lie nowhere in the image, so that a "
+                "code has no patch. Decoded alone it stands for all tokens of a sequence, and its tile is the whole picture, "
+                "made small, which is of no image; what a token does in an image, TokenEditor maps."
+            )
 
     def tiles(self) -> Tensor:
         """Return every code of the level decoded alone, uint8 [K, 3, p, p]; computed once."""
@@ -187,7 +193,7 @@ class CodebookExplorer(CodebookView):
         detail = self._look_at(code, places)
         with self.hold_sync():
             self.detail, self.selected = detail, code
-        if len(places):
+        if len(places) and not self.sequence:
             patches = self.encoded.patches(self._shown, self.level, decoded=True)
             self.decoded = {"code": code, "level": self.level, "patches": strip_png(patches)}
 
@@ -220,7 +226,7 @@ class CodebookExplorer(CodebookView):
                 f"{encoded.image_names[i]} (image {i}): {n} times" for i, n in zip(images, times, strict=True)
             ],
             "image_places": [places[places[:, 0] == image, 1:].tolist() for image in images],
-            "patches": strip_png(encoded.patches(self._shown, level)) if len(places) else b"",
+            "patches": strip_png(encoded.patches(self._shown, level)) if len(places) and not self.sequence else b"",
             "patch_places": self._shown.tolist(),
             "num_first": len(first),
         }
@@ -231,7 +237,7 @@ class CodebookExplorer(CodebookView):
         counts = self.encoded.counts(self.level)
         patches = [None, None]
         code = self.detail.get("code", -1)
-        if code >= 0 and len(self.encoded.places(code, self.level)):
+        if code >= 0 and len(self.encoded.places(code, self.level)) and not self.sequence:
             patches = [self.encoded.patches(self._shown, self.level, decoded=decoded) for decoded in (False, True)]
         curve = self.encoded.usage_curve(self.level)
         return plots.codebook_overview(counts, self._order, self.columns, curve, QUEUE_SIZE, code, *patches)

@@ -9,13 +9,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from vistok.data.photos import photos
-from vistok.data.transforms import CenterSquare, decode, to_rgb
+from vistok.data.transforms import CenterSquare, WholePicture, decode, resized, to_rgb
 from vistok.images import from_unit, to_uint8
 from vistok.system.files import readable
 from vistok.system.paths import resolve_path
 
 MAX_PIXELS = 2_000_000  # a picture that is kept has no more
 SMALLEST_CROP = 16  # pixels of the picture that is kept
+LONGEST = 8  # times the short side, of a picture that is seen whole: its tokens grow with its length
 
 
 class Crop(NamedTuple):
@@ -27,18 +28,19 @@ class Crop(NamedTuple):
 
 
 class Picture:
-    """A picture and the square of it that tokenizers see.
+    """A picture and what tokenizers see of it: a square, or the whole.
 
     Attributes:
         image: RGB, made small.
         name: what captions call it.
         size: width and height in pixels before it was made small.
         crop: the square; at first the largest in the middle.
+        is_whole: whether not the square but the whole picture is seen.
     """
 
     def __init__(self, image: Image.Image, name: str, size: tuple[int, int] | None = None) -> None:
         self.image, self.name, self.size = image, name, size or image.size
-        self.crop = self.centre
+        self.crop, self.is_whole = self.centre, False
 
     @property
     def centre(self) -> Crop:
@@ -52,6 +54,11 @@ class Picture:
         whole = min(width, height)
         side = min(max(round(side), min(SMALLEST_CROP, whole)), whole)
         self.crop = Crop(min(max(round(left), 0), width - side), min(max(round(top), 0), height - side), side)
+        self.is_whole = False
+
+    def seen(self, size: int, multiple: int) -> Tensor:
+        """Return what a tokenizer for images of `size` pixels, and tokens of `multiple` pixels, sees, uint8 [3, H, W]."""
+        return self.whole(size, multiple) if self.is_whole else self.square(size)
 
     def square(self, size: int) -> Tensor:
         """Return what a tokenizer for images of `size` pixels sees, uint8 [3, size, size], as an evaluation resizes."""
@@ -59,6 +66,25 @@ class Picture:
         whole = self.crop == self.centre
         image = self.image if whole else self.image.crop((left, top, left + side, top + side))
         return torch.from_numpy(CenterSquare(size).render(0, image).copy()).permute(2, 0, 1).contiguous()
+
+    def whole(self, short: int, multiple: int) -> Tensor:
+        """Return the whole picture, uint8 [3, H, W]: its short side resized to `short`, both sides cut to multiples.
+
+        Args:
+            short: pixels.
+            multiple: pixels, at most `short`.
+
+        Raises:
+            ValueError: it is too long to be seen whole.
+        """
+        width, height = self.image.size
+        if max(width, height) > LONGEST * min(width, height):
+            raise ValueError(
+                f"{self.name} has {self.size[0]} x {self.size[1]} pixels, and is seen whole where its longer side is at most "
+                f"{LONGEST} times its short one; look at a square of it."
+            )
+        pixels = WholePicture(multiple).render(0, resized(self.image, short))
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
 def example_picture(short: int) -> Picture:

@@ -35,6 +35,7 @@ class PlaceExplorer(View):
     selected = traitlets.Int(0).tag(sync=True)
     tiles = traitlets.Bytes(b"").tag(sync=True)  # the chosen place's codes decoded alone, a strip as PNG
     where = traitlets.Bytes(b"").tag(sync=True)  # uint32 [h, w], images with a chosen code there; empty: none is chosen
+    sequence = traitlets.Bool(False).tag(sync=True)  # places are positions in one, not of the image
     whose = traitlets.Unicode("").tag(sync=True)  # the chosen codes, in words
     level = traitlets.Int(0).tag(sync=True)
 
@@ -55,7 +56,7 @@ class PlaceExplorer(View):
             self.encoded = None
             self._refuse(Refusal(str(error)))
             return
-        self._turn = encoded.choice.turn
+        self._turn, self.sequence = encoded.choice.turn, encoded.tokenizer.is_sequence
         self._show_level(level)
         self._show_where(encoded.choice.chosen)
         self.observe(lambda change: self._show_tiles(), names="selected")
@@ -75,12 +76,20 @@ class PlaceExplorer(View):
             self.selected = int(perplexity.argmin())
             self._show_tiles()
         of_level = f" of level {level}" if len(encoded.tokens) > 1 else ""
+        places = f"{perplexity.shape[1]} tokens" if self.sequence else f"{'x'.join(map(str, perplexity.shape))} places"
         self._summary = (
-            f"The perplexity of the codes{of_level} at each of the {perplexity.shape[0]}x{perplexity.shape[1]} places over "
-            f"{len(encoded):,} images lies between {perplexity.min():.0f} and {perplexity.max():.0f}; the lowest is at row "
-            f"{row}, column {column}, where code {self._codes[row, column, 0]} is the most frequent "
-            f"({self._counts[row, column, 0]:,} images)."
+            f"The perplexity of the codes{of_level} at each of the {places} over {len(encoded):,} images lies between "
+            f"{perplexity.min():.0f} and {perplexity.max():.0f}; the lowest is at {self._named(row, column)}, where code "
+            f"{self._codes[row, column, 0]} is the most frequent ({self._counts[row, column, 0]:,} images)."
         )
+        if self.sequence:
+            self._summary += (
+                " Tokens are a sequence: these are positions in it, and none of them is a place of the image."
+            )
+
+    def _named(self, row: int, column: int) -> str:
+        """Return what sentences call a place."""
+        return f"token {column}" if self.sequence else f"row {row}, column {column}"
 
     def _follow(self, chosen: Chosen) -> None:
         if chosen.level != self.level:
@@ -96,7 +105,7 @@ class PlaceExplorer(View):
         grid = self.encoded.grid_counts(codes if len(codes) > 1 else codes[0], self.level)
         row, column = np.unravel_index(grid.argmax(), grid.shape)
         whose = f"code {codes[0]}" if len(codes) == 1 else f"any of the {len(codes):,} selected codes"
-        found = f"most often at row {row}, column {column} ({grid.max():,} images)" if grid.any() else "nowhere"
+        found = f"most often at {self._named(row, column)} ({grid.max():,} images)" if grid.any() else "nowhere"
         with self.hold_sync():
             self.where, self.whose = grid.astype("<u4").tobytes(), whose
             self.description = f"{self._summary} {whose[0].upper()}{whose[1:]} appears {found}."
@@ -120,4 +129,4 @@ class PlaceExplorer(View):
     def figure(self) -> Figure | None:
         if self.encoded is None:
             return None
-        return plots.places(self._perplexity)
+        return plots.places(self._perplexity, self.sequence)

@@ -18,7 +18,7 @@ from vistok.widgets.view import Refusal, View, image_png, script, smaller, strip
 # The colours of error maps end at this part of a range 0 to 1: 0.5 of [-1, 1], as `plots.reconstructions` has it.
 ERROR_SCALE = 0.25
 ORDERS = ("worst first", "best first", "by number")
-THUMBNAIL = 48  # pixels of a side at most
+THUMBNAIL = 48  # pixels of the longer side at most
 FIGURE_THUMBNAILS = 8
 IMAGES_A_STEP = 4  # images between two states of the bar while they are decoded
 PATIENCE_SECONDS = 2  # a reader waits so long without a bar
@@ -69,7 +69,7 @@ class ReconstructionViewer(View):
         images = encoded.pixels(rows)
         self.lens = [side / 2 for side in images.shape[2:]]
         self.psnr = self._psnr.astype("<f4").tobytes()
-        self.thumbnails = strip_png(smaller(images, min(THUMBNAIL, *images.shape[2:])))
+        self.thumbnails = strip_png(smaller(images, THUMBNAIL))
         self.image = int(self._worst_first[0])
         self._show()
 

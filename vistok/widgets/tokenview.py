@@ -25,12 +25,14 @@ class Edit(NamedTuple):
         theirs: of the other picture, where there is one.
         share: the other picture's part of the mixture, in [0, 1].
         to_codes: whether a mixture is quantized.
+        prefix: how many tokens of a sequence are decoded, from its beginning; 0: all.
     """
 
     mine: tuple[Tensor, ...]
     theirs: tuple[Tensor, ...] = ()
     share: float = 0.0
     to_codes: bool = False
+    prefix: int = 0
 
 
 class Edits:
@@ -80,6 +82,7 @@ class NearCodes:
 
     def __init__(self, tokenizer: VisualTokenizer) -> None:
         self._tokenizer = tokenizer
+        self.is_sequence = tokenizer.is_sequence
         self._tile_of: dict[tuple[int, int], Tensor] = {}  # level and code to the patch
         self.of = functools.lru_cache(maxsize=1)(self._of)  # asked again whenever another token changes
 
@@ -106,7 +109,8 @@ class TokenView(View):
         selection: top, left, bottom and right of the selected tokens, as of slices; `select` changes it.
         can_undo: whether there is something to take back.
         codebook_sizes: K of each level.
-        grid: height and width of the level's grid.
+        grid: height and width of the level's grid; 1 and N of a sequence.
+        sequence: whether tokens are a sequence, shown as a row, for they lie nowhere in the picture.
         near, near_distances: the code of the first selected token and those nearest to it, and how far they are from it.
     """
 
@@ -116,6 +120,7 @@ class TokenView(View):
     can_undo = traitlets.Bool(False).tag(sync=True)
     codebook_sizes = traitlets.List(traitlets.Int()).tag(sync=True)
     grid = traitlets.List(traitlets.Int(), [1, 1]).tag(sync=True)
+    sequence = traitlets.Bool(False).tag(sync=True)
     token_values = traitlets.Bytes().tag(sync=True)  # uint32 [h, w]
     edited = traitlets.Bytes().tag(sync=True)  # uint8 [h, w], 1 where tokens are not the encoder's
     near = traitlets.List(traitlets.Int()).tag(sync=True)
@@ -218,13 +223,23 @@ class TokenView(View):
         """Tell the page the level's tokens, which of them are changed, and the codes near the selected one."""
         tokens = self.tokens
         edited = tokens != self._edits.first.mine[self.level][0].numpy()
+        self.sequence = self._near.is_sequence
         self.grid, self.can_undo = list(tokens.shape), bool(self._edits.history)
         self.token_values, self.edited = tokens.astype("<u4").tobytes(), edited.astype(np.uint8).tobytes()
         self.near, self.near_distances, self._tiles = self._near.of(self.level, int(tokens[tuple(self.selection[:2])]))
         self.near_tiles = strip_png(self._tiles)
 
+    def _selected(self) -> str:
+        """Return which tokens are selected, in words."""
+        top, left, bottom, right = self.selection
+        if self.sequence:
+            return f"token {left}" if right == left + 1 else f"tokens {left} to {right - 1}"
+        return f"rows {top} to {bottom - 1} and columns {left} to {right - 1}"
+
     def _draw_grid(self, axis: Axes, height: int, width: int) -> None:
-        """Draw the grid of tokens and the selection over a picture of so many pixels."""
+        """Draw the grid of tokens and the selection over a picture of so many pixels; those of a sequence lie nowhere in it."""
+        if self.sequence:
+            return
         rows, columns = self.grid
         high, wide = height / rows, width / columns
         axis.hlines(np.arange(1, rows) * high - 0.5, -0.5, width - 0.5, color="white", alpha=0.4, lw=0.6)

@@ -37,8 +37,8 @@ class Trial:
     Attributes:
         tokenizer, name: it, and what it is called.
         title: what captions call it.
-        seen: what it sees, uint8 [3, S, S]; None before there is a picture.
-        decoded: what the tokens decode to now, uint8 [3, S, S].
+        seen: what it sees, uint8 [3, H, W]; None before there is a picture.
+        decoded: what the tokens decode to now, uint8 [3, H, W].
         edits: of the tokens.
     """
 
@@ -51,11 +51,16 @@ class Trial:
 
     @torch.no_grad()
     def take(self, picture: Picture) -> None:
-        """Encode what is seen of a picture, and decode it."""
-        self.seen = picture.square(self.tokenizer.image_size)
+        """Encode what is seen of a picture, and decode it.
+
+        Raises:
+            ValueError: it is seen whole, and is too long, or the network takes squares of its own size only.
+        """
+        seen = picture.seen(self.tokenizer.image_size, self.tokenizer.downsample_factor)
         device = next(self.tokenizer.parameters()).device
         with computing(device, exact=True):
-            levels = self.tokenizer.encode_levels(to_float(self.seen[None].to(device)))
+            levels = self.tokenizer.encode_levels(to_float(seen[None].to(device)))
+        self.seen = seen
         self.edits = Edits(Edit(tuple(level.cpu() for level in levels)))
         self.decode()
 
@@ -64,14 +69,32 @@ class Trial:
         self.decoded = to_uint8(self.tokenizer.decode(self.edits.now.mine))[0].cpu()
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels, of what is seen; before there is a picture, of the tokenizer's square."""
+        return (self.tokenizer.image_size,) * 2 if self.seen is None else tuple(self.seen.shape[1:])
+
+    @property
+    def grids(self) -> list[tuple[int, ...]]:
+        """Height and width of each level's grid, in tokens; before there is a picture, for the tokenizer's square."""
+        return (
+            token_grids(self.tokenizer)
+            if self.edits is None
+            else [tuple(level.shape[1:]) for level in self.edits.first.mine]
+        )
+
+    @property
     def num_tokens(self) -> int:
-        return sum(math.prod(grid) for grid in token_grids(self.tokenizer))
+        return sum(math.prod(grid) for grid in self.grids)
 
     @property
     def bits(self) -> float:
         """Bits of all tokens: each is one of K codes."""
-        levels = zip(token_grids(self.tokenizer), self.tokenizer.quantizer.codebook_sizes, strict=True)
+        levels = zip(self.grids, self.tokenizer.quantizer.codebook_sizes, strict=True)
         return sum(math.prod(grid) * math.log2(size) for grid, size in levels)
+
+    @property
+    def bits_per_pixel(self) -> float:
+        return self.bits / math.prod(self.size)
 
     @property
     def psnr(self) -> float:
@@ -89,16 +112,18 @@ class TryPicture(TokenView):
 
     Attributes:
         active: number of the tokenizer whose tokens are shown and changed; `look_at` changes it.
-        tokenizers: of each its name, its title in captions, image size in pixels, and of an image how many
-            tokens, bits, and bits a pixel.
+        tokenizers: of each its name, its title in captions, image size in pixels, and of what it sees height and width in
+            pixels, how many tokens, bits, and bits a pixel.
         picture_name, picture_size: what the picture is called, and its width and height in pixels.
         extent: width and height in pixels of the picture that is kept; zeros: there is none.
         crop: left, top and side of the square that is seen, in these pixels; `crop_to` changes it.
+        whole: whether not the square but the whole picture is seen, its short side of the tokenizer's size; `see_whole`
+            changes it.
         seen, reconstructions: PNG of what each tokenizer sees and what its tokens decode to; empty while it is made.
         psnr: of each reconstruction in dB; None where it is made or nothing differs.
     """
 
-    ACTS = (*TokenView.ACTS, "take", "crop_to")
+    ACTS = (*TokenView.ACTS, "take", "crop_to", "see_whole")
     _esm = script("errors", "tokens", "camera", "intake", "cropper", "try_picture")
     active = traitlets.Int(0).tag(sync=True)
     tokenizers = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -107,6 +132,7 @@ class TryPicture(TokenView):
     preview = traitlets.Bytes().tag(sync=True)  # JPEG of the whole picture, made small
     extent = traitlets.List(traitlets.Int(), [0, 0]).tag(sync=True)
     crop = traitlets.List(traitlets.Int(), [0, 0, 0]).tag(sync=True)
+    whole = traitlets.Bool(False).tag(sync=True)
     short = traitlets.Int(0).tag(sync=True)  # pixels of the short side that the page sends
     seen = traitlets.List(traitlets.Bytes()).tag(sync=True)
     reconstructions = traitlets.List(traitlets.Bytes()).tag(sync=True)
@@ -166,6 +192,18 @@ class TryPicture(TokenView):
         self._encode()
 
     @answering
+    def see_whole(self, whole: bool = True) -> None:
+        """Show tokenizers the whole picture, whatever its shape, or its square again."""
+        picture = self._known_picture()
+        before, picture.is_whole = picture.is_whole, bool(whole)
+        try:
+            self._encode()
+        except ValueError:
+            picture.is_whole = before
+            self._encode()
+            raise
+
+    @answering
     def look_at(self, level: int = 0, tokenizer: int | None = None) -> None:
         """Show and change the tokens of a level, and of another tokenizer; edits of others stay."""
         number = self.active if tokenizer is None else tokenizer
@@ -179,7 +217,7 @@ class TryPicture(TokenView):
 
     @property
     def decoded(self) -> list[Tensor]:
-        """The picture as each tokenizer decodes it now, uint8 [3, S, S]."""
+        """The picture as each tokenizer decodes it now, uint8 [3, H, W]."""
         return [trial.decoded.clone() for trial in self._trials]
 
     # How it is done.
@@ -212,14 +250,14 @@ class TryPicture(TokenView):
         return refused
 
     def _facts(self, trial: Trial) -> dict[str, Any]:
-        size = trial.tokenizer.image_size
         return {
             "name": trial.name,
             "title": trial.title,
-            "image_size": size,
+            "image_size": trial.tokenizer.image_size,
+            "size": list(trial.size),
             "num_tokens": trial.num_tokens,
             "bits": trial.bits,
-            "bits_per_pixel": trial.bits / size**2,
+            "bits_per_pixel": trial.bits_per_pixel,
         }
 
     def _begin_with_example(self, because: str) -> None:
@@ -244,9 +282,9 @@ class TryPicture(TokenView):
     def _encode(self) -> None:
         """Give all tokenizers what is seen of the picture: the one whose tokens are shown first, for it may take some time."""
         for trial in self._trials:
-            trial.seen = trial.decoded = None
+            trial.seen = trial.decoded = trial.edits = None
         with self.hold_sync():
-            self.crop, self.selection = list(self._picture.crop), [0, 0, 1, 1]
+            self.crop, self.whole, self.selection = list(self._picture.crop), self._picture.is_whole, [0, 0, 1, 1]
             self._trial.take(self._picture)
             self._tell()
         for trial in self._trials:
@@ -269,6 +307,7 @@ class TryPicture(TokenView):
         """Tell the page what each tokenizer sees and makes of it, as far as that is known."""
         made = [trial for trial in self._trials if trial.seen is not None]
         with self.hold_sync():
+            self.tokenizers = [self._facts(trial) for trial in self._trials]
             self.seen = [image_png(trial.seen) if trial in made else b"" for trial in self._trials]
             self.reconstructions = [image_png(trial.decoded) if trial in made else b"" for trial in self._trials]
             psnr = [trial.psnr if trial in made else math.inf for trial in self._trials]
@@ -279,9 +318,10 @@ class TryPicture(TokenView):
         made = [trial for trial in self._trials if trial.decoded is not None]
         number = self._num_edited()
         edited = f" {number} {'token is' if number == 1 else 'tokens are'} not as encoded." if number else ""
+        seen = "the whole of it" if self.whole else f"a square, {side / min(self.extent):.0%} of its short side"
         return (
-            f"The picture {self.picture_name}, {width} x {height} pixels: a square, {side / min(self.extent):.0%} of its short "
-            f"side, as {rows} x {columns} tokens of {self._trial.title}. {'. '.join(map(_made_of_it, made))}.{edited}"
+            f"The picture {self.picture_name}, {width} x {height} pixels: {seen}, as {rows} x {columns} tokens of "
+            f"{self._trial.title}. {'. '.join(map(_made_of_it, made))}.{edited}"
         )
 
     def figure(self) -> Figure | None:
@@ -294,7 +334,8 @@ class TryPicture(TokenView):
         left, top, side = self._picture.crop
         whole = torch.from_numpy(np.array(self._picture.image)).permute(2, 0, 1)
         draw_picture(axes[0, 0], whole, _short(self._picture.name))
-        axes[0, 0].add_patch(Rectangle((left, top), side - 1, side - 1, fill=False, ec="white", lw=2))
+        if not self.whole:
+            axes[0, 0].add_patch(Rectangle((left, top), side - 1, side - 1, fill=False, ec="white", lw=2))
         seen = self._trial.seen
         draw_picture(axes[0, 1], seen, f"{self.grid[0]} x {self.grid[1]} tokens")
         self._draw_grid(axes[0, 1], *seen.shape[1:])
@@ -322,7 +363,7 @@ def _trial_of(given: Named, device: str | None) -> Trial:
 
 
 def _made_of_it(trial: Trial) -> str:
-    bits = f"{trial.bits:,.0f} bits or {trial.bits / trial.tokenizer.image_size**2:.2f} a pixel"
+    bits = f"{trial.bits:,.0f} bits or {trial.bits_per_pixel:.2f} a pixel"
     return f"{trial.title}: {trial.num_tokens:,} tokens, {bits}, {decibels(trial.psnr)}"
 
 

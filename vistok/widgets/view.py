@@ -151,5 +151,9 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def smaller(images: Tensor, side: int) -> Tensor:
-    """Return images, uint8 [n, 3, H, W], made smaller: uint8 [n, 3, side, side]."""
-    return F.interpolate(images.float(), (side, side), mode="area").round().to(torch.uint8)
+    """Return images, uint8 [n, 3, H, W], made smaller: their longer side is `side` pixels, or as it is where that is less."""
+    sizes, longer = images.shape[2:], max(images.shape[2:])
+    if longer <= side:
+        return images
+    made = [max(1, round(size * side / longer)) for size in sizes]
+    return F.interpolate(images.float(), made, mode="area").round().to(torch.uint8)

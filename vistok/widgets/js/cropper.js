@@ -1,4 +1,5 @@
-// The whole picture with the square of it that is seen: dragged with the pointer, moved by arrow keys, sized by a slider.
+// The whole picture with the square of it that is seen: dragged with the pointer, moved by arrow keys, sized by a slider; or the
+// whole of it is seen, until a square is chosen again.
 // Returns {element, preview, stop}; `preview` shows a picture before the kernel has it.
 function cropper(model, talk) {
   const SIDE = 160, THINNEST = 20;  // CSS pixels of the longer side, and of the shorter at least, or it could not be dragged
@@ -8,18 +9,20 @@ function cropper(model, talk) {
     "aria-label": "the whole picture; arrow keys move the square that is seen, plus and minus size it" });
   const zoom = node("input", { type: "range", min: 0, max: 1, step: 0.01, style: "width:100%;min-width:0;box-sizing:border-box", oninput: () => sizeTo(Number(zoom.value)) });
   const centre = node("button", { onclick: () => sizeTo(0, true), title: "the largest square in the middle" }, "centre");
-  const element = node("div", { class: "column cropper" }, name, canvas, size, node("label", { style: "display:flex;gap:6px;align-items:center;width:100%" }, "zoom", zoom), centre);
+  const all = node("input", { type: "checkbox", data: { role: "whole" }, onchange: () => talk.last("see_whole", { whole: all.checked }) });
+  const element = node("div", { class: "column cropper" }, name, canvas, size, node("label", { style: "display:flex;gap:6px;align-items:center;width:100%" }, "zoom", zoom), centre,
+    node("label", { style: "display:flex;gap:4px;align-items:center", title: "not a square: its short side has the size of the tokenizer's images" }, all, "whole picture"));
   let whole = null, dragged = null, number = 0;
   let loaded = null;  // the kernel's picture that is shown; null: the page's own, which is newer
-  let crop, extent, file, pixels;
-  const known = () => { [crop, extent, file, pixels] = ["crop", "extent", "picture_name", "picture_size"].map((trait) => model.get(trait)); };
+  let crop, extent, file, pixels, whole_seen;
+  const known = () => { [crop, extent, file, pixels, whole_seen] = ["crop", "extent", "picture_name", "picture_size", "whole"].map((trait) => model.get(trait)); };
 
   const within = ([left, top, side]) => {
     const [width, height] = extent;
     return [Math.round(Math.min(Math.max(left, 0), width - side)), Math.round(Math.min(Math.max(top, 0), height - side)), side];
   };
   function move(wanted) {
-    crop = within(wanted);
+    crop = within(wanted); whole_seen = false;
     draw();
     talk.last("crop_to", { left: crop[0], top: crop[1], side: crop[2] });
   }
@@ -38,7 +41,9 @@ function cropper(model, talk) {
     if (!whole) return;
     const times = SIDE / Math.max(whole.width, whole.height);
     const [across, up] = [whole.width, whole.height].map((side) => Math.max(side * times, THINNEST)), context = paint(canvas, whole, across, up);
-    const [x, y, wide, high] = [crop[0] / extent[0] * across, crop[1] / extent[1] * up, crop[2] / extent[0] * across, crop[2] / extent[1] * up];
+    const [left, top, right, bottom] = whole_seen ? [0, 0, ...extent] : [crop[0], crop[1], crop[0] + crop[2], crop[1] + crop[2]];
+    const [x, y, wide, high] = [left / extent[0] * across, top / extent[1] * up, (right - left) / extent[0] * across, (bottom - top) / extent[1] * up];
+    all.checked = whole_seen;
     context.fillStyle = "rgba(0,0,0,.5)";  // all but the square
     context.beginPath(); context.rect(0, 0, across, up); context.rect(x, y, wide, high); context.fill("evenodd");
     outline(context, x + 1, y + 1, Math.max(wide - 2, 1), Math.max(high - 2, 1));
@@ -80,12 +85,12 @@ function cropper(model, talk) {
   const kernels = () => { if (!dragged && !talk.behind()) { known(); draw(); } };
   function preview(small) {
     number++; loaded = null;
-    whole = small; file = small.name; pixels = small.original; extent = [small.width, small.height]; dragged = null;
+    whole = small; file = small.name; pixels = small.original; extent = [small.width, small.height]; dragged = null; whole_seen = false;
     const side = Math.min(...extent);
     crop = within([(extent[0] - side) / 2, (extent[1] - side) / 2, side]);
     draw();
   }
-  const stop = listen(model, { "change:preview": load, "change:crop": kernels, "change:answered": () => { kernels(); load(); } });
+  const stop = listen(model, { "change:preview": load, "change:crop": kernels, "change:whole": kernels, "change:answered": () => { kernels(); load(); } });
   known(); draw(); load();
   return { element, preview, stop: () => { number++; stop(); } };
 }

@@ -14,7 +14,8 @@ function render({ model, el }) {
   const images = whenTyped([image, other], () => ask("choose", { image: typed(image), other: typed(other) }));
   const level = node("select", { onchange: () => ask("look_at", { level: Number(level.value) }) },
     ...levels.map((size, i) => node("option", { value: i }, `${i} (${count(size)} codes)`)));
-  const grid = tokenGrid(model, talk, () => { code.focus(); code.select(); });
+  const follow = following(model, () => model.get("grid")[1]);
+  const grid = tokenGrid(model, talk, () => { code.focus(); code.select(); }, follow.shares);
   const face = grid.face("decoded", "tokens over what they decode to; arrow keys select a token, with shift a region, enter goes to the code", SIDE);
   const [codeLabel, code] = numberField("code", { onkeydown: (event) => { if (event.key === "Enter" && plain(event)) replace(); } });
   const replace = () => ask("replace", { code: typed(code) });
@@ -28,10 +29,19 @@ function render({ model, el }) {
   const [nearTitle, near, stopNear] = nearCodes(model, (code) => ask("replace", { code }));
   const change = node("p", { class: "number", "aria-live": "polite", data: { role: "change" }, style: "margin:8px 0 4px;max-width:62em" });
   const kinds = { original: "original", before: "decoded before any edit", difference: "difference from before", other_decoded: "other image, decoded now" };
+  const prefix = node("input", { type: "range", min: 1, step: 1, "aria-label": "decode the first tokens alone", oninput: () => {
+    prefixText.textContent = `${prefix.value} of ${prefix.max}`;
+    talk.last("show_prefix", { number: Number(prefix.value) });
+  } });
+  const prefixText = node("span", { class: "number caption", data: { role: "prefix" } });
+  const every = button("map every token", () => ask("map_all"), "how far the picture follows each token: 5 pictures a token");
+  const ofSequence = node("div", { class: "of-sequence", style: "margin-top:8px", data: { role: "of-sequence" } },
+    node("div", { class: "bar" }, node("label", middle, "decode the first tokens alone", prefix), prefixText), follow.element, every);
   const small = Object.fromEntries(Object.entries(kinds).map(([kind, text]) => [kind, node("canvas", { role: "img", "aria-label": text, data: { picture: kind } })]));
   const titles = Object.fromEntries(Object.entries(kinds).map(([kind, text]) => [kind, node("p", { class: "caption" }, text)]));
   box.append(
     node("div", { class: "bar" }, imageLabel, otherLabel, levels.length > 1 ? node("label", {}, "level ", level) : "", node("label", middle, grid.lines, "grid"), busy),
+    grid.row,
     node("div", { class: "beside" },  // the picture, and what acts on it
       node("div", { class: "column" }, node("p", { class: "caption" }, "decoded now"), face.element, grid.status),
       node("div", { class: "column" },
@@ -39,6 +49,7 @@ function render({ model, el }) {
         nearTitle, near,
         node("div", { class: "bar", style: "margin-top:8px" }, swap),
         node("div", { class: "bar" }, node("label", middle, "interpolate", share), shareText, node("label", middle, snap, "snap to codes")))),
+    ofSequence,
     change,
     node("div", { class: "pictures" }, ...Object.keys(kinds).map((kind) => node("div", { class: "column" }, titles[kind], small[kind]))),
     errorBar(scale, "difference"));
@@ -56,6 +67,10 @@ function render({ model, el }) {
   // the kernel's own changes.
   const numbers = () => { if (images.pending()) return; image.value = model.get("image"); other.value = model.get("other"); };
   function controls() {
+    ofSequence.hidden = !model.get("sequence");
+    prefix.max = model.get("grid")[1];
+    if (!behind()) { prefix.value = model.get("prefix") || prefix.max; prefixText.textContent = `${prefix.value} of ${prefix.max}`; }
+    every.hidden = !f32(model.get("followed")).some(Number.isNaN);
     level.value = model.get("level");
     code.max = levels[model.get("level")] - 1;
     code.placeholder = grid.first();
@@ -76,6 +91,7 @@ function render({ model, el }) {
     face.show(decoded);
     for (const [kind, made] of Object.entries(small)) {
       if (!shown[kind]) continue;
+      follow.size(shown.original ?? decoded);
       const times = enlargement(shown[kind], SMALL);
       paint(made, shown[kind], shown[kind].width * times, shown[kind].height * times);
       made.dataset.painted = number;  // it rises with a new picture only
@@ -87,9 +103,48 @@ function render({ model, el }) {
   };
   const handlers = { "change:offered": offer, "change:answered": () => { if (!behind()) slide(); }, "change:image": numbers, "change:other": numbers };
   for (const name of ["original", "decoded_png", "before", "other_decoded"]) handlers[`change:${name}`] = load;
-  for (const name of ["titles", "level", "share", "to_codes", "can_undo", "change", "selection", "token_values"]) handlers[`change:${name}`] = controls;
+  for (const name of ["maps", "followed"]) handlers[`change:${name}`] = () => { follow.draw(); grid.draw(); controls(); };
+  for (const name of ["sequence", "prefix", "titles", "level", "share", "to_codes", "can_undo", "change", "selection", "token_values"]) handlers[`change:${name}`] = controls;
   const stopListening = listen(model, handlers);
-  numbers(); controls(); load(); offer();
+  numbers(); controls(); load(); offer(); follow.draw(); grid.draw();
   return () => { asked++; images.stop(); stopListening(); stopNear(); grid.stop(); talk.stop(); stop(); };
+}
+
+// Which pixels follow the selected token of a sequence: a map where it becomes the nearest code, one where it becomes random ones,
+// and for each token a share of the most that any moves the picture. Returns {element, shares, size, draw}.
+function following(model, number) {
+  const names = ["the nearest code", "random codes"], SIDE = 192;
+  const maps = names.map((name, i) => node("canvas", { role: "img", data: { map: i ? "random" : "nearest" }, "aria-label": `pixels that change where the token becomes ${name}` }));
+  const titles = names.map(() => node("p", { class: "caption number" })), scale = node("p", { class: "caption scale" }), heading = node("p", { class: "caption" }), bar = node("canvas", { role: "img" });
+  drawColours(bar, 96, 10);
+  bar.style.cssText += "display:inline-block;vertical-align:middle";
+  const element = node("div", { data: { role: "influence" } },
+    heading,
+    node("div", { class: "pictures", style: "max-width:408px" }, ...maps.map((map, i) => node("div", { class: "column" }, titles[i], map))), scale);
+  let shape = [1, 1];
+  const means = (i) => f32(model.get("followed")).slice(i * number(), (i + 1) * number());
+  function shares() {
+    const known = means(1), most = Math.max(...known.filter(Number.isFinite), 0);
+    return known.length ? known.map((value) => most > 0 ? value / most : value) : null;
+  }
+  function draw() {
+    const values = f32(model.get("maps")), [width, height] = shape, pixels = width * height;
+    element.hidden = values.length !== 2 * pixels;
+    if (element.hidden) return;
+    const most = values.reduce((a, b) => Math.max(a, b), 0), token = model.get("selection")[1];
+    heading.textContent = `What does token ${token} do? Pixels that change, of the image as encoded, where it becomes …`;
+    maps.forEach((canvas, i) => {
+      const made = new ImageData(width, height), whole = node("canvas");
+      [whole.width, whole.height] = [width, height];
+      for (let at = 0; at < pixels; at++) made.data.set([...heat(most > 0 ? values[i * pixels + at] / most : 0), 255], 4 * at);
+      whole.getContext("2d").putImageData(made, 0, 0);
+      const times = enlargement(whole, SIDE);
+      paint(canvas, { canvas: whole, width, height }, width * times, height * times);
+      canvas.dataset.token = token;
+      titles[i].textContent = `${names[i]}: ${short(100 * means(i)[token])} %`;
+    });
+    scale.replaceChildren("mean change over the channels, colours from 0 ", bar, ` to ${short(most)}, of a range 0 to 1; the row is coloured by the mean over pixels, random codes`);
+  }
+  return { element, shares, draw, size: ({ width, height }) => { if (shape[0] !== width || shape[1] !== height) { shape = [width, height]; draw(); } } };
 }
 export default { initialize, render };

@@ -141,11 +141,11 @@ function render({ model, el }) {
 
   // The code by itself, and where in the grid it appears: `places`, or null where it does not.
   function aloneAndWhere(detail, alone, places) {
-    const [h, w] = detail.grid, here = u32(detail.grid_counts);
-    const where = places ? [node("p", { class: "caption" }, `where in the ${h}x${w} grid: ${ends(Math.min(...here), Math.max(...here))}`), places.element]
-      : [node("p", { class: "caption" }, `where in the ${h}x${w} grid: nowhere`)];
+    const [h, w] = detail.grid, here = u32(detail.grid_counts), all = model.get("sequence") ? `at which of the ${w} tokens, line by line` : `where in the ${h}x${w} grid`;
+    const where = places ? [node("p", { class: "caption" }, `${all}: ${ends(Math.min(...here), Math.max(...here))}`), places.element]
+      : [node("p", { class: "caption" }, `${all}: nowhere`)];
     return node("div", { class: "row", style: "flex-wrap:nowrap;align-items:flex-end" },
-      node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, "decoded alone"), tile(alone, alone.height, 0, PATCH, `code ${detail.code} decoded alone`)),
+      node("div", { class: "column", style: "flex:none" }, node("p", { class: "caption" }, model.get("sequence") ? "as all tokens" : "decoded alone"), tile(alone, alone.height, 0, PATCH, `code ${detail.code} decoded alone`)),
       node("div", { class: "column" }, ...where));
   }
 
@@ -164,7 +164,7 @@ function render({ model, el }) {
     return node("div", { class: "images" }, ...names.map((name, number) => {
       const canvas = tile(images, side, number, SHOWN, name, wide), context = canvas.getContext("2d");
       canvas.classList.add("image");
-      for (const [y, x] of detail.image_places[number]) {
+      for (const [y, x] of model.get("sequence") ? [] : detail.image_places[number]) {
         strokeTwice(context, "#d55e00", 1.5, () => context.rect(x * cellWide, y * cellHigh, cellWide, cellHigh), 3);
       }
       return node("div", { class: "column" }, canvas, node("p", { class: "caption", title: name }, name));
@@ -192,8 +192,9 @@ function render({ model, el }) {
     const caption = (text) => node("p", { class: "caption" }, text);
     const parts = [aloneAndWhere(detail, alone, places)], more = [caption("nearest codes, and how far they are"), nearestCodes(detail, alone)];
     if (images) {
-      parts.push(caption("the images that use it most, its tokens outlined"), imagesUsing(detail, images));
-      more.push(caption("patches from these images, the token in the middle; below each, as decoded in its image"), patchRow(detail, patches, 0, detail.num_first),
+      parts.push(caption(`the images that use it most${model.get("sequence") ? "" : ", its tokens outlined"}`), imagesUsing(detail, images));
+      if (!patches) more.push(node("p", { class: "caption no-patches" }, "No patches: tokens are a sequence, and lie nowhere in the image. What one does in an image, TokenEditor maps."));
+      else more.push(caption("patches from these images, the token in the middle; below each, as decoded in its image"), patchRow(detail, patches, 0, detail.num_first),
         node("div", { class: "bar" }, node("span", { class: "caption" }, "a random sample of all its patches"),
           node("button", { class: "sample", onclick: () => model.send({ do: "sample" }) }, "another sample")), patchRow(detail, patches, detail.num_first, detail.patch_places.length));
     } else parts.push(node("p", { style: "margin:0" }, "No image uses this code."));
@@ -203,7 +204,7 @@ function render({ model, el }) {
     below.classList.remove("stale");
     below.dataset.code = detail.code;
     if (focused >= 0) below.querySelectorAll("button")[focused]?.focus({ preventScroll: true });  // it stays where it was
-    if (places) places.set({ values: here, columns: detail.grid[1], scale: "linear" });
+    if (places) places.set({ values: here, columns: model.get("sequence") ? Math.ceil(Math.sqrt(here.length)) : detail.grid[1], scale: "linear" });
     await addDecoded(mine);
     performance.mark("vistok:patches");
     if (performance.getEntriesByName("vistok:click").length) performance.measure("vistok:click-to-patches", "vistok:click", "vistok:patches");

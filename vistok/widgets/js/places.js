@@ -3,12 +3,14 @@
 function render({ model, el }) {
   const [box, stopFrame] = frame(el, model, "place-explorer");
   let perplexity = new Float32Array(), codes = new Int32Array(), counts = new Uint32Array(), where = new Uint32Array(), number = 0;
-  const width = () => model.get("grid")[1], choose = (place) => save(model, { selected: place });
-  const named = (place) => `row ${Math.floor(place / width())}, column ${place % width()}`;
+  // Positions of a sequence are no places of the image: they are drawn in lines, as text is.
+  const sequence = model.get("sequence"), width = () => sequence ? Math.ceil(Math.sqrt(model.get("grid")[1])) : model.get("grid")[1];
+  const choose = (place) => save(model, { selected: place });
+  const named = (place) => sequence ? `token ${place}` : `row ${Math.floor(place / width())}, column ${place % width()}`;
   const images = (number) => number === 1 ? "1 image" : `${count(number)} images`;
   const say = (place) => `${named(place)}: perplexity ${perplexity[place].toFixed(1)}; most frequent: code ${codes[place * number]}, ${images(counts[place * number])}`;
   const options = { width: 228, height: 228, describeBlock: () => "", onSelect: choose };
-  const map = new CellMap({ ...options, label: "places of the grid; arrow keys move, Enter chooses", describe: say });
+  const map = new CellMap({ ...options, label: `${sequence ? "tokens of the sequence" : "places of the grid"}; arrow keys move, Enter chooses`, describe: say });
   const there = new CellMap({ ...options, label: "where the chosen codes appear; arrow keys move, Enter chooses a place",
     describe: (place) => `${named(place)}: ${images(where[place])} with ${model.get("whose")}` });
   const list = node("div", { class: "column list", "aria-live": "polite" });
@@ -50,7 +52,7 @@ function render({ model, el }) {
     if (!perplexity.length) return;
     number = codes.length / perplexity.length;
     const [low, high] = [Math.min(...perplexity), Math.max(...perplexity)];
-    caption.textContent = `perplexity of the codes at each place: ${ends(low, high, (value) => value.toFixed(0))}`;
+    caption.textContent = `perplexity of the codes at each ${sequence ? "token of the sequence, line by line: no place of the image" : "place"}: ${ends(low, high, (value) => value.toFixed(0))}`;
     map.set({ values: perplexity, columns: width(), scale: "linear" });
     show();
     showWhere();

@@ -65,10 +65,11 @@ function render({ model, el }) {
     const by = model.get("order"), sorted = names.map((_, i) => i);
     order.value = by;
     if (by !== "by number") sorted.sort((a, b) => (by === "worst first" ? 1 : -1) * (psnr[a] === psnr[b] ? 0 : psnr[a] < psnr[b] ? -1 : 1));
-    const side = thumbnails ? thumbnails.height : 0, focused = strip.querySelector(":focus");
+    const high = thumbnails ? thumbnails.height : 0, wide = thumbnails ? thumbnails.width / names.length : 0, times = 48 / Math.max(wide, high);
+    const focused = strip.querySelector(":focus");
     strip.replaceChildren(...sorted.map((image) => {
       const small = node("canvas", { "aria-hidden": "true" });
-      if (thumbnails) paint(small, thumbnails, 48, 48, [image * side, 0, side, side]);
+      if (thumbnails) paint(small, thumbnails, wide * times, high * times, [image * wide, 0, wide, high]);
       return node("button", { role: "radio", "aria-label": `image ${image}, ${names[image]}, ${decibels(psnr[image])}`,
         title: `image ${image}: ${names[image]}`, data: { image }, onclick: () => save(model, { image }),
         style: `padding:2px;box-sizing:border-box;height:calc(${HIGH});scroll-snap-align:start` },

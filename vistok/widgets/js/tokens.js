@@ -61,8 +61,12 @@ function whenTyped(inputs, act, pause = 400) {
 }
 
 // A grid of tokens over one picture or several, with one selection: a click, a drag or arrow keys select. `enter` is what the
-// enter key does. Returns {face, lines, status, draw, describe, selected, stop}.
-function tokenGrid(model, talk, enter) {
+// enter key does. Tokens of a sequence lie nowhere in a picture: they are a row of their own, `row`, which is broken where the page
+// ends, and the pictures are pictures only. `shares()` gives each of them a number in [0, 1] that colours it, or null.
+// Returns {face, row, lines, status, draw, first, stop}.
+function tokenGrid(model, talk, enter, shares = () => null) {
+  const CELL = 44, HIGH = 28;  // CSS pixels of a token of a sequence
+  const sequence = () => model.get("sequence");
   const faces = [], shape = () => model.get("grid");  // rows and columns of tokens
   let selection = model.get("selection"), anchor = selection.slice(0, 2), cursor = anchor;
   let dragged = null, hovered = null, painted = 0;
@@ -71,7 +75,7 @@ function tokenGrid(model, talk, enter) {
   const [lines, codes] = [0, 1].map(() => node("input", { type: "checkbox", checked: true, onchange: () => draw() }));
   const status = node("p", { class: "caption number", "aria-live": "polite", data: { role: "token" } });
   const token = (row, column) => u32(model.get("token_values"))[row * shape()[1] + column];
-  const say = (row, column) => `row ${row}, column ${column}: code ${token(row, column)}`;
+  const say = (row, column) => `${sequence() ? `token ${column}` : `row ${row}, column ${column}`}: code ${token(row, column)}`;
 
   // A picture that tokens lie over, at most `side` CSS pixels wide, and enlarged by a whole number if `whole`, or else as there is
   // room; `numbers` writes the codes where they can be read.
@@ -90,16 +94,21 @@ function tokenGrid(model, talk, enter) {
   function describe() {
     const [top, left, bottom, right] = selection, tokens = (bottom - top) * (right - left);
     status.textContent = tokens === 1 ? `selected: ${say(top, left)}`
+      : sequence() ? `selected: tokens ${left} to ${right - 1}; first code ${token(top, left)}`
       : `selected: rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}, ${tokens} tokens; first code ${token(top, left)}`;
   }
 
-  const draw = () => faces.forEach(drawFace);
+  const draw = () => { faces.forEach(drawFace); drawRow(); };
   function drawFace({ canvas, element, picture: now, side, numbers, whole }) {
     if (!now) return;
     const room = Math.min(side, element.clientWidth || side);
     const times = whole ? enlargement(now, side) : room / Math.max(now.width, now.height);
     const [width, height] = [now.width * times, now.height * times];
     const context = paint(canvas, now, width, height), [rows, columns] = shape(), [high, wide] = [height / rows, width / columns];
+    canvas.tabIndex = sequence() ? -1 : 0;
+    canvas.style.cursor = sequence() ? "" : "crosshair";
+    Object.assign(canvas.dataset, { selection: selection.join(","), painted: ++painted, rows, columns });
+    if (sequence()) return;
     if (lines.checked) drawLines(context, rows, columns, width, height);
     if (numbers && codes.checked) drawNumbers(context, u32(model.get("token_values")), columns, wide, high);
     const mark = Math.max(3, Math.min(wide, high) / 5);
@@ -112,7 +121,31 @@ function tokenGrid(model, talk, enter) {
     if (hovered) { context.strokeStyle = "#fff"; context.lineWidth = 1; context.strokeRect(hovered[1] * wide, hovered[0] * high, wide, high); }
     const [top, left, bottom, right] = selection;
     outline(context, left * wide, top * high, (right - left) * wide, (bottom - top) * high, 2);
-    Object.assign(canvas.dataset, { selection: selection.join(","), painted: ++painted, rows, columns });
+  }
+
+  // The tokens of a sequence, in as many lines as they need; those that are not decoded are struck through.
+  const strip = { canvas: node("canvas", { tabindex: 0, role: "application", data: { picture: "sequence" }, style: "cursor:crosshair;touch-action:none",
+    "aria-label": "the tokens of the sequence; arrow keys select one, with shift several, enter goes to the code" }), tip: node("div", { class: "tip" }) };
+  const row = node("div", { style: "position:relative", hidden: true }, strip.canvas, strip.tip);
+  const across = () => Math.max(1, Math.min(shape()[1], Math.floor((row.clientWidth || 16 * CELL) / CELL)));  // tokens a line
+  function drawRow() {
+    row.hidden = !sequence();
+    for (const box of [lines, codes]) box.closest("label")?.toggleAttribute("hidden", sequence());
+    if (row.hidden) return;
+    const number = shape()[1], columns = across(), known = shares(), prefix = model.get("prefix") || number;
+    const context = sized(strip.canvas, columns * CELL, Math.ceil(number / columns) * HIGH), edited = bytes(model.get("edited"));
+    const corner = (place) => [(place % columns) * CELL, Math.floor(place / columns) * HIGH];
+    for (let place = 0; place < number; place++) {
+      const [x, y] = corner(place), share = known?.[place];
+      context.fillStyle = Number.isFinite(share) ? `rgb(${heat(share)})` : "#5b6770";
+      context.fillRect(x, y, CELL - 1, HIGH - 1);
+      if (place >= prefix) { context.strokeStyle = "#fff"; context.lineWidth = 1; context.beginPath(); context.moveTo(x, y + HIGH - 1); context.lineTo(x + CELL - 1, y); context.stroke(); }
+      if (edited[place]) { context.fillStyle = "#fff"; context.fillRect(x + 2, y + 2, 8, 8); context.fillStyle = "#d55e00"; context.fillRect(x + 3, y + 3, 6, 6); }
+    }
+    drawNumbers(context, u32(model.get("token_values")), columns, CELL, HIGH);
+    if (hovered) { context.strokeStyle = "#fff"; context.lineWidth = 1; context.strokeRect(...corner(hovered[1]), CELL - 1, HIGH - 1); }
+    for (let place = selection[1]; place < selection[3]; place++) { const [x, y] = corner(place); outline(context, x + 2, y + 2, CELL - 5, HIGH - 5, 2); }
+    Object.assign(strip.canvas.dataset, { selection: selection.join(","), painted: ++painted, columns, number });
   }
 
   const between = (a, b) => [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.max(a[0], b[0]) + 1, Math.max(a[1], b[1]) + 1];
@@ -126,28 +159,35 @@ function tokenGrid(model, talk, enter) {
     hovered = place;
     made.tip.style.display = place ? "block" : "none";
     if (place) {
-      const [rows, columns] = shape(), { canvas, tip } = made;
+      const { canvas, tip } = made, columns = made === strip ? across() : shape()[1], rows = made === strip ? Math.ceil(shape()[1] / columns) : shape()[0];
+      const [y, x] = made === strip ? [Math.floor(place[1] / columns), place[1] % columns] : place;
       tip.textContent = say(...place);
-      tip.style.left = `${Math.max(0, Math.min((place[1] + 1) / columns * canvas.clientWidth + 4, canvas.clientWidth - tip.offsetWidth))}px`;
-      tip.style.top = `${(place[0] + 1) / rows * canvas.clientHeight + 4}px`;
+      tip.style.left = `${Math.max(0, Math.min((x + 1) / columns * canvas.clientWidth + 4, canvas.clientWidth - tip.offsetWidth))}px`;
+      tip.style.top = `${(y + 1) / rows * canvas.clientHeight + 4}px`;
     }
     draw();
   }
 
   function listenTo(made) {
     const { canvas } = made;
+    const elsewhere = () => sequence() && made !== strip;
     const at = (event) => {  // the token under the pointer
       const [rows, columns] = shape(), [x, y] = pointed(canvas, event);
+      if (made === strip) {
+        const wide = across(), high = Math.ceil(columns / wide);
+        return [0, Math.min(Math.min(Math.floor(y * high), high - 1) * wide + Math.min(Math.floor(x * wide), wide - 1), columns - 1)];
+      }
       return [Math.min(Math.floor(y * rows), rows - 1), Math.min(Math.floor(x * columns), columns - 1)];
     };
     canvas.addEventListener("pointerdown", (event) => {
-      if (!plain(event)) return;
+      if (!plain(event) || elsewhere()) return;
       canvas.setPointerCapture(event.pointerId);
       dragged = event.shiftKey ? anchor : at(event);
       anchor = dragged; cursor = at(event);
       select(between(anchor, cursor));
     });
     canvas.addEventListener("pointermove", (event) => {
+      if (elsewhere()) return;
       hover(made, at(event));
       if (dragged && String(at(event)) !== String(cursor)) { cursor = at(event); select(between(anchor, cursor)); }
     });
@@ -155,8 +195,9 @@ function tokenGrid(model, talk, enter) {
     canvas.addEventListener("pointercancel", () => { dragged = null; selected(); });
     canvas.addEventListener("pointerleave", () => hover(made, null));
     canvas.addEventListener("keydown", (event) => {
-      const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-      if (!move && (event.key !== "Enter" || event.shiftKey) || !plain(event)) return;
+      const line = made === strip ? [0, across()] : [1, 0];
+      const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: line.map((step) => -step), ArrowDown: line }[event.key];
+      if (!move && (event.key !== "Enter" || event.shiftKey) || !plain(event) || elsewhere()) return;
       keepEvent(event);
       if (!move) { enter(); return; }
       cursor = cursor.map((place, i) => Math.min(Math.max(place + move[i], 0), shape()[i] - 1));
@@ -175,9 +216,11 @@ function tokenGrid(model, talk, enter) {
   };
   const changed = () => { describe(); draw(); };
   const stop = listen(model, { "change:selection": selected, "change:answered": selected, "change:token_values": changed,
-    "change:edited": changed, "change:grid": changed });
-  describe();
-  return { face, lines, codes, status, draw, first: () => token(selection[0], selection[1]), stop: () => { watch.disconnect(); stop(); } };
+    "change:edited": changed, "change:grid": changed, "change:sequence": changed, "change:prefix": changed });
+  listenTo(strip);
+  const stopWidth = onWidth(row, drawRow);
+  describe(); drawRow();
+  return { face, row, lines, codes, status, draw, first: () => token(selection[0], selection[1]), stop: () => { watch.disconnect(); stopWidth(); stop(); } };
 }
 
 // The borders of tokens, seen on dark and on light.
@@ -213,7 +256,7 @@ function nearCodes(model, choose) {
     const codes = model.get("near"), distances = model.get("near_distances"), made = await picture(model.get("near_tiles"));
     if (!made || codes !== model.get("near")) return;
     const side = made.height;
-    title.textContent = `code ${codes[0]} and those nearest to it, each decoded alone, with distances: press one to put it in the selection`;
+    title.textContent = `code ${codes[0]} and those nearest to it, each decoded ${model.get("sequence") ? "as all tokens of the sequence" : "alone"}, with distances: press one to put it in the selection`;
     const focused = [...near.children].indexOf(near.querySelector(":focus"));
     near.replaceChildren(...codes.map((code, i) => {
       const tile = node("canvas", { "aria-hidden": "true" });

@@ -29,12 +29,12 @@ function render({ model, el }) {
   const [nearTitle, near, stopNear] = nearCodes(model, (code) => ask("replace", { code }));
 
   const maps = node("input", { type: "checkbox", onchange: () => { cards.dataset.errors = maps.checked; bar.hidden = !maps.checked; } });
-  const bar = errorBar(scale);
+  const bar = errorBar(scale), same = node("span");
   bar.hidden = true;
-  const mixed = new Set(tokenizers.map((facts) => facts.image_size)).size > 1;  // then numbers say of how many pixels they are
+  const known = () => model.get("tokenizers"), sizeOf = (facts) => `${facts.size[1]} × ${facts.size[0]}`;
   const original = card("your picture", node("span", { class: "caption" }, "your picture"));
   const made = tokenizers.map((facts, number) => card(facts.title, tokenizers.length === 1 ? node("span", { class: "caption" }, facts.title)
-    : button(facts.title, () => ask("look_at", { tokenizer: number, level: 0 }), `show and change the tokens of ${facts.name}`), facts));
+    : button(facts.title, () => ask("look_at", { tokenizer: number, level: 0 }), `show and change the tokens of ${facts.name}`), true));
   // In one row, smaller the more there are; a crowd takes several rows.
   const columns = made.length < 5 ? `repeat(${made.length + 1}, minmax(0, 220px))` : "repeat(auto-fill, minmax(140px, 1fr))";
   const cards = node("div", { class: "cards", style: `grid-template-columns:${columns}` }, ...[original, ...made].map((one) => one.element));
@@ -47,9 +47,9 @@ function render({ model, el }) {
         node("div", { class: "column" }, decodedTitle, decoded.element))),
     node("div", { class: "bar", style: "margin:6px 0 2px" }, node("span", { style: "flex:1 1 16em" }, grid.status), codeLabel,
       button("replace", replace, "give all selected tokens this code"), undo, reset, levelLabel, node("label", middle, grid.lines, "grid"), node("label", middle, grid.codes, "codes")),
-    nearTitle, near,
+    grid.row, nearTitle, near,
     node("div", { class: "bar", style: "margin:12px 0 4px" },
-      node("span", {}, tokenizers.length > 1 ? "The same square by each tokenizer" : "The square and its reconstruction"),
+      same,
       node("label", middle, maps, "error maps")),
     cards, bar);
   box.append(
@@ -58,11 +58,11 @@ function render({ model, el }) {
     source.viewfinder, body);
   box.tabIndex = -1;  // a click anywhere makes it the place where a picture is pasted
 
-  function card(name, title, facts) {
-    const canvas = node("canvas", { role: "img", "aria-label": facts ? `reconstruction by ${name}` : name, data: { card: name } });
+  function card(name, title, decodes) {
+    const canvas = node("canvas", { role: "img", "aria-label": decodes ? `reconstruction by ${name}` : name, data: { card: name } });
     const error = node("canvas", { role: "img", "aria-label": `error of ${name}`, class: "error", data: { error: name } });
     const first = node("strong", { class: "number", data: { role: "psnr" } }), more = node("span", { class: "caption number" });
-    return { canvas, error, title, first, more, facts, element: node("div", { class: "column" }, node("div", { class: "card-title" }, title), canvas, node("div", { class: "card-text" }, first, more), facts ? error : "") };
+    return { canvas, error, title, first, more, element: node("div", { class: "column" }, node("div", { class: "card-title" }, title), canvas, node("div", { class: "card-text" }, first, more), decodes ? error : "") };
   }
 
   // Take a picture: a file, or a promise of one that may be rejected with a sentence. The last one counts.
@@ -87,9 +87,11 @@ function render({ model, el }) {
 
   // Write what stands beside the pictures.
   function tell() {
-    const active = model.get("active"), facts = tokenizers[active], [rows, columns] = model.get("grid"), sizes = model.get("codebook_sizes");
+    const all = known(), active = model.get("active"), facts = all[active], [rows, columns] = model.get("grid"), sizes = model.get("codebook_sizes");
     body.hidden = !model.get("extent")[0];
-    seenTitle.textContent = `${facts.image_size} × ${facts.image_size} pixels, ${rows} × ${columns} tokens`;
+    const mixed = new Set(all.map(sizeOf)).size > 1;  // then numbers say of how many pixels they are
+    same.textContent = `The ${model.get("whole") ? "whole picture" : all.length > 1 ? "same square" : "square"} ${all.length > 1 ? "by each tokenizer" : "and its reconstruction"}`;
+    seenTitle.textContent = `${sizeOf(facts)} pixels, ${model.get("sequence") ? `a sequence of ${columns} tokens` : `${columns} × ${rows} tokens`}`;
     decodedTitle.textContent = `decoded from ${count(facts.num_tokens)} tokens of ${facts.title}`;
     code.max = sizes[model.get("level")] - 1;
     code.placeholder = grid.first();
@@ -99,13 +101,14 @@ function render({ model, el }) {
     const focused = box.querySelector(":focus");
     undo.disabled = reset.disabled = !model.get("can_undo");
     if (focused?.disabled) seen.canvas.focus({ preventScroll: true });  // it would be lost with the button
-    original.first.textContent = `${facts.image_size} × ${facts.image_size} pixels`;
-    original.more.replaceChildren(...[`${count(24 * facts.image_size ** 2)} bits`, "24 bits a pixel"].map((line) => node("div", {}, line)));
-    made.forEach(({ title, first, more, facts }, i) => {
+    original.first.textContent = `${sizeOf(facts)} pixels`;
+    original.more.replaceChildren(...[`${count(24 * facts.size[0] * facts.size[1])} bits`, "24 bits a pixel"].map((line) => node("div", {}, line)));
+    made.forEach(({ title, first, more }, i) => {
+      const facts = all[i];
       title.setAttribute("aria-pressed", i === active);
       const ready = shown[i]?.seen, psnr = model.get("psnr")[i];
       first.textContent = ready ? psnr === null ? "exact" : decibels(psnr) : "…";
-      more.replaceChildren(...[...mixed ? [`of ${facts.image_size} × ${facts.image_size} pixels`] : [], `${count(facts.num_tokens)} tokens`, `${count(Math.round(facts.bits))} bits, ${short(Math.round(24 / facts.bits_per_pixel))} × fewer`,
+      more.replaceChildren(...[...mixed ? [`of ${sizeOf(facts)} pixels`] : [], `${count(facts.num_tokens)} tokens`, `${count(Math.round(facts.bits))} bits, ${short(Math.round(24 / facts.bits_per_pixel))} × fewer`,
         `${facts.bits_per_pixel.toFixed(2)} bits a pixel`].map((line) => node("div", {}, line)));
     });
   }
@@ -132,9 +135,9 @@ function render({ model, el }) {
   }
 
   const handlers = { "change:seen": load, "change:reconstructions": load, "change:active": load };
-  for (const name of ["grid", "codebook_sizes", "level", "can_undo", "psnr", "selection", "token_values", "extent"]) handlers[`change:${name}`] = tell;
+  for (const name of ["sequence", "tokenizers", "whole", "grid", "codebook_sizes", "level", "can_undo", "psnr", "selection", "token_values", "extent"]) handlers[`change:${name}`] = tell;
   const stopListening = listen(model, handlers);
-  tell(); load();
+  tell(); load(); grid.draw();
   return () => { asked++; taken++; source.stop(); crop.stop(); stopListening(); stopNear(); grid.stop(); talk.stop(); stop(); };
 }
 export default { initialize, render };
