@@ -14,12 +14,12 @@ from vistok.system.paths import PACKAGE
 
 ROWS = [  # from the top: a file or a folder imports what stands below it, and nothing beside it
     {"gpu_check", "tables", "widgets"},
-    {"notebooks", "plots"},
-    {"lessons"},
+    {"compress", "notebooks", "plots"},
+    {"generation", "lessons"},
     {"evaluation", "tokens", "training"},
     {"estimate", "pretrained", "runs"},
     {"data", "losses", "tokenizer"},
-    {"config", "metrics"},
+    {"config", "generator_config", "metrics"},
     {"networks", "quantizers", "recipes", "usage"},
     {"images", "system"},
 ]
@@ -128,7 +128,9 @@ def test_every_command_that_is_named_is_there() -> None:
             assert importlib.util.find_spec(name), f"{path} names {name}"
 
 
-@pytest.mark.parametrize("command", ["estimate", "evaluation", "gpu_check", "tables", "tokens", "training"])
+@pytest.mark.parametrize(
+    "command", ["compress", "estimate", "evaluation", "generation", "gpu_check", "tables", "tokens", "training"]
+)
 def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
     program = (
         f"import runpy, sys; sys.argv = ['it', '--help']\n"
