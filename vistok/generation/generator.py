@@ -93,6 +93,7 @@ class Generator(nn.Module, abc.ABC):
         self.layout = Layout(codebook_sizes, level_shapes)
         self.classes: list[str] = self.settings["classes"]
         self.class_dropout, self.image_size = class_dropout, image_size
+        self.register_buffer("mask_tokens", torch.tensor(self.layout.sizes), persistent=False)  # K_l, beyond the codes
         self.transformer = Transformer(
             self.layout,
             len(self.classes),
@@ -233,10 +234,12 @@ class Generator(nn.Module, abc.ABC):
         given = [labels] * number if isinstance(labels, int) else list(labels)
         if len(given) != number:
             raise ValueError(f"labels holds {len(given)} classes, but there are {number} seeds.")
+        if not self.classes:
+            raise ValueError("labels are given, but this generator knows no classes; leave them None.")
         for label in given:
             if not 0 <= label < len(self.classes):
-                most = f"at most {len(self.classes) - 1}" if self.classes else "None: this generator knows no classes"
-                raise ValueError(f"labels holds {shown(label)}, but a class must be at least 0 and {most}.")
+                most = len(self.classes) - 1
+                raise ValueError(f"labels holds {shown(label)}, but a class must be at least 0 and at most {most}.")
         return torch.tensor(given, device=self.device)
 
     def label_of(self, name: str) -> int:
@@ -266,7 +269,8 @@ class Generator(nn.Module, abc.ABC):
     def _levels(self, name: str, given: Tensor | Sequence[Tensor], batch: int) -> tuple[Tensor, ...]:
         levels = (given,) if isinstance(given, Tensor) else tuple(given)
         shapes = [tuple(level.shape) for level in levels]
-        if [shape[-2:] for shape in shapes] != self.layout.level_shapes:
+        fitting = [{shape, (1, *shape), (batch, *shape)} for shape in self.layout.level_shapes]
+        if len(shapes) != len(fitting) or any(s not in which for s, which in zip(shapes, fitting, strict=True)):
             raise ValueError(
                 f"{name} has shapes {shapes}, but must be {[(batch, *s) for s in self.layout.level_shapes]}."
             )
@@ -384,7 +388,7 @@ class Masked(Generator):
 
     def hidden(self, places: Tensor, masked: Tensor) -> Tensor:
         """Return places, int64 [B, S, L], with the mask's token, K_l, where they are masked, bool [B, S]."""
-        return torch.where(masked.unsqueeze(2), torch.tensor(self.layout.sizes, device=places.device), places)
+        return torch.where(masked.unsqueeze(2), self.mask_tokens, places)
 
     def _steps(self, seeds: Sequence[int], classes: Tensor, held: Tensor, how: Sampling) -> Iterator[Tensor]:
         num_steps, (num_places, num_levels) = how.num_steps, held.shape[1:]

@@ -72,6 +72,13 @@ def rotary_angles(grid: tuple[int, int], head_dim: int) -> Tensor:
     return torch.cat([axis.reshape(-1, 1) * frequencies for axis in (rows, columns)], dim=1)
 
 
+def turns(grid: tuple[int, int], head_dim: int) -> Tensor:
+    """Return cosine and sine, float32 [2, 1 + h*w, head_dim / 2], of the class's angles, which are zero, and each place's."""
+    angles = rotary_angles(grid, head_dim)
+    angles = torch.cat([angles.new_zeros(1, angles.shape[1]), angles])
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Turn each pair of neighbouring channels by an angle.
 
@@ -221,7 +228,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, shape.num_heads, dropout) for _ in range(shape.depth))
         self.norm = RMSNorm(dim)
         self.heads = LevelHeads(dim, layout.sizes)
-        self._turn: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        turn = turns(layout.grid, dim // shape.num_heads) if layout.grid else None
+        self.register_buffer("turn", turn, persistent=False)  # [2, 1 + S, d/2]
         self._initialise(shape.depth)
 
     def _initialise(self, depth: int) -> None:
@@ -257,24 +265,12 @@ class Transformer(nn.Module):
         if self.positions is not None:
             x = x + self.positions[begin : begin + x.shape[1]]
         x = self.dropout(x)
-        turn = self._turns(x)
-        turn = None if turn is None else turn[:, begin : begin + x.shape[1]]
+        turn = None if self.turn is None else self.turn[:, begin : begin + x.shape[1]]
         for number, block in enumerate(self.blocks):
             x = block(x, turn, self.causal, cache, number)
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)
-
-    def _turns(self, x: Tensor) -> Tensor | None:
-        """Return cosine and sine, [2, 1 + S, d/2], of every place's angles, the class's first; None: positions are learned."""
-        if self.layout.grid is None:
-            return None
-        key = (x.device, x.dtype)
-        if key not in self._turn:
-            angles = rotary_angles(self.layout.grid, x.shape[2] // self.num_heads)
-            angles = torch.cat([angles.new_zeros(1, angles.shape[1]), angles])
-            self._turn[key] = torch.stack([angles.cos(), angles.sin()]).to(*key)
-        return self._turn[key]
 
     def new_cache(self, batch: int) -> Cache:
         """Return an empty cache for a batch of images."""

@@ -213,7 +213,7 @@ class TrainingDashboard(View):
                 self.message = ""
             return max(proposal.value, -1)
         near = min(steps, key=lambda step: abs(step - proposal.value), default=None)
-        self.message = f"There are no reconstructions of step {proposal.value}; " + (
+        self.message = f"There are no pictures of step {proposal.value}; " + (
             "there are none yet." if near is None else f"the nearest are those of step {near}."
         )
         return self.shown_step
