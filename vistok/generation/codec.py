@@ -110,7 +110,8 @@ class Codec(NamedTuple):
             ValueError: the bytes are no such file, damaged, of another generator or tokenizer, or of other tokens here.
         """
         places, (height, width) = self.tokens(file, name)
-        squares = self.tokenizer.decode(self.generator.layout.to_indices(places))  # [n, 3, s, s]
+        indices = map(self.generator.layout.to_indices, places.split(AT_ONCE))
+        squares = torch.cat([to_uint8(self.tokenizer.decode(some)) for some in indices])  # [n, 3, s, s]
         return _joined(squares, height, width)
 
     def tokens(self, file: bytes, name: str = "The file") -> tuple[Tensor, tuple[int, int]]:
@@ -118,12 +119,9 @@ class Codec(NamedTuple):
         height, width, number, expected, data = self._checked(file, name)
         side = self.generator.image_size
         batch = -(-height // side) * -(-width // side)
-        try:
-            labels = self.generator.label_numbers(None if number == NO_CLASS else number, batch)
-            places = decode_tokens(self.generator, data, batch, labels)
-        except ValueError as error:
-            raise ValueError(f"{name} cannot be read: {error}") from error
-        if checksum(places) != expected:
+        labels = self.generator.label_numbers(None if number == NO_CLASS else number, batch)
+        places = decode_tokens(self.generator, data, batch, labels)
+        if places is None or checksum(places) != expected:
             raise ValueError(
                 f"{name} is whole and this generator's, but its tokens come out otherwise here than where it was written: "
                 "another processor or version of PyTorch rounds otherwise. Read it where it was written."
@@ -147,8 +145,10 @@ class Codec(NamedTuple):
                     f"{name} was written with another {what} (its weights' SHA-256 begins with {there.hex()}, here with "
                     f"{here.hex()}): read it with that one."
                 )
-        if not 0 < height * width <= MOST_PIXELS:
-            raise ValueError(f"{name} would be a picture of {width}x{height} pixels.")
+        if not 0 < height * width <= MOST_PIXELS or (number != NO_CLASS and number >= len(self.generator.classes)):
+            raise ValueError(
+                f"{name} would be a picture of {width}x{height} pixels and of class {number}, which cannot be."
+            )
         return height, width, number, expected, data
 
     def _places(self, picture: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def _squares(picture: Tensor, side: int) -> Tensor:
 
 
 def _joined(squares: Tensor, height: int, width: int) -> Tensor:
-    """Return the picture, uint8 [3, H, W], of its squares, float [n, 3, side, side] in [-1, 1]."""
+    """Return the picture, uint8 [3, H, W], of its squares, uint8 [n, 3, side, side]."""
     side = squares.shape[3]
-    rows = to_uint8(squares).unflatten(0, (-(-height // side), -1))  # [h, w, 3, side, side]
+    rows = squares.unflatten(0, (-(-height // side), -1))  # [h, w, 3, side, side]
     return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)[:, :height, :width]
