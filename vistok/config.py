@@ -5,47 +5,32 @@ how long it trains, and every field can be overridden one by one.
 """
 
 import dataclasses
-import hashlib
-import json
-import typing
 import warnings
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from vistok.recipes import row_settings
-from vistok.system.files import shown, strict_json
-from vistok.system.paths import real_place, repository_root, runs_root
+from vistok.system.paths import repository_root
+from vistok.system.settings import Settings, refuse_idle_schedule, setting
 from vistok.system.values import (
+    Decay,
     FilePath,
     FolderName,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     RowName,
+    Seed,
     above_zero,
-    as_given,
-    at_least,
-    check_known,
     checked,
     must_be,
 )
 
-Decay = Annotated[float, must_be("in [0, 1)", lambda decay: 0 <= decay < 1)]
 Share = Annotated[float, must_be("between 0 and 1; 0.1 is usual", lambda share: 0 < share < 1)]
-Seed = Annotated[int, at_least(0), must_be("below 2**32", lambda seed: seed < 2**32)]
 TrainParts = Literal["all", "decoder"]
 
 
-def _field(default: Any, **about: bool) -> Any:
-    """Return a field; `execution`: see EXECUTION_FIELDS; without a discriminator `adversarial` ones have no effect, and with
-    `proxy_from` those that are `of_pictures`.
-    """
-    kind = {"default_factory": dict} if default == {} else {"default": default}
-    return dataclasses.field(**kind, metadata=about)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Everything that fixes one training run.
 
     The defaults are those of the VQ-VAE table (VQ-VAE, arXiv:1711.00937, with the widths of the SimpleCNN recipe) at paper
@@ -62,7 +47,7 @@ class TrainConfig:
 
     # Data.
     dataset: FolderName = "photos"  # photos, celeba, cifar10, cifar10-images, mnist, imagenet, imagenet-sample, folder
-    data_root: FilePath | None = _field(
+    data_root: FilePath | None = setting(
         None, execution=True
     )  # folder of the dataset; None: data/<dataset> of the repository
     image_size: PositiveInt = 64  # pixels, height and width
@@ -77,12 +62,12 @@ class TrainConfig:
         256  # width: channels of simple_cnn's lowest resolution, vqgan's highest, a transformer's tokens
     )
     num_res_blocks: PositiveInt = 2  # residual blocks, of vqgan in every resolution
-    network_options: dict[str, Any] = _field({})  # as {"ch_mult": [1, 2, 2]} of vqgan
+    network_options: dict[str, Any] = setting({})  # as {"ch_mult": [1, 2, 2]} of vqgan
     quantizer: FolderName = "vq"  # "vq" (codebook loss), "ema" (moving averages), "simvq", "fsq", "lfq", "bsq", ...
     codebook_size: PositiveInt = 512  # K
     codebook_dim: PositiveInt = 4  # D
     l2_norm: bool = False  # codes and encoder outputs on the unit sphere
-    quantizer_options: dict[str, Any] = _field({})  # as {"init": "kmeans"} of vq
+    quantizer_options: dict[str, Any] = setting({})  # as {"init": "kmeans"} of vq
 
     # Where training starts from, and what it changes.
     init_from: FilePath | None = None  # a run, tokenizer or official checkpoint to fine-tune; None: random weights
@@ -92,13 +77,13 @@ class TrainConfig:
     )
 
     # Loss of the tokenizer: a weighted sum of reconstruction, perceptual and adversarial terms and the quantizer's own.
-    reconstruction_error: Literal["l2", "l1"] = _field("l2", of_pictures=True)  # on images in [-1, 1]
-    reconstruction_weight: NonNegativeFloat = _field(1.0, of_pictures=True)  # weight of that error
-    logit_laplace_weight: NonNegativeFloat = _field(0.0, of_pictures=True)  # weight of the logit-Laplace likelihood
-    lpips_weight: NonNegativeFloat = _field(
+    reconstruction_error: Literal["l2", "l1"] = setting("l2", of_pictures=True)  # on images in [-1, 1]
+    reconstruction_weight: NonNegativeFloat = setting(1.0, of_pictures=True)  # weight of that error
+    logit_laplace_weight: NonNegativeFloat = setting(0.0, of_pictures=True)  # weight of the logit-Laplace likelihood
+    lpips_weight: NonNegativeFloat = setting(
         0.0, of_pictures=True
     )  # weight of the perceptual distance; its network is a download of 530 MB
-    classifier_weight: NonNegativeFloat = _field(
+    classifier_weight: NonNegativeFloat = setting(
         0.0, of_pictures=True
     )  # weight of the squared error between logits of a classifier of ImageNet
     classifier: Literal["convnext_s", "resnet50"] = "convnext_s"  # that network; a download of 192 or 98 MB
@@ -108,23 +93,23 @@ class TrainConfig:
     kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use (gumbel), or from N(0, 1) (kl, 1e-6)
 
     # The discriminator and what comes of it; None and 0: not adversarial.
-    discriminator: str | None = _field(None, of_pictures=True)  # "patchgan", "stylegan2" or "maskbit"
-    discriminator_options: dict[str, Any] = _field({}, adversarial=True)  # as {"num_layers": 2} of patchgan
-    discriminator_lr: Annotated[float, above_zero(usual=0.0001)] | None = _field(None, adversarial=True)  # None: lr
-    discriminator_start: NonNegativeInt = _field(0, adversarial=True)  # steps before the discriminator learns
+    discriminator: str | None = setting(None, of_pictures=True)  # "patchgan", "stylegan2" or "maskbit"
+    discriminator_options: dict[str, Any] = setting({}, adversarial=True)  # as {"num_layers": 2} of patchgan
+    discriminator_lr: Annotated[float, above_zero(usual=0.0001)] | None = setting(None, adversarial=True)  # None: lr
+    discriminator_start: NonNegativeInt = setting(0, adversarial=True)  # steps before the discriminator learns
     adversarial_loss: Literal["hinge", "vanilla", "non-saturating"] = "hinge"  # the two sides minimise it
-    adversarial_weight: NonNegativeFloat = _field(0.0, adversarial=True)  # weight of what the tokenizer hears of it
-    adversarial_adaptive: bool = _field(
+    adversarial_weight: NonNegativeFloat = setting(0.0, adversarial=True)  # weight of what the tokenizer hears of it
+    adversarial_adaptive: bool = setting(
         False, adversarial=True
     )  # times the ratio of gradients at the decoder's last layer
-    adversarial_start: NonNegativeInt = _field(
+    adversarial_start: NonNegativeInt = setting(
         0, adversarial=True
     )  # steps before the tokenizer hears of the discriminator
-    lecam_weight: NonNegativeFloat = _field(0.0, adversarial=True)  # weight of the LeCam regulariser
-    lecam_logits: Literal["each", "mean"] = _field(
+    lecam_weight: NonNegativeFloat = setting(0.0, adversarial=True)  # weight of the LeCam regulariser
+    lecam_logits: Literal["each", "mean"] = setting(
         "each", adversarial=True
     )  # penalised; 1d-tokenizer: the mean of the batch
-    r1_weight: NonNegativeFloat = _field(0.0, adversarial=True)  # gamma of the R1 gradient penalty
+    r1_weight: NonNegativeFloat = setting(0.0, adversarial=True)  # gamma of the R1 gradient penalty
     r1_every: PositiveInt = 16  # steps from one penalty to the next
 
     # Optimisation.
@@ -150,26 +135,21 @@ class TrainConfig:
     compile: bool = False  # torch.compile the tokenizer
 
     # Execution (see EXECUTION_FIELDS).
-    checkpoint_activations: bool = _field(False, execution=True)  # recompute in the backward pass: less memory
-    lpips_weights: FilePath | None = _field(None, execution=True)  # VGG16's file; None: PyTorch's folder, or a download
-    classifier_weights: FilePath | None = _field(None, execution=True)  # the classifier's file; None: the same
-    deterministic: bool = _field(False, execution=True)  # on a GPU too: the same numbers at every time, slower
-    num_workers: NonNegativeInt = _field(0, execution=True)  # loading processes; 0: load in the training process
-    report_every: PositiveInt = _field(10, execution=True)  # steps between two reports and two lines of the log
-    checkpoint_every: PositiveInt = _field(500, execution=True)  # steps
-    log_with: Literal["tensorboard", "wandb"] | None = _field(None, execution=True)  # a tracker, beside log.jsonl
+    checkpoint_activations: bool = setting(False, execution=True)  # recompute in the backward pass: less memory
+    lpips_weights: FilePath | None = setting(None, execution=True)  # VGG16's file; None: PyTorch's, or a download
+    classifier_weights: FilePath | None = setting(None, execution=True)  # the classifier's file; None: the same
+    deterministic: bool = setting(False, execution=True)  # on a GPU too: the same numbers at every time, slower
+    num_workers: NonNegativeInt = setting(0, execution=True)  # loading processes; 0: load in the training process
+    report_every: PositiveInt = setting(10, execution=True)  # steps between two reports and two lines of the log
+    checkpoint_every: PositiveInt = setting(500, execution=True)  # steps
+    log_with: Literal["tensorboard", "wandb"] | None = setting(None, execution=True)  # a tracker, beside log.jsonl
 
-    def __post_init__(self) -> None:
-        for name, annotation in _TYPES.items():
-            object.__setattr__(self, name, checked(name, annotation, getattr(self, name)))
+    def refuse_without_effect(self) -> None:
+        """Raise ValueError for a setting that was made, but that another one makes idle."""
         for options in ("quantizer_options", "network_options"):
             for name in getattr(self, options):
-                if name in _TYPES:
+                if name in self.types():
                     raise ValueError(f"{options} holds {name!r}, which is a setting of its own: set {name} instead.")
-        self._refuse_without_effect()
-
-    def _refuse_without_effect(self) -> None:
-        """Raise ValueError for a setting that was made, but that another one makes idle."""
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate is {self.accumulate}, but must divide batch_size {self.batch_size}.")
         if self.weight_decay and self.optimizer != "adamw":
@@ -200,14 +180,7 @@ class TrainConfig:
                 )
 
     def _refuse_schedules_without_effect(self) -> None:
-        if self.lr_schedule != "constant" and self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}, but the run has only {self.steps} steps.")
-        if self.min_lr and self.lr_schedule == "constant":
-            raise ValueError(
-                f"min_lr is {self.min_lr}, but only lr_schedule 'cosine' and 'linear' fall to it; leave it 0."
-            )
-        if self.min_lr >= self.lr:
-            raise ValueError(f"min_lr is {self.min_lr}, but must be below lr {self.lr}, from which the schedule falls.")
+        refuse_idle_schedule(self)
         if self.ema_warmup and not self.ema_decay:
             raise ValueError(
                 f"ema_warmup is {self.ema_warmup!r}, but ema_decay is {self.ema_decay}, so that nothing would rise; 0.999 "
@@ -283,66 +256,18 @@ class TrainConfig:
                 settings[name] = str(source.relative_to(root) if source.is_relative_to(root) else source)
         return cls.from_dict(settings)
 
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> Self:
-        """Return the configuration with these fields set and the others at their defaults.
-
-        Raises:
-            ValueError: a key is not a field; the sentence names the nearest field.
-            TypeError: `settings` is no dict.
-        """
-        if not isinstance(settings, dict):
-            raise TypeError(f"A configuration is a dict of settings, not {shown(settings)}.")
-        for key in settings:
-            check_known("There is no setting", key, _TYPES)
-        return cls(**settings)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Return the configuration written by `to_json`; raises ValueError or TypeError where the text is not one."""
-        try:
-            settings = strict_json(text)
-        except ValueError as error:
-            raise ValueError(f"A configuration is a JSON object of settings, but this text is not: {error}.") from error
-        if not isinstance(settings, dict):
-            raise ValueError("A configuration is a JSON object of settings.")
-        return cls.from_dict(settings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every field by name, fit for JSON."""
-        return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        """Return the configuration as JSON text, one field a line."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def differences(self, other: "TrainConfig") -> dict[str, tuple[Any, Any]]:
-        """Return the fields that make `other` another run, each with (own value, other's value)."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return {k: (mine[k], theirs[k]) for k in mine if k not in EXECUTION_FIELDS and mine[k] != theirs[k]}
-
     @property
-    def fingerprint(self) -> str:
-        """Eight hex digits of what makes this run: a field at its default does not count, so a new one changes none.
-
-        The place of the data counts, however it is spelled, so that a new run on other data has a name of its own.
-        """
-        changed = {k: mine for k, (mine, _) in self.differences(TrainConfig()).items()}
-        place = None if self.data_root is None else real_place(self.data_root)
-        if place not in (None, real_place(f"data/{self.dataset}")):
-            changed["data_root"] = place
-        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+    def data_places(self) -> dict[str, tuple[str | None, str]]:
+        return {"data_root": (self.data_root, f"data/{self.dataset}")}
 
     @property
     def run_name(self) -> str:
         """`<row or quantizer>-<scale>-<dataset>-s<seed>-<8 hex of the config>`: two settings never share one."""
-        name = self.row.rpartition("/")[2] if self.row else self.quantizer
-        return f"{name}-{self.scale}-{self.dataset}-s{self.seed}-{self.fingerprint}"
+        return f"{self.subject}-{self.scale}-{self.dataset}-s{self.seed}-{self.fingerprint}"
 
     @property
-    def run_dir(self) -> Path:
-        """The directory of a new run, `<runs>/<run_name>`; `vistok.data.find_run_dir` finds one that is there."""
-        return runs_root() / self.run_name
+    def subject(self) -> str:
+        return (self.row or self.quantizer).rpartition("/")[2]
 
 
 def _holds(fixed: Any, value: Any) -> bool:
@@ -352,16 +277,15 @@ def _holds(fixed: Any, value: Any) -> bool:
     return fixed == value
 
 
-_TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True)
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 OF_ROW = "row:"  # before a row's label, where a run to begin with is meant
 SOURCES = ("init_from", "proxy_from")
 OF_ONE_STAGE = (*SOURCES, "train_parts")  # what is overridden for a row alone, and not for the one that it begins with
 # How a run is executed may change when it is resumed, and two configurations that differ only in that are the same run. Of the
 # place of the data it is the data that decides: `vistok.data.identity`.
-EXECUTION_FIELDS = frozenset(field.name for field in dataclasses.fields(TrainConfig) if "execution" in field.metadata)
+EXECUTION_FIELDS = TrainConfig.execution_fields()
 
 
 def settings_as_given(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings of `TrainConfig` `as_given`; names that it does not have are left for it to refuse."""
-    return {name: as_given(name, _TYPES.get(name, Any), value) for name, value in settings.items()}
+    return TrainConfig.as_given(settings)

@@ -3,7 +3,8 @@
     config.json       the configuration, and where it was run (versions, device, seed, commit)
     log.jsonl         one line a report: step, losses, usage, rate
     checkpoint/       the training state of the last two checkpoints; not committed
-    tokenizer/        the tokenizer as of the last checkpoint; not committed
+    tokenizer/        the tokenizer as of the last checkpoint, or that of a generator's tokens; not committed
+    generator/        of a generator's run: the generator as of the last checkpoint; not committed
     metrics.json      the evaluation, once there is one
     *.ipynb, *.png    executed notebooks and figures
 
@@ -16,21 +17,23 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
-from vistok.config import EXECUTION_FIELDS, TrainConfig
+from vistok.config import TrainConfig
 from vistok.data import find_run_dir
+from vistok.generator_config import GeneratorConfig
 from vistok.system.checkpoints import Checkpoints, step_of
-from vistok.system.files import left_behind, readable, replace_file, strict_json
+from vistok.system.files import left_behind, readable, replace_file, shown, strict_json
 from vistok.system.locks import only_process
 from vistok.system.paths import resolve_path
 from vistok.system.provenance import provenance
+from vistok.system.settings import Settings
 from vistok.system.values import checked
-from vistok.system.words import misspelt
+from vistok.system.words import misspelt, nearest
 from vistok.tokenizer import VisualTokenizer
 
 EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights
@@ -46,6 +49,43 @@ BESIDE_A_RUN = (
     *(".ipynb", ".log", ".txt", ".out", ".err", ".json", ".jsonl"),
     *(".sh", ".sbatch", ".py", ".yaml", ".yml", ".toml", ".md"),
 )
+
+
+class Kind(NamedTuple):
+    """What a run may train.
+
+    Attributes:
+        config: the class of its configuration.
+        find: the directory of the run of a configuration, a new one or one that is there.
+        check: raises ValueError for a configuration of an impossible model, before anything is written; called where tensors
+            are shapes only.
+    """
+
+    config: type[Settings]
+    find: Callable[[Any], Path]
+    check: Callable[[Any], object]
+
+
+# By the name of the folder that holds what is trained, which a configuration names as its `kind`, a tokenizer's aside.
+KINDS = {
+    "tokenizer": Kind(TrainConfig, find_run_dir, VisualTokenizer.from_config),
+    "generator": Kind(GeneratorConfig, lambda config: config.run_dir, lambda config: None),  # its shape is the tokens'
+}
+
+
+def kind_of(config: Settings) -> Kind:
+    """Return what a configuration trains."""
+    return KINDS[config.to_dict().get("kind", "tokenizer")]
+
+
+def config_from(settings: dict[str, Any]) -> Settings:
+    """Return the configuration that settings, as `to_dict` returns them, are of; raises what its `from_dict` does."""
+    kind = settings.get("kind", "tokenizer") if isinstance(settings, dict) else "tokenizer"
+    if kind not in KINDS:
+        raise ValueError(f"kind is {shown(kind)}; {nearest(str(kind), KINDS)}")
+    return KINDS[kind].config.from_dict(settings)
+
+
 RATES = ("images_per_second", "data_share", "checkpoint_share")  # times of a report; the rest is the run's own
 
 
@@ -125,22 +165,20 @@ class Run:
         checkpoints: the training states in it.
     """
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(self, path: Path, config: Settings) -> None:
         """Use `Run.open`."""
         self.path = path
         self.config = config
         self.checkpoints = Checkpoints(path / "checkpoint")
 
     @classmethod
-    def open(
-        cls, path: str | Path | None = None, config: TrainConfig | None = None, *, start_over: bool = False
-    ) -> Self:
+    def open(cls, path: str | Path | None = None, config: Settings | None = None, *, start_over: bool = False) -> Self:
         """Open a run: a new one, or the one that is there if its configuration is the same.
 
         Args:
             path: the directory, relative ones counted from the repository; None: the configuration's own, which is that of
                 the same settings and the same images, wherever these lie (`vistok.data.find_run_dir`).
-            config: the configuration; None: of the run that is there.
+            config: the configuration, a tokenizer's or a generator's; None: of the run that is there.
             start_over: set the log, checkpoints, tokenizer and metrics of a run with this configuration aside (into a
                 folder beside it) and begin again.
 
@@ -155,7 +193,7 @@ class Run:
         checked("start_over", bool, start_over)
         if path is None and config is None:
             raise ValueError("Run.open needs a path, a configuration, or both.")
-        path = resolve_path(path) if path is not None else find_run_dir(config)
+        path = resolve_path(path) if path is not None else kind_of(config).find(config)
         existing = cls._read_config(path)
         if config is None:
             if existing is None:
@@ -171,7 +209,7 @@ class Run:
                 "every configuration has its own."
             )
         with torch.device("meta"):  # shapes only: an impossible model is refused before anything is written
-            VisualTokenizer.from_config(config)
+            kind_of(config).check(config)
         if existing is None:
             _check_own_folder(path)
         run = cls(path, config)
@@ -198,12 +236,12 @@ class Run:
         return logged > first_checkpoint or (logged == first_checkpoint and not self.checkpoints.folder.is_dir())
 
     @staticmethod
-    def _read_config(path: Path) -> TrainConfig | None:
+    def _read_config(path: Path) -> Settings | None:
         file = path / "config.json"
         if not file.is_file():
             return None
         try:
-            return TrainConfig.from_dict(strict_json(file.read_bytes())["config"])
+            return config_from(strict_json(file.read_bytes())["config"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is not a configuration that this version can read: {error}") from error
 
@@ -323,6 +361,11 @@ class Run:
         """Where the tokenizer is saved."""
         return self.path / "tokenizer"
 
+    @property
+    def generator_dir(self) -> Path:
+        """Where the generator is saved, of a run that trains one."""
+        return self.path / "generator"
+
     def check_finished(self) -> None:
         """Raise ValueError unless every step was taken: numbers of half a run would pass for the run's."""
         step = self.steps_logged
@@ -370,7 +413,7 @@ def _check_own_folder(path: Path) -> None:
         raise ValueError(f"run_dir is {path}, a file, but must be a folder; None makes one for every configuration.")
     held = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     for name in held:
-        of_a_run = name in ("checkpoint", "tokenizer") or Path(name).suffix in BESIDE_A_RUN
+        of_a_run = name in ("checkpoint", *KINDS) or Path(name).suffix in BESIDE_A_RUN
         if not of_a_run and not name.startswith("."):
             raise ValueError(
                 f"run_dir is {path}, which holds {readable(name)}, but no run: a run has a folder of its own. Give a new one, "
@@ -403,13 +446,13 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
-def _flat(config: TrainConfig) -> dict[str, Any]:
+def _flat(config: Settings) -> dict[str, Any]:
     """Return what makes a run, options of networks and quantizers among the other settings, its row by its short name."""
     flat: dict[str, Any] = {}
     for name, value in config.to_dict().items():
-        if name not in EXECUTION_FIELDS:
+        if name not in config.execution_fields():
             flat |= value if isinstance(value, dict) else {name: value}
-    return flat | {"row": (config.row or config.quantizer).rpartition("/")[2]}
+    return flat | {"row": config.subject, "scale": config.scale}
 
 
 def _in_words(name: str, value: Any) -> str:

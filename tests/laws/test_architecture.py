@@ -14,12 +14,12 @@ from vistok.system.paths import PACKAGE
 
 ROWS = [  # from the top: a file or a folder imports what stands below it, and nothing beside it
     {"gpu_table", "tables", "widgets"},
-    {"notebooks", "plots"},
-    {"gpu_check", "lessons"},
+    {"compress", "notebooks", "plots"},
+    {"generation", "gpu_check", "lessons"},
     {"evaluation", "tokens", "training"},
     {"estimate", "pretrained", "runs"},
     {"data", "losses", "tokenizer"},
-    {"config", "metrics", "tiling"},
+    {"config", "generator_config", "metrics", "tiling"},
     {"networks", "quantizers", "recipes", "usage"},
     {"images", "system"},
 ]
@@ -129,7 +129,8 @@ def test_every_command_that_is_named_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["estimate", "evaluation", "gpu_check", "gpu_table", "tables", "tokens", "training"]
+    "command",
+    ["compress", "estimate", "evaluation", "generation", "gpu_check", "gpu_table", "tables", "tokens", "training"],
 )
 def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
     program = (

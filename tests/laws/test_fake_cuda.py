@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import helpers.discriminators
+import helpers.generators
 import helpers.quantizers
 import pytest
 import torch
@@ -39,6 +40,7 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 from vistok import networks, quantizers
 from vistok.config import TrainConfig
 from vistok.data import to_float
+from vistok.generation.generator import GENERATORS
 from vistok.losses import LeCam, r1_penalty
 from vistok.metrics import PSNR
 from vistok.networks import NETWORKS, discriminators
@@ -314,6 +316,23 @@ def test_discriminators_and_their_gradient_penalty_stay_on_the_device(variant: s
         (logits.float().mean() + penalty).backward()
     assert logits.dtype == torch.bfloat16 and penalty.dtype == images.grad.dtype == torch.float32
     assert_on(device, discriminator, logits, penalty, images.grad)
+    assert_waits(waits, [])
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize("grid", helpers.generators.GRIDS)
+def test_generators_stay_on_the_device(kind: str, grid: str, device: torch.device) -> None:
+    generator = helpers.generators.generator(kind, grid, classes=["a", "b"], class_dropout=0.5, dropout=0.1).to(device)
+    places = torch.zeros(2, generator.layout.num_places, len(generator.layout.sizes), dtype=torch.int64, device=device)
+    labels = torch.ones(2, dtype=torch.int64, device=device)
+    with Waits() as waits, autocast():
+        loss = generator.train()(places, labels)
+    with waits:
+        loss.backward()
+    drawn = generator.sample(range(2), 1, guidance=2.0, top_k=3, top_p=0.9)
+    assert loss.dtype == torch.float32
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in generator.parameters())
+    assert_on(device, generator, loss, drawn)
     assert_waits(waits, [])
 
 

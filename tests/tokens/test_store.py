@@ -193,6 +193,80 @@ def test_loading_processes_change_nothing(encode: Callable[..., TokenFile]) -> N
     assert np.array_equal(loaded_elsewhere.tokens, file.tokens)
 
 
+# Classes.
+
+
+@pytest.fixture(scope="module")
+def classes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training images and two for testing, of two classes that lie in folders, one of them in a further folder."""
+    root = tmp_path_factory.mktemp("classes")
+    for number, name in enumerate(("train/b/0", "train/a/9", "train/b/x/1", "train/a/2", "test/b/0", "test/a/1")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (40 * number, 9, 9)).save(root / f"{name}.png")
+    return root
+
+
+def test_classes_are_the_folders(encode: Callable[..., TokenFile], classes_root: Path, tmp_path: Path) -> None:
+    file = encode(toy(), data_root=classes_root)
+    assert file.classes == ["a", "b"] and file.labels.tolist() == [0, 0, 1, 1] and file.labels.dtype == torch.int64
+    assert np.load(file.path / "labels.npy").dtype == np.uint16
+    both = encode(toy(), tmp_path / "both", data_root=classes_root, flips=True)
+    assert both.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert encode(toy(), tmp_path / "test", data_root=classes_root, split="test").labels.tolist() == [0, 1]
+    assert pickle.loads(pickle.dumps(file)).labels.tolist() == [0, 0, 1, 1]
+
+
+def test_images_that_lie_in_no_folders_have_none(
+    encode: Callable[..., TokenFile], classes_root: Path, tmp_path: Path
+) -> None:
+    one_folder = encode(toy(), tmp_path / "one", data_root=classes_root / "train" / "a")
+    for file in (encode(toy()), one_folder):
+        assert file.classes == [] and file.labels is None and not (file.path / "labels.npy").exists()
+
+
+def test_tokens_from_before_classes_were_kept_get_theirs(
+    encode: Callable[..., TokenFile], classes_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = encode(toy(), data_root=classes_root)
+    header = json.loads((file.path / "tokens.json").read_text())
+    del header["classes"]
+    (file.path / "tokens.json").write_text(json.dumps(header))
+    (file.path / "labels.npy").unlink()
+    assert TokenFile.open(file.path).labels is None
+    monkeypatch.setattr(vistok.tokens.store, "_encode_rest", lambda *_: pytest.fail("it is encoded already"))
+    again = encode(toy(), data_root=classes_root)
+    assert again.classes == ["a", "b"] and again.labels.tolist() == [0, 0, 1, 1]
+    assert np.array_equal(again.tokens, file.tokens)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (None, "labels.npy is missing, cut off or no array"),
+        (np.zeros(3, np.uint16), r"labels.npy must hold uint16 \[4\], one label for each image"),
+        (np.zeros(4, np.int64), "must hold uint16"),
+        (np.array([0, 1, 2, 0], np.uint16), "labels.npy holds the label 2, but tokens.json names 2 classes."),
+    ],
+)
+def test_labels_that_do_not_fit(
+    labels: np.ndarray | None, sentence: str, encode: Callable[..., TokenFile], classes_root: Path
+) -> None:
+    file = encode(toy(), data_root=classes_root)
+    (file.path / "labels.npy").write_bytes(b"nothing")
+    if labels is not None:
+        np.save(file.path / "labels.npy", labels)
+    with pytest.raises(ValueError, match=sentence):
+        TokenFile.open(file.path)
+
+
+@pytest.mark.parametrize("classes", [[], "ab", [1, 2]])
+def test_names_of_classes_that_are_none(classes: object, encode: Callable[..., TokenFile], classes_root: Path) -> None:
+    file = encode(toy(), data_root=classes_root)
+    (file.path / "tokens.json").write_text(json.dumps(file.header | {"classes": classes}))
+    with pytest.raises(ValueError, match="does not describe tokens: its classes is"):
+        TokenFile.open(file.path)
+
+
 # Stopped and gone on.
 
 KILLED = """

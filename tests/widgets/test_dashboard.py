@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.generators import SMALL, class_images, toy_tokenizer, toy_tokens
 from torch import Tensor
 
 from vistok.config import TrainConfig
+from vistok.generation.trainer import GeneratorTrainer
+from vistok.generator_config import GeneratorConfig
+from vistok.images import to_uint8
 from vistok.runs import RATES, Report, Run
 from vistok.system import progress
 from vistok.system.paths import repository_root
@@ -389,22 +393,51 @@ def test_former_reconstructions_are_kept_a_limited_number_denser_at_first(toy: T
     assert max(dashboard._pictures) == 1200
 
 
+@pytest.mark.parametrize("model", ["autoregressive", "masked"])
+def test_a_generator_is_watched_by_its_samples_and_trains_what_it_trains_alone(model: str, tmp_path: Path) -> None:
+    tokenizer = toy_tokenizer()
+    tokenizer.save(tmp_path / "tokenizer")
+    toy_tokens(tokenizer, class_images(tmp_path / "images", 4), tmp_path / "tokens")
+    config = GeneratorConfig(
+        tokens=str(tmp_path / "tokens"),
+        tokenizer=str(tmp_path / "tokenizer"),
+        **{"model": model, "network_options": SMALL, "by_class": True, "batch_size": 4, "steps": 4, "report_every": 2},
+    )
+    alone = GeneratorTrainer(Run.open(tmp_path / "alone", config), progress=False)
+    list(alone)
+    trainer = GeneratorTrainer(Run.open(tmp_path / "watched", config), progress=False)
+    dashboard = TrainingDashboard(trainer, range(3), images_every=0.0)
+    dashboard.start()
+    dashboard.wait()
+    for name, value in alone.generator.state_dict().items():
+        assert torch.equal(value, trainer.generator.state_dict()[name]), name
+    assert log_without_rates(trainer.run) == log_without_rates(alone.run)
+    assert dashboard.series == ["step", "usage", "perplexity", "cross_entropy", "total"] and dashboard.levels == []
+    assert dashboard.pictured == "samples of one seed each" and dashboard.pictures_step == 4
+    samples = to_uint8(tokenizer.decode(trainer.generator.sample(range(3), [0, 1, 0])))
+    assert torch.equal(dashboard._unpacked(dashboard.pictures), samples)
+    assert dashboard.figure() is not None
+    with pytest.raises(ValueError, match="keeps no tokenizer that would decode samples"):
+        bare = GeneratorConfig(tokens=config.tokens, network_options=SMALL, batch_size=4, steps=4)
+        TrainingDashboard(GeneratorTrainer(Run.open(tmp_path / "bare", bare), progress=False), range(3))
+
+
 def test_reconstructions_of_a_step_are_chosen_here_too(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     dashboard = shown(toy(), images_every=0.0)
     monkeypatch.setattr(module, "PICTURES_SHARE", 1e9)
     first, last = dashboard.pictured_steps[0], dashboard.pictured_steps[-1]
     assert (first, last) == (2, 6)
     drawn: list[Tensor] = []
-    monkeypatch.setattr(module.plots, "dashboard", lambda *parts: drawn.append(parts[-1]))
+    monkeypatch.setattr(module.plots, "dashboard", lambda *parts: drawn.append(parts[-2]))
     dashboard.figure()
     dashboard.shown_step = first
     dashboard.figure()
     assert drawn[0].shape == drawn[1].shape == (2, 3, 32, 16)
     assert torch.equal(drawn[0][:, :, :16], drawn[1][:, :, :16]) and not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn[0][:, :, :16], module.to_uint8(IMAGES))
+    assert torch.equal(drawn[0][:, :, :16], to_uint8(IMAGES))
     dashboard.shown_step = 3
     assert dashboard.shown_step == first
-    assert dashboard.message == f"There are no reconstructions of step 3; the nearest are those of step {first}."
+    assert dashboard.message == f"There are no pictures of step 3; the nearest are those of step {first}."
     dashboard.shown_step = -1
     assert dashboard.message == ""
 

@@ -74,6 +74,19 @@ class ImageDataset(abc.ABC):
     def content(self) -> str | None:
         return content_of(self._files, self.name, self.split)
 
+    def classes(self) -> tuple[list[str], np.ndarray] | None:
+        """Return the names of the images' classes, sorted, and the class of each image, int64 [N]; None: there are none.
+
+        As of torchvision's ImageFolder, a class is a folder of the split, with all that lies in it; there are at least two, and
+        no image lies beside them.
+        """
+        folders = [name.partition("/") for name in self.names]
+        names = sorted({folder for folder, _, _ in folders})
+        if len(names) < 2 or not all(slash for _, slash, _ in folders):
+            return None
+        numbers = {name: number for number, name in enumerate(names)}
+        return names, np.array([numbers[folder] for folder, _, _ in folders], np.int64)
+
     def content_key(self) -> str:
         """Return 32 hex digits that change whenever a file does, or the code that makes pixels of it; others elsewhere."""
         return self._files.content_key(CODE_VERSION)

@@ -214,8 +214,9 @@ def dashboard(
     steps: int,
     counts: Sequence[Tensor] = (),
     pictures: Tensor | None = None,
+    pictured: str = "originals over their reconstructions",
 ) -> Figure:
-    """Draw a training at a glance: losses raw and weighted, codebook usage, a map of each codebook, reconstructions.
+    """Draw a training at a glance: losses raw and weighted, codebook usage, a map of each codebook, pictures.
 
     It is no figure of pyplot's, which would not be safe in the thread that trains; there is nothing to close.
 
@@ -224,7 +225,8 @@ def dashboard(
         weights: loss name to weight.
         steps: length of the run, the right end of the axes.
         counts: tokens of each code, int64 [K], one a level; empty: without.
-        pictures: uint8 [N, 3, 2H, W], originals over their reconstructions; None: without.
+        pictures: uint8 [N, 3, h, w]; None: without.
+        pictured: what they are, in words.
     """
     adversarial = _loss_names(log, adversarial=True)
     beside = not adversarial and len(counts) == 1  # its map has the place of the panel that there is not
@@ -252,8 +254,8 @@ def dashboard(
                 axis.set_ylabel(f"level {level}", fontsize=SMALL)
     if pictures is not None:
         axis = figure.add_subplot(below[-1])
-        strip = pictures.permute(2, 0, 3, 1).flatten(1, 2)  # [2H, N * W, 3]
+        strip = pictures.permute(2, 0, 3, 1).flatten(1, 2)  # [h, N * w, 3]
         axis.imshow(strip.cpu().numpy(), interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-        axis.set_title("originals over their reconstructions", fontsize=NORMAL)
+        axis.set_title(pictured, fontsize=NORMAL)
     return figure

@@ -66,6 +66,19 @@ def share_out(parts: Collection[T], work: Callable[[Iterator[T]], None]) -> None
         wait(jobs)
 
 
+def on_one_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns, called where PyTorch computes on one thread: its sums round alike however many there are."""
+    modes, found = (torch.is_inference_mode_enabled(), torch.is_grad_enabled()), []
+
+    def run() -> None:
+        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):
+            found.append(work())
+
+    (job,) = _WORKERS.begin(run, 1)
+    job.result()
+    return found[0]
+
+
 def _is_watched() -> bool:
     """Whether something traces, transforms or counts operations (a compiler, fake tensors): it sees this thread's only."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -208,6 +208,8 @@ def folder_name(name: str, value: str, slash: str = "") -> None:
 PositiveInt = Annotated[int, at_least(1)]
 NonNegativeInt = Annotated[int, at_least(0)]
 NonNegativeFloat = Annotated[float, at_least(0)]
+Decay = Annotated[float, must_be("in [0, 1)", lambda decay: 0 <= decay < 1)]
+Seed = Annotated[int, at_least(0), must_be("below 2**32", lambda seed: seed < 2**32)]
 FolderName = Annotated[str, folder_name]
 RowName = Annotated[str, functools.partial(folder_name, slash=', and one "/" as in "table/row"')]
 FilePath = Annotated[str, not_blank]

@@ -174,8 +174,8 @@ def unwrapped(state: Mapping[str, Value], source: object) -> dict[str, Value]:
     return {bare: state[name] for bare, name in named.items()}
 
 
-def read_saved(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the settings and the weights of the tokenizer in a directory, from `config.json` and `model.safetensors`.
+def read_saved(directory: Path, what: str = "tokenizer") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the settings and the weights of what is saved in a directory, from `config.json` and `model.safetensors`.
 
     Raises:
         ValueError: a file cannot be read, or two names of tensors become one.
@@ -184,9 +184,9 @@ def read_saved(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         settings = strict_json((directory / "config.json").read_bytes())
         state = safetensors.torch.load_file(directory / "model.safetensors")
     except (ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(f"The tokenizer in {directory} cannot be read: {error}.") from error
+        raise ValueError(f"The {what} in {directory} cannot be read: {error}.") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"The tokenizer in {directory} cannot be read: its config.json holds no settings.")
+        raise ValueError(f"The {what} in {directory} cannot be read: its config.json holds no settings.")
     return settings, unwrapped(state, directory)
 
 

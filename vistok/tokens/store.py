@@ -1,13 +1,14 @@
 """A whole dataset as tokens: one array of indices in a file, mapped into memory. What training a generator begins with.
 
-A folder holds two files:
+A folder holds two files, and a third where the dataset has folders for classes:
 
     tokens.npy     the indices, an array that any numpy maps: numpy.load("tokens.npy", mmap_mode="r"); uint16 where every
                    codebook has at most 65,536 codes, else uint32; [N, h, w], or [N, total] where a tokenizer has several
                    levels or groups: each level row by row, one level after the other
     tokens.json    what they are: shape and dtype, size of each codebook, grid [h, w] of each level, image size, the
                    tokenizer (settings, SHA-256 of its weights), the dataset (its record), how many images are done, and
-                   of the last encoding that wrote them where and how fast it was
+                   of the last encoding that wrote them where and how fast it was; names of the classes
+    labels.npy     number of the class of each image, uint16 or uint32 [images]
 
 Row i is image i of the dataset; with flips, row 2i is image i and row 2i + 1 its mirror image. Images are not augmented
 otherwise, and are encoded in plain float32, as an evaluation does.
@@ -18,6 +19,7 @@ it was; on the same device and with the same batch size the tokens are in the en
     python -m vistok.tokens runs/my-run --dataset photos --split train --out data/photos-tokens
 """
 
+import io
 import json
 import math
 import os
@@ -45,7 +47,7 @@ from vistok.system.values import checked
 from vistok.system.weights import first_line, state_sha256
 from vistok.tokenizer import VisualTokenizer
 
-ARRAY, HEADER = "tokens.npy", "tokens.json"
+ARRAY, HEADER, LABELS = "tokens.npy", "tokens.json", "labels.npy"
 FORMAT = "vistok tokens 1"
 MAX_HEADER_BYTES = 2**28  # most of it the names of images that were left out; a million of them take 50 MB
 SECONDS_BETWEEN_RECORDS = 5.0  # as much work is lost where encoding is stopped
@@ -58,11 +60,19 @@ class TokenFile(Dataset):
         path: the folder.
         header: what tokens.json holds.
         tokens: uint16 or uint32 [N, h, w] or [N, total], mapped into memory, read-only.
+        classes: names of the images' classes; empty where they have none.
+        labels: int64 [N], the class of each row; None where there are none.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any], tokens: np.ndarray) -> None:
+    def __init__(
+        self, path: Path, header: dict[str, Any], tokens: np.ndarray, of_images: np.ndarray | None = None
+    ) -> None:
         """Use `TokenFile.open`."""
         self.path, self.header, self.tokens = path, header, tokens
+        self.classes: list[str] = header.get("classes", [])
+        self.labels = None
+        if of_images is not None:
+            self.labels = torch.from_numpy(of_images.astype(np.int64).repeat(_rows_per_image(header)))
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -83,7 +93,7 @@ class TokenFile(Dataset):
                 f"{path} holds {num_done} of {num_images} images: encode the dataset again with the same arguments, and it "
                 "goes on where it stopped."
             )
-        return cls(path, header, _map_array(path, header))
+        return cls(path, header, _map_array(path, header), _read_labels(path, header))
 
     def __reduce__(self) -> tuple:
         return type(self).open, (self.path,)  # a mapped array would travel as its whole content
@@ -124,7 +134,7 @@ class TokenFile(Dataset):
 
     def check_tokenizer(self, tokenizer: VisualTokenizer) -> None:
         """Raise ValueError unless these are tokens of `tokenizer`: of its settings and its very weights."""
-        if differences := _differences(self.header["tokenizer"], _describe(tokenizer)):
+        if differences := differences_between(self.header["tokenizer"], describe(tokenizer)):
             raise ValueError(
                 f"The tokens in {self.path} are of another tokenizer ({differences}): decode them with the one that "
                 "encoded them."
@@ -188,11 +198,12 @@ def encode_dataset(
     images = open_given(encode_dataset, dataset, of_dataset, "train", tokenizer)
     tokenizer = eval_view(tokenizer, device)
     with computing(device, exact=True):
-        header = _new_header(tokenizer, images, flips)
+        classes, labels = images.classes() or ([], None)
+        header = _new_header(tokenizer, images, flips) | ({"classes": classes} if classes else {})
         path.mkdir(parents=True, exist_ok=True)
         busy = f"Tokens are being written into {path}"
         with only_process(path / ".tokens.lock", busy, "wait for it, or give another folder."):
-            header = _begin_or_resume(path, header)
+            header = _begin_or_resume(path, header, labels)
             if header["num_images_done"] < len(images):
                 _encode_rest(tokenizer, images, path, header, batch_size, num_workers, progress)
     return TokenFile.open(path)
@@ -247,8 +258,10 @@ def _encode_rest(
                 _write_header(path, header | {"num_images_done": num_done, "provenance": where | rate})
 
 
-def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+def _begin_or_resume(path: Path, header: dict[str, Any], labels: np.ndarray | None) -> dict[str, Any]:
     """Return the header of what is in the folder, which is begun where there is nothing.
+
+    Tokens from before classes were kept get theirs.
 
     Raises:
         ValueError: there is something else; the sentence lists what differs.
@@ -258,15 +271,21 @@ def _begin_or_resume(path: Path, header: dict[str, Any]) -> dict[str, Any]:
         if "content" not in there["dataset"]:  # tokens from before it was recorded
             header = header | {"dataset": {k: v for k, v in header["dataset"].items() if k != "content"}}
         done = {name: there[name] for name in ("num_images_done", "provenance") if name in there}
-        if differences := _differences(there, header | done):
+        known = {"classes": header["classes"]} | there if labels is not None else there
+        if differences := differences_between(known, header | done):
             raise ValueError(f"{path} holds other tokens ({differences}): delete them, or give another folder.")
-        header = there
+        header = known
+        if known.keys() != there.keys():
+            _write_labels(path, header, labels)
+            _write_header(path, header)
     elif (path / ARRAY).exists():
         raise ValueError(
             f"{path} holds {ARRAY} without {HEADER}, which would say whose tokens they are: delete it, or give another "
             "folder."
         )
     else:
+        if labels is not None:
+            _write_labels(path, header, labels)
         _write_header(path, header)
     if header["num_images_done"] == 0:
         np.lib.format.open_memmap(path / ARRAY, mode="w+", dtype=header["dtype"], shape=tuple(header["shape"]))
@@ -287,7 +306,7 @@ def _new_header(tokenizer: VisualTokenizer, dataset: ImageDataset, flips: bool) 
         "level_shapes": shapes,
         "image_size": dataset.image_size,
         "flips": flips,
-        "tokenizer": _describe(tokenizer),
+        "tokenizer": describe(tokenizer),
         "dataset": dataset.record(),
         "num_images_done": 0,
     }
@@ -295,7 +314,7 @@ def _new_header(tokenizer: VisualTokenizer, dataset: ImageDataset, flips: bool) 
     return json.loads(json.dumps(header))  # as it is read again: a tuple is a list
 
 
-def _describe(tokenizer: VisualTokenizer) -> dict[str, Any]:
+def describe(tokenizer: VisualTokenizer) -> dict[str, Any]:
     """Return what tells a tokenizer from others, as it is read from JSON."""
     settings = json.loads(json.dumps(tokenizer.settings))
     return {"settings": settings, "weights_sha256": state_sha256(tokenizer.state_dict())}
@@ -349,6 +368,9 @@ def _check_header(header: dict[str, Any]) -> None:
         )
     if num_done > num_images:
         raise ValueError(f"num_images_done is {num_done}, but there are {num_images} images")
+    classes = header.get("classes", [""])
+    if type(classes) is not list or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"its classes is {shown(classes)}, but must hold names")
     if not {"settings", "weights_sha256"} <= header["tokenizer"].keys():
         raise ValueError("its tokenizer has no settings or no weights_sha256")
 
@@ -378,11 +400,36 @@ def _map_array(path: Path, header: dict[str, Any]) -> np.memmap:
     return array
 
 
+def _write_labels(path: Path, header: dict[str, Any], labels: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.save(content, labels.astype(_dtype([len(header["classes"])])))
+    replace_file(path / LABELS, content.getvalue())
+
+
+def _read_labels(path: Path, header: dict[str, Any]) -> np.ndarray | None:
+    """Return the class of each image, None where there are no classes; ValueError where labels.npy is another file."""
+    if "classes" not in header:
+        return None
+    file, number = path / LABELS, len(header["classes"])
+    try:
+        labels = np.load(file, allow_pickle=False)
+    except Exception as error:  # there is none, or numpy raises whatever its header spells
+        raise ValueError(
+            f"{file} is missing, cut off or no array ({first_line(error)}): delete {path} and encode again."
+        ) from error
+    expected = [header["dataset"]["num_images"]]
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.dtype(_dtype([number])) or [*labels.shape] != expected:
+        raise ValueError(f"{file} must hold {_dtype([number])} {expected}, one label for each image, but holds others.")
+    if len(labels) and labels.max() >= number:
+        raise ValueError(f"{file} holds the label {labels.max()}, but {HEADER} names {number} classes.")
+    return labels
+
+
 def _write_header(path: Path, header: dict[str, Any]) -> None:
     replace_file(path / HEADER, json.dumps(header, indent=2).encode())
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+def differences_between(there: dict[str, Any], here: dict[str, Any]) -> str:
     """Return in what two descriptions differ, fit to stand inside a sentence; empty where they do not."""
     theirs, ours = dict(_flat(there)), dict(_flat(here))
     return "; ".join(

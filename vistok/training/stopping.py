@@ -3,10 +3,14 @@
 import abc
 import time
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
+from vistok.images import to_uint8
 from vistok.runs import Report, Run
+from vistok.system.devices import eval_view, in_precision
 from vistok.system.processes import max_over_processes
 
 STOP_EVERY, STOP_SECONDS = 10, 5.0  # the most between two steps at which several processes agree
@@ -19,8 +23,14 @@ class Stoppable(abc.ABC):
         run, config: what is trained.
         step: optimiser steps taken.
         progress: whether it shows a bar.
+        pictured: what `look` shows, in words.
+        dtype, device: in what precision and where it is looked at.
     """
 
+    pictured: ClassVar[str] = "originals, and below them their reconstructions"
+    result: Any  # what is trained, as it is saved
+    dtype: torch.dtype
+    device: torch.device
     step = 0
     _stop_asked = False
 
@@ -30,6 +40,16 @@ class Stoppable(abc.ABC):
     @abc.abstractmethod
     def _train(self) -> Iterator[Report]:
         """Train until the end, or until `_stop_asked`, and yield reports."""
+
+    def check_shown(self, shown: Any) -> Any:
+        """Return what `look` takes, a sequence: images, float [N, 3, H, W] in [-1, 1]; ValueError where it is no such thing."""
+        return self.result.check_images(shown)
+
+    def look(self, shown: Any) -> Tensor:
+        """Return pictures of what is trained, uint8 [N, 3, h, w], of what `check_shown` returned; changes nothing."""
+        with in_precision(self.dtype, self.device):
+            reconstruction = eval_view(self.result)(shown).reconstruction
+        return torch.cat([to_uint8(shown).cpu(), to_uint8(reconstruction).cpu()], dim=2)
 
     def __iter__(self) -> Iterator[Report]:
         self._stop_asked = False  # here, not in the loop, which may begin later and in another thread

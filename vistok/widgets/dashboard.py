@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,15 +24,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vistok import plots
-from vistok.images import to_uint8
 from vistok.runs import Report, loss_and_usage
-from vistok.system.devices import eval_view, in_precision
 from vistok.system.files import say
 from vistok.system.interrupts import deferred_interrupt
 from vistok.system.progress import progress_bar
 from vistok.system.threads import release_idle_threads
-from vistok.training.launching import LaunchedTrainer
-from vistok.training.trainer import Trainer
+from vistok.training.stopping import Stoppable
 from vistok.widgets.view import View, script, strip_png
 
 POINTS = 600  # a curve has no more: they would not be seen
@@ -56,7 +53,7 @@ class TrainingDashboard(View):
 
     Attributes:
         trainer: what trains.
-        images: float [N, 3, H, W] in [-1, 1], whose reconstructions are shown.
+        images: float [N, 3, H, W] in [-1, 1], whose reconstructions are shown; of a generator the seeds of its samples.
         shown_step: whose reconstructions are shown, one of `pictured_steps`; -1: the latest. May be set.
         last: the last line of the log, or None.
         seconds: time spent on showing, by both threads, since the last start.
@@ -76,25 +73,26 @@ class TrainingDashboard(View):
     curves = traitlets.Bytes(b"").tag(sync=True)  # float32 [points, series]
     levels = traitlets.List().tag(sync=True)  # codes of each level
     counts = traitlets.Bytes(b"").tag(sync=True)  # uint32, all levels in a row; empty: not known yet
-    pictures = traitlets.Bytes(b"").tag(sync=True)  # PNG: originals over reconstructions
+    pictures = traitlets.Bytes(b"").tag(sync=True)  # PNG, a strip
+    pictured = traitlets.Unicode("pictures").tag(sync=True)  # what the pictures are, in words
     pictures_step = traitlets.Int(0).tag(sync=True)
     pictured_steps = traitlets.List(traitlets.Int()).tag(sync=True)  # whose reconstructions can be looked at again
     shown_step = traitlets.Int(-1).tag(sync=True)  # one of them; -1: the latest is followed
     unseen = traitlets.Bool(False).tag(sync=True)  # a training has begun that no page has shown yet
 
-    def __init__(self, trainer: Trainer | LaunchedTrainer, images: Tensor, *, images_every: float = 10.0) -> None:
+    def __init__(self, trainer: Stoppable, images: Tensor | Sequence[int], *, images_every: float = 10.0) -> None:
         """Show a training, and do not begin it.
 
         Args:
             trainer: made with `progress=False`: `wait` has a bar.
-            images: float [N, 3, H, W] in [-1, 1], a few.
+            images: what to look at it by: float [N, 3, H, W] in [-1, 1], a few; of a generator the seeds of its samples.
             images_every: seconds between two reconstructions at least; more where they would take too much of the time.
 
         Raises:
             ValueError: the images have another shape or dtype, or are clearly out of range.
         """
         self.trainer, self.images_every = trainer, images_every
-        self.images = trainer.result.check_images(images)
+        self.images = trainer.check_shown(images)
         self.last: dict[str, Any] | None = None
         self._history = _History()
         for entry in trainer.run.log():
@@ -102,7 +100,7 @@ class TrainingDashboard(View):
                 self._history.add(entry)
                 self.last = entry
         self._counts: list[Tensor] = []  # int64 [K] a level; empty: not known yet
-        self._pictures: dict[int, bytes] = {}  # step to PNG: originals over reconstructions
+        self._pictures: dict[int, bytes] = {}  # step to PNG, a strip
         self._news = {"curves"}  # parts that the page does not have yet
         self._writing = threading.Lock()  # held by whoever writes traits, or what they are made of
         self._thread: threading.Thread | None = None
@@ -113,6 +111,7 @@ class TrainingDashboard(View):
         self._reset()
         super().__init__(
             name=trainer.config.run_name,
+            pictured=trainer.pictured,
             steps=trainer.config.steps,
             weights=dict(trainer.loss_weights),
             adversarial=list(plots.ADVERSARIAL_NAMES),
@@ -186,7 +185,9 @@ class TrainingDashboard(View):
         with self._writing:
             log, counts = self._history.entries(), self._counts
             pictures = self._pictures.get(max(self._pictures, default=0) if self.shown_step < 0 else self.shown_step)
-        return plots.dashboard(log, self.weights, self.steps, counts, self._unpacked(pictures)) if log else None
+        if not log:
+            return None
+        return plots.dashboard(log, self.weights, self.steps, counts, self._unpacked(pictures), self.pictured)
 
     def _unpacked(self, png: bytes | None) -> Tensor | None:
         """Return a strip of pictures as uint8 [N, 3, 2H, W]."""
@@ -212,7 +213,7 @@ class TrainingDashboard(View):
                 self.message = ""
             return max(proposal.value, -1)
         near = min(steps, key=lambda step: abs(step - proposal.value), default=None)
-        self.message = f"There are no reconstructions of step {proposal.value}; " + (
+        self.message = f"There are no pictures of step {proposal.value}; " + (
             "there are none yet." if near is None else f"the nearest are those of step {near}."
         )
         return self.shown_step
@@ -317,10 +318,7 @@ class TrainingDashboard(View):
         trainer = self.trainer
         if trainer.result_step in self._pictures:
             return
-        with in_precision(trainer.dtype, trainer.device):
-            reconstruction = eval_view(trainer.result)(self.images).reconstruction
-        pictures = torch.cat([to_uint8(self.images).cpu(), to_uint8(reconstruction).cpu()], dim=2)
-        png = strip_png(pictures)
+        png = strip_png(trainer.look(self.images))
         with self._writing:
             former = {step: earlier for step, earlier in self._pictures.items() if step < trainer.result_step}
             self._pictures = former | {trainer.result_step: png}  # steps of a failed part are trained anew

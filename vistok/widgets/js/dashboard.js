@@ -146,9 +146,10 @@ export default { initialize, render({ model, el }) {
     Object.assign(scrubber, { max: steps.length - 1, value: Math.max(0, steps.indexOf(shown)) });
     scrubber.setAttribute("aria-valuetext", `step ${count(shown)}`);
     latest.disabled = shown === newest;
-    if (seen.has(shown)) setPicture(picture, seen.get(shown), `originals, and below them their reconstructions at step ${count(shown)}`);
+    const what = `${model.get("pictured") || "pictures"} at step ${count(shown)}`;
+    if (seen.has(shown)) setPicture(picture, seen.get(shown), what);
     else if (alive(model)) model.send({ pictures: shown });
-    const text = `Originals, and below them their reconstructions at step ${count(shown)}`;
+    const text = what[0].toUpperCase() + what.slice(1);
     pictureText.textContent = seen.has(shown) ? `${text}.` : `${text}: asking Python for them …`;
     picture.style.visibility = seen.has(shown) ? "" : "hidden";
   }

@@ -1,0 +1,67 @@
+"""The command and its two functions: an image as a file, and the file as an image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.generators import generator, toy_tokenizer
+from PIL import Image
+
+from vistok.compress import compress, decompress, main
+from vistok.generation.codec import Codec
+from vistok.tokens.store import describe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a generator, its tokenizer and a photograph."""
+    folder, tokenizer = tmp_path_factory.mktemp("run"), toy_tokenizer()
+    tokenizer.save(folder / "tokenizer")
+    generator(classes=["cat", "dog"], class_dropout=0.1, tokenizer=describe(tokenizer)).save(folder / "generator")
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    coarse.resize((50, 37), Image.Resampling.BICUBIC).save(folder / "photo.jpg")
+    return folder
+
+
+def test_an_image_becomes_a_file_and_an_image_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, back = tmp_path / "photo.vtk", tmp_path / "photo.png"
+    assert main([str(run / "photo.jpg"), str(file), "--generator", str(run), "--label", "dog"]) == 0
+    assert capsys.readouterr().out.strip() == f"{file.stat().st_size:,} bytes in {file}"
+    assert main(["--decode", str(file), str(back), "--generator", str(run)]) == 0
+    codec, pixels = Codec.load(run), torch.from_numpy(np.array(Image.open(run / "photo.jpg"))).permute(2, 0, 1)
+    assert file.read_bytes() == codec.encode(pixels, 1)
+    shown = torch.from_numpy(np.array(Image.open(back))).permute(2, 0, 1)
+    assert torch.equal(shown, codec.decode(file.read_bytes())) and shown.shape == (3, 37, 50)
+    # The functions do what the command does.
+    assert compress(run / "photo.jpg", tmp_path / "own.vtk", run, run / "tokenizer", "dog") == file.stat().st_size
+    decompress(tmp_path / "own.vtk", tmp_path / "own.webp", run)
+    assert Image.open(tmp_path / "own.webp").format == "WEBP"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{run}/none.jpg", "{out}/a.vtk"], "There is no image "),
+        (["{run}/generator/config.json", "{out}/a.vtk"], "cannot be decoded"),
+        (["{run}/photo.jpg", "{out}/a.vtk", "--label", "dogs"], "There is no class 'dogs'; did you mean 'dog'?"),
+        (["{run}/photo.jpg", "{out}/a.vtk", "--tokenizer", "{out}"], "There is no tokenizer in "),
+        (["--decode", "{out}/a.vtk", "{out}/a.png"], "There is no file "),
+        (["--decode", "{run}/photo.jpg", "{out}/a.png"], "is no file that `python -m vistok.compress` wrote"),
+        (["--decode", "{run}/photo.jpg", "{out}/a"], "has no suffix of an image: call it a.png."),
+        (
+            ["--decode", "{run}/photo.jpg", "{out}/a.png", "--label", "dog"],
+            "a file says its class itself: leave it out.",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_nothing_is_written(
+    arguments: list[str], sentence: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [argument.replace("{run}", str(run)).replace("{out}", str(tmp_path)) for argument in arguments]
+    assert main([*given, "--generator", str(run)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m vistok.compress: ") and sentence in line
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
