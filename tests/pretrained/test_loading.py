@@ -1120,7 +1120,7 @@ def test_the_table_of_official_checkpoints() -> None:
     for name, entry in table.items():
         assert entry["format"] in FORMATS and entry["address"].startswith("https://"), name
         assert entry["paper"].startswith("arXiv:") and entry["licence"], name
-        unit_range = FORMATS[entry["format"]].network == "maskgit"
+        unit_range = FORMATS[entry["format"]].network in ("maskgit", "titok")
         assert entry["images"].startswith("[0, 1]" if unit_range else "[-1, 1]"), name
         assert entry["reported"] and all(0 < r["rfid"] < 10 and r["by"] and r["convention"] for r in entry["reported"])
         assert all(0 < r.get("usage", 1) <= 1 for r in entry["reported"])
