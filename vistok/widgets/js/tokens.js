@@ -126,12 +126,13 @@ function tokenGrid(model, talk, enter, shares = () => null) {
   // The tokens of a sequence, in as many lines as they need; those that are not decoded are struck through.
   const strip = { canvas: node("canvas", { tabindex: 0, role: "application", data: { picture: "sequence" }, style: "cursor:crosshair;touch-action:none",
     "aria-label": "the tokens of the sequence; arrow keys select one, with shift several, enter goes to the code" }), tip: node("div", { class: "tip" }) };
-  const row = node("div", { style: "position:relative", hidden: true }, strip.canvas, strip.tip);
+  const row = node("div", { style: "position:relative", hidden: true });  // empty where tokens lie on a grid
   const across = () => Math.max(1, Math.min(shape()[1], Math.floor((row.clientWidth || 16 * CELL) / CELL)));  // tokens a line
   function drawRow() {
     row.hidden = !sequence();
     for (const box of [lines, codes]) box.closest("label")?.toggleAttribute("hidden", sequence());
-    if (row.hidden) return;
+    if (row.hidden) { row.replaceChildren(); return; }
+    if (!row.firstChild) row.append(strip.canvas, strip.tip);
     const number = shape()[1], columns = across(), known = shares(), prefix = model.get("prefix") || number;
     const context = sized(strip.canvas, columns * CELL, Math.ceil(number / columns) * HIGH), edited = bytes(model.get("edited"));
     const corner = (place) => [(place % columns) * CELL, Math.floor(place / columns) * HIGH];
