@@ -49,7 +49,7 @@ function render({ model, el }) {
         nearTitle, near,
         node("div", { class: "bar", style: "margin-top:8px" }, swap),
         node("div", { class: "bar" }, node("label", middle, "interpolate", share), shareText, node("label", middle, snap, "snap to codes")))),
-    ofSequence,
+    model.get("sequence") ? ofSequence : "",
     change,
     node("div", { class: "pictures" }, ...Object.keys(kinds).map((kind) => node("div", { class: "column" }, titles[kind], small[kind]))),
     errorBar(scale, "difference"));
@@ -67,7 +67,6 @@ function render({ model, el }) {
   // the kernel's own changes.
   const numbers = () => { if (images.pending()) return; image.value = model.get("image"); other.value = model.get("other"); };
   function controls() {
-    ofSequence.hidden = !model.get("sequence");
     prefix.max = model.get("grid")[1];
     if (!behind()) { prefix.value = model.get("prefix") || prefix.max; prefixText.textContent = `${prefix.value} of ${prefix.max}`; }
     every.hidden = !f32(model.get("followed")).some(Number.isNaN);
