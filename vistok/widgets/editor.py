@@ -315,8 +315,8 @@ class TokenEditor(TokenView):
         shape = f"a sequence of {self.grid[1]} tokens" if self.sequence else f"{self.grid[0]} x {self.grid[1]} tokens"
         return (
             f"Image {self.image}, {names[self.image]}, as {shape}{level} of {self._encoded.title}, and what they decode to; "
-            f"the other image is {self.other}, {names[self.other]}. Selected {verb} {self._selected()}; the first token there is "
-            f"code {self.near[0]}, and the codes nearest to it are {near}. {self.change}{self._describe_influence()}"
+            f"the other image is {self.other}, {names[self.other]}. Selected {verb} {self._selected()}; the first token there "
+            f"is code {self.near[0]}, and the codes nearest to it are {near}. {self.change}{self._describe_influence()}"
         )
 
     def _describe_influence(self) -> str:
