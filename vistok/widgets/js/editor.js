@@ -113,8 +113,10 @@ function render({ model, el }) {
 // and for each token a share of the most that any moves the picture. Returns {element, shares, size, draw}.
 function following(model, number) {
   const names = ["the nearest code", "random codes"], SIDE = 192;
-  const maps = names.map((name, i) => node("canvas", { role: "img", data: { map: i ? "random" : "nearest" }, "aria-label": `pixels that change where the token becomes ${name}` }));
-  const titles = names.map(() => node("p", { class: "caption number" })), scale = node("p", { class: "caption scale" }), heading = node("p", { class: "caption" }), bar = node("canvas", { role: "img" });
+  const maps = names.map((name, i) => node("canvas", { role: "img", data: { map: i ? "random" : "nearest" },
+    "aria-label": `pixels that change where the token becomes ${name}` }));
+  const titles = names.map(() => node("p", { class: "caption number" })), scale = node("p", { class: "caption scale" });
+  const heading = node("p", { class: "caption" }), bar = node("canvas", { role: "img", "aria-label": "colours of the maps" });
   drawColours(bar, 96, 10);
   bar.style.cssText += "display:inline-block;vertical-align:middle";
   const element = node("div", { data: { role: "influence" } },
@@ -142,8 +144,10 @@ function following(model, number) {
       canvas.dataset.token = token;
       titles[i].textContent = `${names[i]}: ${short(100 * means(i)[token])} %`;
     });
-    scale.replaceChildren("mean change over the channels, colours from 0 ", bar, ` to ${short(most)}, of a range 0 to 1; the row is coloured by the mean over pixels, random codes`);
+    scale.replaceChildren("mean change over the channels, colours from 0 ", bar,
+      ` to ${short(most)}, of a range 0 to 1; the row is coloured by the mean over pixels, random codes`);
   }
-  return { element, shares, draw, size: ({ width, height }) => { if (shape[0] !== width || shape[1] !== height) { shape = [width, height]; draw(); } } };
+  const size = ({ width, height }) => { if (shape[0] !== width || shape[1] !== height) { shape = [width, height]; draw(); } };
+  return { element, shares, size, draw };
 }
 export default { initialize, render };
