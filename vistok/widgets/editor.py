@@ -311,11 +311,12 @@ class TokenEditor(TokenView):
         names = self._encoded.image_names
         level = f" of level {self.level}" if len(self.codebook_sizes) > 1 else ""
         near = ", ".join(map(str, self.near[1:]))
+        verb = "is" if self._selected().startswith("token ") else "are"
         shape = f"a sequence of {self.grid[1]} tokens" if self.sequence else f"{self.grid[0]} x {self.grid[1]} tokens"
         return (
             f"Image {self.image}, {names[self.image]}, as {shape}{level} of {self._encoded.title}, and what they decode to; "
-            f"the other image is {self.other}, {names[self.other]}. Selected: {self._selected()}; the first token there is "
-            f"code {self.near[0]}, and the codes nearest to it are {near}. {self.change}{self._describe_influence()}"
+            f"the other image is {self.other}, {names[self.other]}. Selected {verb} {self._selected()}; the first token there "
+            f"is code {self.near[0]}, and the codes nearest to it are {near}. {self.change}{self._describe_influence()}"
         )
 
     def _describe_influence(self) -> str:

@@ -7,9 +7,8 @@ function render({ model, el }) {
   const LARGE = 256, SMALL = 96;
   let original = null, shown = [], asked = 0;
 
-  const [imageLabel, image] = [node("label", {}, "image "), node("input", { type: "number", min: 0, max: names.length - 1, step: 1, style: "width:6em",
-    onchange: () => save(model, { image: Number(image.value) }) })];
-  imageLabel.append(image);
+  const image = node("input", { type: "number", min: 0, max: names.length - 1, step: 1, style: "width:6em",
+    onchange: () => save(model, { image: Number(image.value) }) });
   const title = node("span", { class: "caption", data: { role: "name" } });
   const slider = node("input", { type: "range", min: 0, step: 1, "aria-label": "part of the tokens", style: "width:min(100%,24em)", oninput: () => choose(Number(slider.value)) });
   const heading = node("span", { class: "number", "aria-live": "polite", data: { role: "step" } });
@@ -17,7 +16,7 @@ function render({ model, el }) {
   const large = Object.fromEntries(Object.entries(kinds).map(([kind, text]) => [kind, node("canvas", { role: "img", "aria-label": text, data: { picture: kind } })]));
   const strip = node("div", { class: "bar", role: "radiogroup", "aria-label": "part of the tokens", style: "align-items:flex-start;gap:6px" });
   box.append(
-    node("div", { class: "bar" }, imageLabel, title),
+    node("div", { class: "bar" }, node("label", {}, "image ", image), title),
     node("div", { class: "bar" }, node("label", { style: "display:inline-flex;align-items:center;gap:6px" }, "tokens", slider), heading),
     node("div", { class: "pictures" }, ...Object.entries(kinds).map(([kind, text]) => node("div", { class: "column" }, node("p", { class: "caption" }, text), large[kind]))),
     errorBar(scale, "error and change"), strip);

@@ -49,7 +49,7 @@ function render({ model, el }) {
         nearTitle, near,
         node("div", { class: "bar", style: "margin-top:8px" }, swap),
         node("div", { class: "bar" }, node("label", middle, "interpolate", share), shareText, node("label", middle, snap, "snap to codes")))),
-    ofSequence,
+    model.get("sequence") ? ofSequence : "",
     change,
     node("div", { class: "pictures" }, ...Object.keys(kinds).map((kind) => node("div", { class: "column" }, titles[kind], small[kind]))),
     errorBar(scale, "difference"));
@@ -67,7 +67,6 @@ function render({ model, el }) {
   // the kernel's own changes.
   const numbers = () => { if (images.pending()) return; image.value = model.get("image"); other.value = model.get("other"); };
   function controls() {
-    ofSequence.hidden = !model.get("sequence");
     prefix.max = model.get("grid")[1];
     if (!behind()) { prefix.value = model.get("prefix") || prefix.max; prefixText.textContent = `${prefix.value} of ${prefix.max}`; }
     every.hidden = !f32(model.get("followed")).some(Number.isNaN);
@@ -114,8 +113,10 @@ function render({ model, el }) {
 // and for each token a share of the most that any moves the picture. Returns {element, shares, size, draw}.
 function following(model, number) {
   const names = ["the nearest code", "random codes"], SIDE = 192;
-  const maps = names.map((name, i) => node("canvas", { role: "img", data: { map: i ? "random" : "nearest" }, "aria-label": `pixels that change where the token becomes ${name}` }));
-  const titles = names.map(() => node("p", { class: "caption number" })), scale = node("p", { class: "caption scale" }), heading = node("p", { class: "caption" }), bar = node("canvas", { role: "img" });
+  const maps = names.map((name, i) => node("canvas", { role: "img", data: { map: i ? "random" : "nearest" },
+    "aria-label": `pixels that change where the token becomes ${name}` }));
+  const titles = names.map(() => node("p", { class: "caption number" })), scale = node("p", { class: "caption scale" });
+  const heading = node("p", { class: "caption" }), bar = node("canvas", { role: "img", "aria-label": "colours of the maps" });
   drawColours(bar, 96, 10);
   bar.style.cssText += "display:inline-block;vertical-align:middle";
   const element = node("div", { data: { role: "influence" } },
@@ -143,8 +144,10 @@ function following(model, number) {
       canvas.dataset.token = token;
       titles[i].textContent = `${names[i]}: ${short(100 * means(i)[token])} %`;
     });
-    scale.replaceChildren("mean change over the channels, colours from 0 ", bar, ` to ${short(most)}, of a range 0 to 1; the row is coloured by the mean over pixels, random codes`);
+    scale.replaceChildren("mean change over the channels, colours from 0 ", bar,
+      ` to ${short(most)}, of a range 0 to 1; the row is coloured by the mean over pixels, random codes`);
   }
-  return { element, shares, draw, size: ({ width, height }) => { if (shape[0] !== width || shape[1] !== height) { shape = [width, height]; draw(); } } };
+  const size = ({ width, height }) => { if (shape[0] !== width || shape[1] !== height) { shape = [width, height]; draw(); } };
+  return { element, shares, size, draw };
 }
 export default { initialize, render };

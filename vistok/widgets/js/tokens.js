@@ -124,14 +124,16 @@ function tokenGrid(model, talk, enter, shares = () => null) {
   }
 
   // The tokens of a sequence, in as many lines as they need; those that are not decoded are struck through.
-  const strip = { canvas: node("canvas", { tabindex: 0, role: "application", data: { picture: "sequence" }, style: "cursor:crosshair;touch-action:none",
-    "aria-label": "the tokens of the sequence; arrow keys select one, with shift several, enter goes to the code" }), tip: node("div", { class: "tip" }) };
-  const row = node("div", { style: "position:relative", hidden: true }, strip.canvas, strip.tip);
+  const strip = { tip: node("div", { class: "tip" }), canvas: node("canvas", { tabindex: 0, role: "application",
+    data: { picture: "sequence" }, style: "cursor:crosshair;touch-action:none",
+    "aria-label": "the tokens of the sequence; arrow keys select one, with shift several, enter goes to the code" }) };
+  const row = node("div", { style: "position:relative", hidden: true });  // empty where tokens lie on a grid
   const across = () => Math.max(1, Math.min(shape()[1], Math.floor((row.clientWidth || 16 * CELL) / CELL)));  // tokens a line
   function drawRow() {
     row.hidden = !sequence();
     for (const box of [lines, codes]) box.closest("label")?.toggleAttribute("hidden", sequence());
-    if (row.hidden) return;
+    if (row.hidden) { row.replaceChildren(); return; }
+    if (!row.firstChild) row.append(strip.canvas, strip.tip);
     const number = shape()[1], columns = across(), known = shares(), prefix = model.get("prefix") || number;
     const context = sized(strip.canvas, columns * CELL, Math.ceil(number / columns) * HIGH), edited = bytes(model.get("edited"));
     const corner = (place) => [(place % columns) * CELL, Math.floor(place / columns) * HIGH];
@@ -139,12 +141,20 @@ function tokenGrid(model, talk, enter, shares = () => null) {
       const [x, y] = corner(place), share = known?.[place];
       context.fillStyle = Number.isFinite(share) ? `rgb(${heat(share)})` : "#5b6770";
       context.fillRect(x, y, CELL - 1, HIGH - 1);
-      if (place >= prefix) { context.strokeStyle = "#fff"; context.lineWidth = 1; context.beginPath(); context.moveTo(x, y + HIGH - 1); context.lineTo(x + CELL - 1, y); context.stroke(); }
-      if (edited[place]) { context.fillStyle = "#fff"; context.fillRect(x + 2, y + 2, 8, 8); context.fillStyle = "#d55e00"; context.fillRect(x + 3, y + 3, 6, 6); }
+      if (place >= prefix) {
+        context.strokeStyle = "#fff"; context.lineWidth = 1;
+        context.beginPath(); context.moveTo(x, y + HIGH - 1); context.lineTo(x + CELL - 1, y); context.stroke();
+      }
+      if (!edited[place]) continue;
+      context.fillStyle = "#fff"; context.fillRect(x + 2, y + 2, 8, 8);
+      context.fillStyle = "#d55e00"; context.fillRect(x + 3, y + 3, 6, 6);
     }
     drawNumbers(context, u32(model.get("token_values")), columns, CELL, HIGH);
     if (hovered) { context.strokeStyle = "#fff"; context.lineWidth = 1; context.strokeRect(...corner(hovered[1]), CELL - 1, HIGH - 1); }
-    for (let place = selection[1]; place < selection[3]; place++) { const [x, y] = corner(place); outline(context, x + 2, y + 2, CELL - 5, HIGH - 5, 2); }
+    for (let place = selection[1]; place < selection[3]; place++) {
+      const [x, y] = corner(place);
+      outline(context, x + 2, y + 2, CELL - 5, HIGH - 5, 2);
+    }
     Object.assign(strip.canvas.dataset, { selection: selection.join(","), painted: ++painted, columns, number });
   }
 
@@ -159,7 +169,8 @@ function tokenGrid(model, talk, enter, shares = () => null) {
     hovered = place;
     made.tip.style.display = place ? "block" : "none";
     if (place) {
-      const { canvas, tip } = made, columns = made === strip ? across() : shape()[1], rows = made === strip ? Math.ceil(shape()[1] / columns) : shape()[0];
+      const { canvas, tip } = made, [high, number] = shape(), columns = made === strip ? across() : number;
+      const rows = made === strip ? Math.ceil(number / columns) : high;
       const [y, x] = made === strip ? [Math.floor(place[1] / columns), place[1] % columns] : place;
       tip.textContent = say(...place);
       tip.style.left = `${Math.max(0, Math.min((x + 1) / columns * canvas.clientWidth + 4, canvas.clientWidth - tip.offsetWidth))}px`;
@@ -220,7 +231,8 @@ function tokenGrid(model, talk, enter, shares = () => null) {
   listenTo(strip);
   const stopWidth = onWidth(row, drawRow);
   describe(); drawRow();
-  return { face, row, lines, codes, status, draw, first: () => token(selection[0], selection[1]), stop: () => { watch.disconnect(); stopWidth(); stop(); } };
+  const first = () => token(selection[0], selection[1]);
+  return { face, row, lines, codes, status, draw, first, stop: () => { watch.disconnect(); stopWidth(); stop(); } };
 }
 
 // The borders of tokens, seen on dark and on light.
