@@ -1,7 +1,10 @@
 """Training tokenizers of sequences: as any other, by their beginnings, and in two stages."""
 
+import dataclasses
 import itertools
 import json
+import math
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -10,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.trainings import assert_same_weights, opened, trained
+from helpers.weights import write_backbone
 
 from vistok import networks
 from vistok.config import TrainConfig
 from vistok.data import open_dataset, to_float
 from vistok.evaluation import evaluate
+from vistok.networks.perceptual import ClassifierDistance, untrained_classifier
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import encode_dataset
 from vistok.training.trainer import Trainer
@@ -241,3 +246,40 @@ def test_the_rows_of_two_stages_train_one_after_the_other() -> None:
     assert_same_weights(one.decoder.head.pixel_decoder.state_dict(), grid.decoder.state_dict())
     assert_same_weights(two.encoder.state_dict(), one.encoder.state_dict())
     assert not torch.equal(two.decoder.last_layer, one.decoder.last_layer)
+
+
+PAPER_ROWS = ["titok-one-stage"] + [
+    f"titok-{size}{stage}" for size in ("s128", "b64", "l32") for stage in ("-stage1", "")
+]
+
+
+@pytest.mark.skipif("VISTOK_EXTENDED" not in os.environ, reason="minutes a row: VISTOK_EXTENDED=1")
+@pytest.mark.parametrize("row", PAPER_ROWS)
+def test_every_row_takes_a_step_at_paper_scale(
+    row: str, images_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All losses (on networks of random weights) and the optimisers, at 256x256; one image instead of a batch."""
+    begun = {"dataset": "folder", "data_root": str(images_root), "batch_size": 1, "steps": 1, "warmup_steps": 0}
+    begun |= {"num_workers": 0}
+    classifier = ClassifierDistance(untrained_classifier("convnext_s"))
+    monkeypatch.setattr("vistok.training.trainer.build_classifier", lambda *_, **__: classifier)
+    begun |= {} if row.endswith("-stage1") else {"adversarial_start": 0}
+    begun |= {"lpips_weights": str(write_backbone("vgg", tmp_path))} if row == "titok-one-stage" else {}
+    config = TrainConfig.from_row(f"imagenet256/{row}", "paper", **begun)
+    if config.proxy_from is not None:
+        described = dict(config.network_options["pixel_decoder"])
+        sizes = {name: described.pop(name) for name in ("codebook_size", "codebook_dim")}
+        VisualTokenizer(**described, quantizer_options=sizes, image_size=256).save(tmp_path / "source")
+        config = dataclasses.replace(config, proxy_from=str(tmp_path / "source"))
+    if config.init_from is not None:
+        VisualTokenizer.from_config(config).save(tmp_path / "source")
+        config = dataclasses.replace(config, init_from=str(tmp_path / "source"))
+    trainer = opened(config, tmp_path / "run")
+    before = {name: value.clone() for name, value in trainer.tokenizer.named_parameters()}
+    (report,) = trainer
+    assert all(math.isfinite(value) for value in report.losses.values())
+    of_pictures = {"reconstruction", "classifier", "adversarial", "discriminator"}
+    assert {"proxy"} <= report.losses.keys() if row.endswith("-stage1") else of_pictures <= report.losses.keys()
+    trained_parts = {name for name, value in trainer.tokenizer.named_parameters() if value.requires_grad}
+    changed = {name for name, value in trainer.tokenizer.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == trained_parts
