@@ -26,6 +26,7 @@ from vistok.generation.layout import Layout
 
 INITIAL_STD = 0.02  # of all weights, as in LlamaGen and GPT-2
 ROTARY_BASE = 10_000.0
+MOST_BLOCKS = 1024
 
 
 class RMSNorm(nn.RMSNorm):
@@ -188,6 +189,8 @@ class Shape:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
                 raise ValueError(f"{name} is {value}, but must be at least 1.")
+        if self.depth > MOST_BLOCKS:
+            raise ValueError(f"depth is {self.depth}, but must be at most {MOST_BLOCKS}.")
         unit = 4 * self.num_heads
         if self.hidden_dim % unit:
             valid = max(unit, round(self.hidden_dim / unit) * unit)
