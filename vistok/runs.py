@@ -73,9 +73,9 @@ KINDS = {
 }
 
 
-def kind_of(config: Settings) -> Kind:
-    """Return what a configuration trains."""
-    return KINDS[config.to_dict().get("kind", "tokenizer")]
+def kind_of(config: Settings) -> str:
+    """Return what a configuration trains, a key of `KINDS`."""
+    return config.to_dict().get("kind", "tokenizer")
 
 
 def config_from(settings: dict[str, Any]) -> Settings:
@@ -193,7 +193,7 @@ class Run:
         checked("start_over", bool, start_over)
         if path is None and config is None:
             raise ValueError("Run.open needs a path, a configuration, or both.")
-        path = resolve_path(path) if path is not None else kind_of(config).find(config)
+        path = resolve_path(path) if path is not None else KINDS[kind_of(config)].find(config)
         existing = cls._read_config(path)
         if config is None:
             if existing is None:
@@ -209,7 +209,7 @@ class Run:
                 "every configuration has its own."
             )
         with torch.device("meta"):  # shapes only: an impossible model is refused before anything is written
-            kind_of(config).check(config)
+            KINDS[kind_of(config)].check(config)
         if existing is None:
             _check_own_folder(path)
         run = cls(path, config)
@@ -365,6 +365,11 @@ class Run:
     def generator_dir(self) -> Path:
         """Where the generator is saved, of a run that trains one."""
         return self.path / "generator"
+
+    def check_kind(self, kind: str) -> None:
+        """Raise ValueError unless the run trains this, a key of `KINDS`."""
+        if (trains := kind_of(self.config)) != kind:
+            raise ValueError(f"The run {self.path} trains a {trains}, but here it must be one that trains a {kind}.")
 
     def check_finished(self) -> None:
         """Raise ValueError unless every step was taken: numbers of half a run would pass for the run's."""

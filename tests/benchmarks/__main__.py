@@ -8,6 +8,7 @@ from benchmarks import (
     bench_checkpoints,
     bench_dashboard,
     bench_evaluation,
+    bench_generation,
     bench_index,
     bench_loading,
     bench_metrics,
@@ -27,6 +28,7 @@ BENCHMARKS = (
     bench_evaluation,
     bench_dashboard,
     bench_widgets,
+    bench_generation,
 )
 
 text = f"# Benchmarks\n\n`make bench` on {machine()}.\n\nRatios are within one run; memory is what a process adds to its own.\n"

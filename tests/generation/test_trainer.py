@@ -17,6 +17,8 @@ import torch
 from helpers.generators import SMALL, class_images, toy_tokenizer, toy_tokens
 from helpers.trainings import assert_same_weights, log_without_rates
 
+from vistok.config import TrainConfig
+from vistok.evaluation.run_records import evaluate_run
 from vistok.generation.__main__ import main
 from vistok.generation.generator import Autoregressive, Generator, Masked
 from vistok.generation.trainer import GeneratorTrainer
@@ -24,6 +26,9 @@ from vistok.generator_config import SIZES, GeneratorConfig
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
+from vistok.training.launching import LaunchedTrainer
+from vistok.training.trainer import Trainer
+from vistok.widgets.curves import RunCurves
 
 Toy = Callable[..., GeneratorConfig]
 
@@ -121,11 +126,17 @@ def test_a_run_is_opened_by_its_path_alone_and_has_a_name_of_its_own(toy: Toy, t
 
 
 def test_a_run_of_the_other_kind_is_refused(toy: Toy, data: Path, tmp_path: Path) -> None:
-    from vistok.config import TrainConfig
-
     trained(toy(steps=1), tmp_path / "run")
     with pytest.raises(ValueError, match=r"another configuration \(.*kind is 'generator' there, None here"):
         Run.open(tmp_path / "run", TrainConfig())
+    run, of_images = Run.open(tmp_path / "run"), Run.open(tmp_path / "new", TrainConfig())
+    for refused in (lambda: Trainer(run), lambda: evaluate_run(run), lambda: LaunchedTrainer(run, 1)):
+        with pytest.raises(ValueError, match="trains a generator, but here it must be one that trains a tokenizer"):
+            refused()
+    with pytest.raises(ValueError, match="trains a tokenizer, but here it must be one that trains a generator"):
+        GeneratorTrainer(of_images)
+    (line,) = RunCurves([run]).labels  # which draws the log of either
+    assert line == "autoregressive-1m" and RunCurves([run]).message == ""
 
 
 @pytest.mark.parametrize(

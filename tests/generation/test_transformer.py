@@ -48,7 +48,8 @@ def by_hand(transformer: Transformer, x: Tensor, turn: Tensor | None) -> Tensor:
             mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2) @ block.wo.weight.T
         x = x + mixed
         y, part = rms_norm(x, block.ffn_norm.weight), block.feed_forward
-        x = x + (F.silu(y @ part.w1.weight.T) * (y @ part.w3.weight.T)) @ part.w2.weight.T
+        w1, w3 = part.w13.weight.chunk(2)
+        x = x + (F.silu(y @ w1.T) * (y @ w3.T)) @ part.w2.weight.T
     return rms_norm(x, transformer.norm.weight)
 
 
@@ -83,7 +84,7 @@ def test_it_is_llama_where_transformers_is_installed() -> None:
     config = llama.LlamaConfig(
         vocab_size=16,
         hidden_size=32,
-        intermediate_size=ours.blocks[0].feed_forward.w1.out_features,
+        intermediate_size=ours.blocks[0].feed_forward.w2.in_features,
         num_hidden_layers=len(ours.blocks),
         num_attention_heads=2,
         rms_norm_eps=1e-5,
@@ -95,8 +96,7 @@ def test_it_is_llama_where_transformers_is_installed() -> None:
         for part, weight in zip(parts, block.wqkv.weight.chunk(3), strict=True):
             part.weight.data = weight.data
         layer.self_attn.o_proj.weight.data = block.wo.weight.data
-        layer.mlp.gate_proj.weight.data = block.feed_forward.w1.weight.data
-        layer.mlp.up_proj.weight.data = block.feed_forward.w3.weight.data
+        layer.mlp.gate_proj.weight.data, layer.mlp.up_proj.weight.data = block.feed_forward.w13.weight.data.chunk(2)
         layer.mlp.down_proj.weight.data = block.feed_forward.w2.weight.data
         layer.input_layernorm.weight.data = block.attention_norm.weight.data
         layer.post_attention_layernorm.weight.data = block.ffn_norm.weight.data

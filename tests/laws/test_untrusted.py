@@ -33,6 +33,7 @@ from vistok.data import transforms
 from vistok.data.cache import PixelCache, open_pixel_cache
 from vistok.data.celeba import celeba
 from vistok.data.transforms import CenterSquare, PhotoSquare, adm_random_crop, check_decodes, decode
+from vistok.generation.generator import Autoregressive, Generator
 from vistok.pretrained import load_pretrained
 from vistok.recipes import TABLES, load_table
 from vistok.runs import Run
@@ -1209,3 +1210,84 @@ def test_damaged_weights_of_a_tokenizer_are_weights_or_refused(
     changed = data.draw(damaged(weights) | damaged(weights[:600]).map(lambda head: head + weights[600:]))
     with refusal(ValueError):
         VisualTokenizer.load(write_tokenizer(tmp_path / "tokenizer", config, changed))
+
+
+GENERATOR = {
+    "model": "autoregressive",
+    "codebook_sizes": [16],
+    "level_shapes": [[4, 4]],
+    "image_size": 16,
+    "classes": ["a", "b"],
+    "class_dropout": 0.1,
+    "tokenizer": None,
+    **{"hidden_dim": 16, "depth": 1, "num_heads": 2, "dropout": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def generator_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of a small generator."""
+    folder = tmp_path_factory.mktemp("generator")
+    Autoregressive(**{name: value for name, value in GENERATOR.items() if name != "model"}).save(folder)
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_pickle_that_runs_is_no_generator(tmp_path: Path, kind: str) -> None:
+    marker = tmp_path / "marker"
+    folder = write_tokenizer(tmp_path / "generator", json.dumps(GENERATOR).encode(), hostile_files(marker)[kind])
+    with pytest.raises(ValueError):
+        Generator.load(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"",
+        b"[]",
+        b"[" * 10_000,
+        *(
+            json.dumps(GENERATOR | {name: value}).encode()
+            for name, values in {
+                "model": ["os.system", None, [], {}],
+                "codebook_sizes": [[], [-1], ["16"], 16, [2**62], [1.5], [16] * 1000],
+                "level_shapes": [
+                    [],
+                    [4, 4],
+                    [[4]],
+                    [[4, 4, 4]],
+                    [[-4, -4]],
+                    [[0, 4]],
+                    [[2**20, 2**20]],
+                    [["4", "4"]],
+                    None,
+                ],
+                "classes": ["ab", [1, 2], {"a": 1}],
+                "hidden_dim": [-16, 2**40, 15, "16", None],
+                "depth": [10**9, -1],
+                "num_heads": [0, 2**30],
+                "dropout": [2.0, "x"],
+                "forward": ["x"],
+            }.items()
+            for value in values
+        ),
+    ],
+)
+def test_a_hostile_description_of_a_generator_is_refused(
+    tmp_path: Path, generator_weights: bytes, config: bytes
+) -> None:
+    folder = write_tokenizer(tmp_path / "generator", config, generator_weights)
+    with pytest.raises((ValueError, TypeError)):
+        Generator.load(folder)
+
+
+@cases(25)
+@given(st.data())
+def test_damaged_weights_of_a_generator_are_weights_or_refused(
+    tmp_path: Path, generator_weights: bytes, data: st.DataObject
+) -> None:
+    whole, config = generator_weights, json.dumps(GENERATOR).encode()
+    changed = data.draw(damaged(whole) | damaged(whole[:600]).map(lambda head: head + whole[600:]))
+    with refusal(ValueError):
+        Generator.load(write_tokenizer(tmp_path / "generator", config, changed))

@@ -13,7 +13,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from vistok.quantizers import nearest_code
-from vistok.system.threads import share_out, slower_than_one
+from vistok.system.threads import on_one_thread, share_out, slower_than_one
 
 
 def doubled(numbers: range) -> tuple[list[int], set[int], set[int]]:
@@ -212,3 +212,17 @@ def test_one_thread_is_advised_where_it_is_faster(clock, several, alone, num_ste
 def test_one_thread_is_not_compared_with_itself() -> None:
     torch.set_num_threads(1)
     assert slower_than_one(lambda: pytest.fail("nothing to try out"), 1000) is None
+
+
+def test_on_one_thread_it_returns_what_is_computed_there() -> None:
+    torch.set_num_threads(2)
+    with torch.no_grad():
+        assert on_one_thread(lambda: (torch.get_num_threads(), torch.is_grad_enabled())) == (1, False)
+    assert on_one_thread(torch.is_grad_enabled) and torch.get_num_threads() == 2
+
+    def fail() -> None:
+        raise ValueError("no such thing")
+
+    with pytest.raises(ValueError, match="no such thing"):
+        on_one_thread(fail)
+    assert on_one_thread(lambda: 3) == 3, "the thread goes on"

@@ -36,7 +36,7 @@ def train_batches(
     step.
 
     Args:
-        dataset: N images.
+        dataset: N images; or else what has a length, a `name`, a `split` and an `images(indices, draws)`, whose batches come.
         batch_size: images a step, over all processes; each takes its contiguous share of every part.
         seed: of order, crops and flips.
         start_step: the first step, of a resumed run.

@@ -43,10 +43,11 @@ def evaluate_run(
         was trained on, wherever they lie, or else to a file that is named after what was measured.
 
     Raises:
-        ValueError: the run is not finished; or what `evaluate` raises.
+        ValueError: the run is not finished, or trains no tokenizer; or what `evaluate` raises.
         FileNotFoundError: the run has no tokenizer.
     """
     checked("dataset", str | None, dataset)
+    run.check_kind("tokenizer")
     run.check_finished()
     tokenizer = VisualTokenizer.load(run.path)
     images, apart = _images(run, dataset, data_root, split)

@@ -16,6 +16,8 @@ from torch import Tensor
 from vistok.quantizers.levels import as_indices
 from vistok.system.files import shown
 
+MOST_PLACES = 2**16
+
 
 class Layout:
     """The places of an image's tokens.
@@ -32,7 +34,8 @@ class Layout:
         """Lay out levels of these codebooks and grids.
 
         Raises:
-            ValueError: grids of several sizes have codebooks of several sizes, or a number is below 1.
+            ValueError: grids of several sizes have codebooks of several sizes, a number is below 1, or the places are more than
+                a transformer could see.
         """
         numbers = [*codebook_sizes, *(number for shape in level_shapes for number in shape)]
         if not codebook_sizes or len(numbers) != 3 * len(codebook_sizes) or min(numbers) < 1:
@@ -50,6 +53,8 @@ class Layout:
                 f"size, but these have {list(self.codebook_sizes)} codes."
             )
         self.num_places = tokens[0] if self._together else sum(tokens)
+        if self.num_places > MOST_PLACES:
+            raise ValueError(f"An image has {self.num_places:,} places, but must have at most {MOST_PLACES:,}.")
         self.sizes = self.codebook_sizes if self._together else self.codebook_sizes[:1]
         self.grid = self.level_shapes[0] if self._together and self.level_shapes[0][0] > 1 else None
 

@@ -81,6 +81,7 @@ class GeneratorTrainer(TrainingLoop):
         scale: of the loss, in float16.
     """
 
+    trains = "generator"
     pictured = "samples of one seed each"
     STATE = frozenset({"generator", "optimizer", "scale"})
     counts: tuple[Tensor, ...] = ()  # no codebook learns here

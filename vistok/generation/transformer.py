@@ -26,6 +26,7 @@ from vistok.generation.layout import Layout
 
 INITIAL_STD = 0.02  # of all weights, as in LlamaGen and GPT-2
 ROTARY_BASE = 10_000.0
+MOST_BLOCKS = 1024
 
 
 class RMSNorm(nn.RMSNorm):
@@ -40,16 +41,16 @@ class RMSNorm(nn.RMSNorm):
 
 
 class SwiGLU(nn.Module):
-    """Feed-forward part: W2 (silu(W1 x) * W3 x), without biases (Shazeer 2020, arXiv:2002.05202)."""
+    """Feed-forward part: W2 (silu(W1 x) * W3 x), without biases (Shazeer 2020, arXiv:2002.05202); W1 and W3 are one matrix."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(dim, hidden_dim, bias=False)
-        self.w3 = nn.Linear(dim, hidden_dim, bias=False)
+        self.w13 = nn.Linear(dim, 2 * hidden_dim, bias=False)
         self.w2 = nn.Linear(hidden_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        gate, value = self.w13(x).chunk(2, dim=-1)
+        return self.w2(F.silu(gate) * value)
 
 
 def swiglu_dim(dim: int) -> int:
@@ -83,10 +84,10 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Turn each pair of neighbouring channels by an angle.
 
     Args:
-        x: [B, heads, T, d].
+        x: [..., T, d].
         turn: [2, T, d / 2], cosine and sine of the angles, in the dtype to compute in.
     """
-    first, second = x.to(turn.dtype).unflatten(-1, (-1, 2)).unbind(-1)  # each [B, heads, T, d/2]
+    first, second = x.to(turn.dtype).unflatten(-1, (-1, 2)).unbind(-1)  # each [..., T, d/2]
     cos, sin = turn
     return torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1).flatten(-2).to(x.dtype)
 
@@ -136,9 +137,9 @@ class Block(nn.Module):
 
     def _attention(self, x: Tensor, turn: Tensor | None, causal: bool, cache: Cache | None, number: int) -> Tensor:
         qkv = self.wqkv(x).unflatten(2, (3, self.num_heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, T, d]
-        if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, B, heads, T, d]
+        query, key = qkv[:2] if turn is None else rotate(qkv[:2], turn)
+        value = qkv[2]
         if cache is not None:
             key, value = cache.extended(number, key, value)
             causal = causal and query.shape[2] > 1  # one place may see all that came before it
@@ -188,6 +189,8 @@ class Shape:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
                 raise ValueError(f"{name} is {value}, but must be at least 1.")
+        if self.depth > MOST_BLOCKS:
+            raise ValueError(f"depth is {self.depth}, but must be at most {MOST_BLOCKS}.")
         unit = 4 * self.num_heads
         if self.hidden_dim % unit:
             valid = max(unit, round(self.hidden_dim / unit) * unit)

@@ -105,6 +105,7 @@ def make(run_dir: str | Path, dataset: str, images: Sequence[int], folder: str |
             f"{nearest(dataset, EMBEDDED)}"
         )
     run = Run.open(run_dir)
+    run.check_kind("tokenizer")
     run.check_finished()
     photographs = open_dataset(dataset, "test", run.config.image_size)
     wrong = [image for image in images if not 0 <= image < len(photographs)]

@@ -21,12 +21,14 @@ class Stoppable(abc.ABC):
 
     Attributes:
         run, config: what is trained.
+        trains: what that must be, a key of `vistok.runs.KINDS`.
         step: optimiser steps taken.
         progress: whether it shows a bar.
         pictured: what `look` shows, in words.
         dtype, device: in what precision and where it is looked at.
     """
 
+    trains: ClassVar[str] = "tokenizer"
     pictured: ClassVar[str] = "originals, and below them their reconstructions"
     result: Any  # what is trained, as it is saved
     dtype: torch.dtype
@@ -35,6 +37,7 @@ class Stoppable(abc.ABC):
     _stop_asked = False
 
     def __init__(self, run: Run, progress: bool) -> None:
+        run.check_kind(self.trains)
         self.run, self.config, self.progress = run, run.config, progress
 
     @abc.abstractmethod
