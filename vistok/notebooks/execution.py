@@ -39,7 +39,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
                 stderr_file=sys.stderr if pass_on_warnings else None,
                 kernel_name="python3",
                 coalesce_streams=True,  # a cell's standard output in one piece, and each bar in its last state
-                extra_arguments=["--log-level=ERROR"],  # its own notices would end up between the bars
+                # Its own notices would end up between the bars, and at its end it calls the interrupt of its shutdown an error.
+                extra_arguments=["--log-level=CRITICAL"],
             )
     finally:
         if output.is_file() and output.stat().st_size:  # empty: papermill could not write it, and says why
