@@ -54,7 +54,7 @@ gpu-check: $(READY)
 	$(BIN)/python -m vistok.gpu_check
 
 gpu-table: $(TEST_READY)
-	$(BIN)/python -m vistok.gpu_table $(ARGS)
+	$(BIN)/python -m vistok.tables.gpu $(ARGS)
 
 bench: $(TEST_READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks

@@ -19,7 +19,7 @@ from benchmarks.harness import peak_memory_mib, print_rows, report_memory, row
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vistok.metrics import PSNR, SSIM, SSIMUniform7
-from vistok.usage import CodebookUsage
+from vistok.quantizers.usage import CodebookUsage
 
 NUM_IMAGES, IMAGE_SIZE, NUM_TURNS = 64, 64, 30
 GAUSSIAN = {"win_size": 11, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}

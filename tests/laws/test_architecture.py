@@ -13,14 +13,14 @@ import pytest
 from vistok.system.paths import PACKAGE
 
 ROWS = [  # from the top: a file or a folder imports what stands below it, and nothing beside it
-    {"gpu_table", "tables", "widgets"},
+    {"tables", "widgets"},
     {"compress", "notebooks", "plots"},
     {"generation", "gpu_check", "lessons"},
     {"evaluation", "tokens", "training"},
     {"estimate", "pretrained", "runs"},
     {"data", "losses", "tokenizer"},
     {"config", "generator_config", "metrics", "tiling"},
-    {"networks", "quantizers", "recipes", "usage"},
+    {"networks", "quantizers", "recipes"},
     {"images", "system"},
 ]
 TESTS = PACKAGE.parent / "tests"
@@ -130,7 +130,7 @@ def test_every_command_that_is_named_is_there() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["compress", "estimate", "evaluation", "generation", "gpu_check", "gpu_table", "tables", "tokens", "training"],
+    ["compress", "estimate", "evaluation", "generation", "gpu_check", "tables", "tables.gpu", "tokens", "training"],
 )
 def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
     program = (

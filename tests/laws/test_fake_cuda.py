@@ -48,10 +48,10 @@ from vistok.networks.blocks import recompute_activations
 from vistok.networks.lpips import BACKBONES, LPIPSNetwork
 from vistok.networks.perceptual import CLASSIFIERS, ClassifierDistance, untrained_classifier
 from vistok.quantizers import QUANTIZERS
+from vistok.quantizers.usage import CodebookUsage
 from vistok.runs import Run
 from vistok.tokenizer import VisualTokenizer
 from vistok.training import Trainer
-from vistok.usage import CodebookUsage
 
 CUDA = torch.device("cuda:0")
 INDEXING = ("index", "index_put", "index_put_")

@@ -8,8 +8,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from vistok.config import TrainConfig
+from vistok.quantizers.usage import CodebookUsage
 from vistok.system.sentences import REFUSALS, answer_in_sentences, is_refusal
-from vistok.usage import CodebookUsage
 
 
 def raised(call: Callable[[], Any]) -> Exception:

@@ -30,6 +30,7 @@ from vistok.evaluation.saving import SavedImages
 from vistok.evaluation.statistics import kept_statistics
 from vistok.images import to_float, to_unit
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7
+from vistok.quantizers.usage import USAGES, CodebookUsage
 from vistok.system.devices import check_default_dtype, computing, eval_view, usable_device
 from vistok.system.paths import resolve_path
 from vistok.system.processes import of_all_processes, rank_and_number
@@ -39,7 +40,6 @@ from vistok.system.values import checked
 from vistok.system.weights import Unavailable
 from vistok.system.words import misspelt
 from vistok.tokenizer import VisualTokenizer
-from vistok.usage import USAGES, CodebookUsage
 
 OF_CODES = (*USAGES, "bits_per_pixel")  # what is not applicable where there is no codebook
 LPIPS_CHOICES = ("if-present", "download", "off")

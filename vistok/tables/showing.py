@@ -7,10 +7,10 @@ from statistics import mean
 from typing import Any
 
 from vistok.config import TrainConfig
+from vistok.quantizers.usage import USAGES
 from vistok.recipes import Table, load_table
 from vistok.system.values import check_known, literal
 from vistok.tables.planning import PlannedRun, plan, table_of
-from vistok.usage import USAGES
 
 METRIC_FORMS = {  # how the value of a metric is written; key of metrics.json to form
     "psnr": "{:.2f} dB",

@@ -16,6 +16,7 @@ from torch import Tensor
 from vistok.data import ImageDataset, also_trained_on, check_loading, eval_batches, open_given
 from vistok.images import as_images, begin_range_check, end_range_check, psnr, to_float, to_uint8
 from vistok.pretrained import load_pretrained
+from vistok.quantizers.usage import CodebookUsage
 from vistok.runs import short_names
 from vistok.system.devices import computing, eval_view, usable_device
 from vistok.system.files import readable, strict_json
@@ -23,7 +24,6 @@ from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.store import TokenFile
-from vistok.usage import CodebookUsage
 
 QUEUE_SIZE = 65_536  # tokens, of the published usage
 CACHED_RECONSTRUCTIONS = 256  # images

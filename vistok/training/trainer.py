@@ -28,6 +28,7 @@ from vistok.networks.blocks import recompute_activations
 from vistok.networks.lpips import build_lpips
 from vistok.networks.perceptual import build_classifier
 from vistok.pretrained import load_pretrained
+from vistok.quantizers.usage import CodebookUsage
 from vistok.system.devices import in_precision
 from vistok.system.processes import is_distributed, share_model
 from vistok.system.threads import say_if_one_is_faster
@@ -35,7 +36,6 @@ from vistok.tokenizer import VisualTokenizer
 from vistok.training.adversary import Adversary
 from vistok.training.loop import TrainingLoop
 from vistok.training.optimization import LossScale, average_decay, build_optimizer, lr_factor, set_lr
-from vistok.usage import CodebookUsage
 
 TRIAL_IMAGES = 32  # at most, of a step that only its speed is wanted of
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.processes import run_two
 
-from vistok.usage import CodebookUsage
+from vistok.quantizers.usage import CodebookUsage
 
 
 def usage_by_numpy(indices: np.ndarray, codebook_size: int, queue_size: int) -> dict[str, float]:
@@ -90,7 +90,7 @@ def test_parts_with_their_places_are_the_whole() -> None:
 
 TWO_PROCESSES = """
 import sys, torch
-from vistok.usage import CodebookUsage
+from vistok.quantizers.usage import CodebookUsage
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 indices = torch.randint(0, 40, (8, 4, 4), generator=torch.Generator().manual_seed(0))

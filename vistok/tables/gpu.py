@@ -228,7 +228,7 @@ def gpu_table(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the record; returns 1 where there is no GPU and no trial was asked for, or a test failed."""
-    parser = argparse.ArgumentParser(prog="python -m vistok.gpu_table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m vistok.tables.gpu", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="for all of it (default: %(default)g)")
     parser.add_argument(
         "--dataset", help="of the rows that are trained (default: celeba where data/celeba is, else photos)"

@@ -7,36 +7,36 @@ from pathlib import Path
 import pytest
 import torch
 
-from vistok import gpu_table
 from vistok.system.paths import runs_root
+from vistok.tables import gpu
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_table, "STEPS", 3)
-    monkeypatch.setattr(gpu_table, "LEAST_SECONDS", 0)
+    monkeypatch.setattr(gpu, "STEPS", 3)
+    monkeypatch.setattr(gpu, "LEAST_SECONDS", 0)
 
 
 def test_a_row_is_measured_beside_its_estimate(short: None) -> None:
-    row = gpu_table.measure_row("imagenet256/llamagen-corrected", "smoke", batch_size=2, report_every=1)
+    row = gpu.measure_row("imagenet256/llamagen-corrected", "smoke", batch_size=2, report_every=1)
     assert row["batch_size"] == 2 and row["images_per_second"] > 0 and 0 <= row["data_share"] <= 1
     assert row["estimated_peak_gib"] > 0
     assert (row["peak_gib"] is None) == (not torch.cuda.is_available())
 
 
 def test_the_frozen_networks_of_a_paper_row_are_there_without_a_download(short: None) -> None:
-    row = gpu_table.measure_row("imagenet256/taming-corrected", "smoke", batch_size=2, report_every=1, lpips_weight=1.0)
-    without = gpu_table.measure_row("imagenet256/taming-corrected", "smoke", batch_size=2, report_every=1)
+    row = gpu.measure_row("imagenet256/taming-corrected", "smoke", batch_size=2, report_every=1, lpips_weight=1.0)
+    without = gpu.measure_row("imagenet256/taming-corrected", "smoke", batch_size=2, report_every=1)
     assert row["estimated_peak_gib"] > without["estimated_peak_gib"]  # VGG16 is in it
 
 
 def test_the_record_holds_every_part_and_one_that_fails_ends_no_other(
     short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_table, "train_row", lambda row, *_: {"run": row})
-    file = gpu_table.gpu_table(
+    monkeypatch.setattr(gpu, "train_row", lambda row, *_: {"run": row})
+    file = gpu.gpu_table(
         5, paper_scale="smoke", paper_rows=["celeba64/vq-d5", "celeba64/vq-d4"], rows=["ema-d4"], scale="smoke"
     )
     assert file.parent == runs_root() and file.name.startswith("gpu-")
@@ -49,26 +49,26 @@ def test_the_record_holds_every_part_and_one_that_fails_ends_no_other(
 
 
 def test_what_the_time_does_not_reach_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = gpu_table.Parts(0.001, tmp_path / "record.json", {})
+    parts = gpu.Parts(0.001, tmp_path / "record.json", {})
     time.sleep(0.1)
     parts.do("late", lambda: pytest.fail("begun"))
     assert json.loads((tmp_path / "record.json").read_text())["found"] == {"late": {"missing": "the time was over"}}
 
 
 def test_a_row_is_trained_through_the_notebooks() -> None:
-    trained = gpu_table.train_row("vq-d4", 300, "smoke", "photos", None)
+    trained = gpu.train_row("vq-d4", 300, "smoke", "photos", None)
     assert trained["run"].startswith("vq-d4-smoke-photos-s") and trained["psnr"] > 0
     assert (runs_root() / trained["run"] / "metrics.json").is_file()
 
 
 def test_a_row_that_takes_too_long_says_so() -> None:
     with pytest.raises(RuntimeError, match="the time was over"):
-        gpu_table.train_row("vq-d4", 0.5, "smoke", "photos", None)
+        gpu.train_row("vq-d4", 0.5, "smoke", "photos", None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_that_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_table.main([]) == 1
+    assert gpu.main([]) == 1
     assert capsys.readouterr().err == "There is no CUDA device here; --on-cpu tries the command without one.\n"
 
 
@@ -79,5 +79,5 @@ def test_what_cannot_be_is_refused_before_work(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        gpu_table.main(arguments)
+        gpu.main(arguments)
     assert said in capsys.readouterr().err
