@@ -508,6 +508,33 @@ def test_conclusions_are_drawn_for_runs_that_are_no_row_any_more() -> None:
     assert "**not measured**" in conclusions_markdown(plan("celeba64", ["vq-d4", "vq-d64"], "smoke", codebook_size=16))
 
 
+def test_verdicts_stand_side_by_side_for_each_length() -> None:
+    lengths = tables.plan_lengths("cifar10", ["laptop-10k", "laptop"], rows=["vq-d4", "vq-d64"], seeds=[0, 1])
+    assert list(lengths) == [2500, 10_000]
+    for run, psnr in zip(
+        lengths[2500], [24.0, 23.0, 22.0, 21.0], strict=True
+    ):  # the seeds of one row, then of the other
+        complete(run, psnr=psnr, usage=0.5)
+    points = tables.points_by_length(lengths)
+    assert points["vq-d4"] == {2500: ([0.5, 0.5], [24.0, 23.0]), 10_000: ([], [])}
+    made = tables.lengths_markdown(lengths).splitlines()
+    assert made[0] == "| conclusion | metric | 2,500 steps | 10,000 steps |"
+    (line,) = [line for line in made if "(vq-d4 over vq-d64) | psnr" in line]
+    assert "| **holds**<br>23.50 dB<br>(23.00 dB to 24.00 dB)<br>against 21.50 dB" in line
+    assert line.endswith("| **not measured** |")
+
+
+def test_lengths_between_marks_are_made_anew() -> None:
+    mark = '<!-- lengths cifar10 scales=["laptop","laptop-10k"] rows=["vq-d4","vq-d64"] -->'
+    made = with_tables(f"{mark}\nstale\n<!-- /lengths -->\n")
+    assert made.startswith(f"{mark}\n| conclusion | metric | 2,500 steps | 10,000 steps |") and "stale" not in made
+
+
+def test_scales_of_one_length_are_no_lengths() -> None:
+    with pytest.raises(ValueError, match=r"'laptop' has 2,500 steps: each scale must have one length, and another"):
+        tables.plan_lengths("cifar10", ["laptop", "laptop"], rows=["vq-d4"])
+
+
 def test_an_evaluation_is_shown_beside_its_rows_published_numbers() -> None:
     record = RECORD | {"psnr": 20.5, "usage": 0.5}
     with_row = tables.beside_published(record, "celeba64/vq-d4")

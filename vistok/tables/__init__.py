@@ -10,12 +10,14 @@ from vistok.system.lazy import lazily
 
 _NAMES = {
     "vistok.recipes": ["load_table"],
+    "vistok.tables.lengths": ["lengths_markdown", "plan_lengths", "points_by_length"],
+    "vistok.tables.marked": ["with_tables"],
     "vistok.tables.planning": ["PlannedRun", "check_overrides", "plan"],
     "vistok.tables.running": ["outcome_line", "run_all"],
     "vistok.tables.showing": [
         *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "check_metrics", "comparison_markdown"),
         *("conclusions_markdown", "markdown", "measured", "notes_on_images", "quantizers_markdown"),
-        *("remedies_markdown", "with_tables"),
+        "remedies_markdown",
     ],
 }
 __all__ = [name for names in _NAMES.values() for name in names]

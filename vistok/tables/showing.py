@@ -1,7 +1,6 @@
 """Tables of what was measured, beside what was published, as Markdown."""
 
 import math
-import re
 from collections.abc import Sequence
 from statistics import mean
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 from vistok.config import TrainConfig
 from vistok.quantizers.usage import USAGES
 from vistok.recipes import Table, load_table
-from vistok.system.values import check_known, literal
-from vistok.tables.planning import PlannedRun, plan, table_of
+from vistok.system.values import check_known
+from vistok.tables.planning import PlannedRun, table_of
 
 METRIC_FORMS = {  # how the value of a metric is written; key of metrics.json to form
     "psnr": "{:.2f} dB",
@@ -56,7 +55,8 @@ def check_metrics(table: Table) -> None:
             check_known(f"Table {table.name!r} names a metric that cannot be shown,", key, known)
 
 
-def _checked_table(planned: Sequence[PlannedRun]) -> Table:
+def checked_table(planned: Sequence[PlannedRun]) -> Table:
+    """Return the table of planned runs; ValueError where it names a metric that cannot be shown."""
     table = table_of(planned)
     check_metrics(table)
     return table
@@ -96,7 +96,7 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
     the rows has these only. Perplexity of several codebooks is their mean, "each"; a row without one says so.
     """
     rows = {run.row.name: run for run in planned}
-    table = _checked_table(planned)
+    table = checked_table(planned)
     header, columns = ["row", "quantizer", "dim", "size", "l2"], []
     values = {key: measured(planned, key) for key in table.columns}
     for key in table.columns:
@@ -115,11 +115,11 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
                 cells.append("no codebook")
             elif here:
                 each = " each" if key == "perplexity" and len(sizes) > 1 else ""
-                cells.append(_spread(values[key][name], form) + each)
+                cells.append(spread(values[key][name], form) + each)
             numbers = [getattr(run.row, source) for source in sources]
             cells += [form.format(found[key]) if key in found else "–" for found in numbers]
         lines.append(cells)
-    return _rows(lines)
+    return rows_markdown(lines)
 
 
 def notes_on_images(planned: Sequence[PlannedRun]) -> list[str]:
@@ -134,10 +134,11 @@ def quantizers_markdown(planned: Sequence[PlannedRun]) -> str:
     for name, quantizer in {run.row.name: run.quantizer for run in planned}.items():
         sizes, losses = _sizes(quantizer.codebook_sizes), ", ".join(quantizer.loss_names) or "none"
         lines.append([name, f"`{type(quantizer).__name__}`", str(quantizer.codebook_dim), sizes, losses])
-    return _rows(lines)
+    return rows_markdown(lines)
 
 
-def _rows(lines: Sequence[Sequence[str]]) -> str:
+def rows_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as Markdown, the first two the heading and what stands below it."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -157,7 +158,8 @@ def _l2(config: TrainConfig) -> str:
     return "search" if config.quantizer_options.get("l2_search_only") else "yes"
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def spread(values: Sequence[float], form: str) -> str:
+    """Return the mean of values over seeds with their range, each written as `form` says; a dash where there are none."""
     if not values:
         return "–"
     middle = form.format(mean(values))
@@ -170,18 +172,18 @@ def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:
     A comparison *holds* where the worst seed of the better row is above the best seed of the other, *does not hold* where
     it is the other way round, and is *open* where the seeds overlap.
     """
-    table = _checked_table(planned)
+    table = checked_table(planned)
     values = {key: measured(planned, key) for conclusion in table.conclusions for key in conclusion.metrics}
     lines = [["conclusion", "rows", "metric", "measured", "verdict"], ["---"] * 5]
     for conclusion in table.conclusions:
         for key in conclusion.metrics:
             better, worse = values[key].get(conclusion.better, []), values[key].get(conclusion.worse, [])
-            spreads = f"{_spread(better, METRIC_FORMS[key])} against {_spread(worse, METRIC_FORMS[key])}".replace(
+            spreads = f"{spread(better, METRIC_FORMS[key])} against {spread(worse, METRIC_FORMS[key])}".replace(
                 "<br>", " "
             )
             rows = f"{conclusion.better} over {conclusion.worse}"
-            lines.append([conclusion.text, rows, key, spreads, f"**{_verdict(better, worse)}**"])
-    return _rows(lines)
+            lines.append([conclusion.text, rows, key, spreads, f"**{verdict_of(better, worse)}**"])
+    return rows_markdown(lines)
 
 
 def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
@@ -193,7 +195,7 @@ def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
     Raises:
         ValueError: the table names no remedies.
     """
-    table = _checked_table(planned)
+    table = checked_table(planned)
     remedies = table.remedies
     if remedies is None:
         raise ValueError(f"Table {table.name!r} names no remedies.")
@@ -206,18 +208,19 @@ def remedies_markdown(planned: Sequence[PlannedRun]) -> str:
         cells = [name, change]
         for key in remedies.metrics:
             these, base = values[key].get(name, []), values[key].get(remedies.baseline, [])
-            cells.append(_spread(these, COLUMNS[key][1]))
+            cells.append(spread(these, COLUMNS[key][1]))
             if name == remedies.baseline or not these or not base:
                 cells.append("–")
             else:
                 difference = COLUMNS[key][1].replace(":", ":+").format(mean(these) - mean(base))
-                verdict = {"holds": "better", "does not hold": "worse"}.get(_verdict(these, base), "open")
+                verdict = {"holds": "better", "does not hold": "worse"}.get(verdict_of(these, base), "open")
                 cells.append(f"{difference}<br>**{verdict}**")
         lines.append(cells)
-    return _rows(lines)
+    return rows_markdown(lines)
 
 
-def _verdict(better: Sequence[float], worse: Sequence[float]) -> str:
+def verdict_of(better: Sequence[float], worse: Sequence[float]) -> str:
+    """Return what values of two rows over seeds say of "the one is better", as `conclusions_markdown` describes it."""
     if not better or not worse:
         return "not measured"
     if min(better) > max(worse):
@@ -240,7 +243,7 @@ def beside_published(record: dict[str, Any], row: str | None) -> str:
     for key, form in METRIC_FORMS.items():
         value = "–" if record[key] is None else form.format(record[key])
         lines.append([key, value, form.format(published[key]) if key in published else ""])
-    return _rows(lines if published else [cells[:2] for cells in lines])
+    return rows_markdown(lines if published else [cells[:2] for cells in lines])
 
 
 def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, list[dict[str, Any]]]) -> str:
@@ -267,30 +270,9 @@ def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, 
         for report in reported.get(name, []):
             cells = ["", f"{report['by']} ({report['convention']})", "", "", ""]
             lines.append(cells + [_number(report, key) for key in COMPARED])
-    return _rows(lines)
+    return rows_markdown(lines)
 
 
 def _number(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     return "–" if value is None else COMPARED[key][1].format(value)
-
-
-_MARKED = {"table": markdown, "conclusions": conclusions_markdown, "remedies": remedies_markdown}
-MARK = re.compile(r"(<!-- (table|conclusions|remedies) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-
-
-def with_tables(text: str) -> str:
-    """Return a Markdown text with all that stands between its marks made anew from the records.
-
-    `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` or `remedies` these; the
-    keys are arguments of `plan`, the values literals without spaces. Below it stands what must be said of the images.
-    """
-
-    def render(match: re.Match[str]) -> str:
-        opening, what, table, arguments, closing = match.groups()
-        given = dict(item.partition("=")[::2] for item in arguments.split())
-        planned = plan(table, **{name: literal(value) for name, value in given.items()})
-        below = "".join(f"\n{note}\n" for note in notes_on_images(planned))
-        return f"{opening}{_MARKED[what](planned)}\n{below}{closing}"
-
-    return MARK.sub(render, text)
