@@ -19,8 +19,8 @@ import pytest
 import skimage.io
 import skimage.metrics
 import torch
+from helpers.inception import rfid_of_torch_fidelity
 from helpers.processes import run_two
-from helpers.torch_fidelity import rfid_of_torch_fidelity
 from helpers.weights import write_backbone, write_inception_weights
 from PIL import Image
 

@@ -15,8 +15,8 @@ import skimage.metrics
 import torch
 import torchmetrics.functional.image.lpips as torchmetrics_lpips
 import torchvision
+from helpers.inception import rfid_of_torch_fidelity
 from helpers.processes import run_two
-from helpers.torch_fidelity import rfid_of_torch_fidelity
 from helpers.weights import write_backbone, write_inception_weights
 from torch import Tensor
 

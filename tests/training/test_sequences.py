@@ -199,7 +199,7 @@ def test_what_stage_1_cannot_use_is_refused_before_anything_is_written(toy: Toy,
     for name, settings in others.items():
         usual = {"num_res_blocks": TrainConfig().num_res_blocks} if name == "coarse" else {}
         VisualTokenizer.from_config(toy(**settings | usual)).save(tmp_path / name)
-    refused("There is no checkpoint", proxy_from=str(tmp_path / "nowhere"))
+    refused("There is no run, tokenizer or checkpoint", proxy_from=str(tmp_path / "nowhere"))
     refused(
         "whose quantizer 'residual' has 3 codebooks, but each patch predicts one code",
         proxy_from=str(tmp_path / "levels"),
