@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -224,12 +225,12 @@ def controls(
     view, drawn = eval_view(tokenizer, usable_device(device)), torch.Generator().manual_seed(seed)
     parts: dict[str, list[Tensor]] = {"reconstructions": [], "shuffled": []}
     device = next(view.parameters()).device
+    grids = dict.fromkeys(view.token_grids(*images.shape[2:]))
+    orders = {grid: torch.rand(len(images), math.prod(grid), generator=drawn).argsort(1).to(device) for grid in grids}
     with computing(device, exact=True):
-        for some in images.split(batch_size):
-            levels = view.encode_levels(to_float(some.to(device)))
-            shapes = dict.fromkeys(level.shape[1:] for level in levels)
-            orders = {s: torch.rand(len(some), s.numel(), generator=drawn).argsort(1).to(device) for s in shapes}
-            shuffled = tuple(level.flatten(1).gather(1, orders[level.shape[1:]]).view_as(level) for level in levels)
+        for rows in torch.arange(len(images)).split(batch_size):
+            levels = view.encode_levels(to_float(images[rows].to(device)))  # [b, h_l, w_l] each
+            shuffled = tuple(of.flatten(1).gather(1, orders[of.shape[1:]][rows]).view_as(of) for of in levels)
             for name, tokens in (("reconstructions", levels), ("shuffled", shuffled)):
                 parts[name].append(to_uint8(view.decode(as_indices(tokens))).cpu())
     return found | {name: torch.cat(part) for name, part in parts.items()}
@@ -256,7 +257,7 @@ def check_sizes(samples: Tensor, training: Tensor, test: Tensor) -> None:
     sets = {"samples": (samples, FEWEST), "test_images": (test, 2 * FEWEST), "training_images": (training, 2)}
     for name, (images, fewest) in sets.items():
         if len(images) < fewest:
-            raise ValueError(f"{name} are {len(images)}, but must be at least {fewest}: a set has {FEWEST} at least.")
+            raise ValueError(f"{name} hold {len(images)} images, but must hold at least {fewest}.")
         if images.shape[1:] != test.shape[1:]:
             height, width = images.shape[2:]
             raise ValueError(
