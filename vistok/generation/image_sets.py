@@ -4,7 +4,7 @@ None of these numbers is an FID but `inception_distance`, and none stands for it
 shown. Each tells something only beside what it is of real images (`vistok.generation.quality`).
 
 - Sliced Wasserstein distance of patches of Laplacian pyramids: Karras et al. 2017, arXiv:1710.10196, section 5, as in the code
-  of its authors (`metrics/sliced_wasserstein.py`). Deviation: 2^16 patches of each set and level, where they take 2^21.
+  of its authors (`metrics/sliced_wasserstein.py`). Deviation: 2^15 patches of each set and level, where they take 2^21.
 - Precision and recall by nearest neighbours: Kynkaanniemi et al. 2019, arXiv:1904.06991, section 3. Deviation: in the principal
   components of pixels, where they take features of VGG16; so the numbers compare with none of theirs.
 - Nearest training image of each image, by pixels: an exact search, for copies.
@@ -24,11 +24,11 @@ from torch import Tensor
 from vistok.metrics import frechet_distance
 from vistok.networks.inception import Inception
 
-NUM_PATCHES = 2**16  # of each set and level
+NUM_PATCHES = 2**15  # of each set and level
 PATCH, SMALLEST_LEVEL = 7, 16  # pixels a side
 NUM_REPEATS, NUM_DIRECTIONS = 4, 128  # directions are drawn so often, so many at once
 NUM_COMPONENTS = 128  # principal components of pixels
-MOST_FITTED = 10_000  # images that the components are found from
+MOST_FITTED = 4096  # images that the components are found from
 NUM_ROUNDS, NUM_SPARE = 4, 32  # of the subspace iteration; directions that it has beside those that are kept
 NEIGHBOURS = 3  # k of precision and recall
 NUM_CANDIDATES = 32  # training images that are compared pixel by pixel, where these are enough
@@ -40,54 +40,58 @@ NUM_SPLITS = 10  # of the inception score
 # Sliced Wasserstein distance.
 
 
-def sliced_wasserstein(images: Tensor, others: Tensor, seed: int = 0) -> dict[int, float]:
-    """Return the sliced Wasserstein distance of 7x7 patches at each level of two sets' Laplacian pyramids, times 1,000.
-
-    The n-th patches of sets of one size lie at one place, so that a set is at distance 0 from itself.
+def sliced_wasserstein(ours: dict[int, Tensor], theirs: dict[int, Tensor], seed: int = 0) -> dict[int, float]:
+    """Return the sliced Wasserstein distance of two sets' patches at each level of their Laplacian pyramids, times 1,000.
 
     Args:
-        images, others: uint8 [N, 3, H, W] and [M, 3, H, W], H and W at least 16.
-        seed: of patches and directions.
+        ours, theirs: what `descriptors` returned of them.
+        seed: of the directions.
 
     Returns:
-        height of a level's images in pixels, halved from H down to 16, to the distance; at least 0.
+        height of a level's images in pixels to the distance, at least 0.
 
     Source: arXiv:1710.10196, section 5.
     """
     drawn, found = torch.Generator().manual_seed(seed), {}
-    levels = zip(_level_sizes(images), _descriptors(images, seed), _descriptors(others, seed), strict=True)
-    for (height, _), ours, theirs in levels:
+    for height in ours:
         means = []
         for _ in range(NUM_REPEATS):
-            directions = F.normalize(torch.randn(NUM_DIRECTIONS, ours.shape[1], generator=drawn), dim=1)
-            # numpy, whose sort of float32 is ten times as fast as torch's
-            first, second = (np.sort((directions @ of.T).numpy(), axis=1) for of in (ours, theirs))  # [128, P]
+            directions = F.normalize(torch.randn(NUM_DIRECTIONS, ours[height].shape[1], generator=drawn), dim=1)
+            # numpy, whose sort of float32 is several times as fast as torch's
+            first, second = (np.sort((directions @ of[height].T).numpy(), axis=1) for of in (ours, theirs))  # [128, P]
             means.append(np.abs(first - second).mean(dtype=np.float64))
         found[height] = 1000 * float(np.mean(means))
     return found
 
 
-def _level_sizes(images: Tensor) -> list[tuple[int, int]]:
-    """Return height and width of each level of a pyramid, from the images' own down to 16 pixels."""
-    sizes = [(images.shape[2], images.shape[3])]
-    while min(sizes[-1]) // 2 >= SMALLEST_LEVEL:
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    return sizes
+def descriptors(images: Tensor, seed: int = 0) -> dict[int, Tensor]:
+    """Return patches of each level of a set's Laplacian pyramids, normalised by each colour's mean and deviation over the set.
 
+    The n-th patches of sets of one size lie at one place, so that a set is at distance 0 from itself.
 
-def _descriptors(images: Tensor, seed: int) -> list[Tensor]:
-    """Return patches of each level, float32 [P, 3 * 7 * 7], normalised by each colour's mean and deviation over the set."""
-    drawn, sizes = torch.Generator().manual_seed(seed), _level_sizes(images)
+    Args:
+        images: uint8 [N, 3, H, W], H and W at least 16.
+        seed: of where patches lie.
+
+    Returns:
+        height of a level's images in pixels, halved from H as long as neither side is below 16, to float32 [P, 3 * 7 * 7].
+
+    Source: arXiv:1710.10196, section 5.
+    """
+    drawn, heights, smaller = torch.Generator().manual_seed(seed), [images.shape[2]], min(images.shape[2:]) // 2
+    while smaller >= SMALLEST_LEVEL:
+        heights.append((heights[-1] + 1) // 2)
+        smaller //= 2
     owners = torch.arange(NUM_PATCHES) * len(images) // NUM_PATCHES  # the image of each patch
-    places = [torch.rand(NUM_PATCHES, 2, generator=drawn, dtype=torch.float64) for _ in sizes]
-    parts: list[list[Tensor]] = [[] for _ in sizes]
+    places = [torch.rand(NUM_PATCHES, 2, generator=drawn, dtype=torch.float64) for _ in heights]
+    parts: list[list[Tensor]] = [[] for _ in heights]
     for first in range(0, len(images), AT_ONCE):
         mine = slice(*torch.searchsorted(owners, torch.tensor([first, first + AT_ONCE])).tolist())
-        for level, band in enumerate(laplacian_pyramid(images[first : first + AT_ONCE].float(), len(sizes))):
+        for level, band in enumerate(laplacian_pyramid(images[first : first + AT_ONCE].float(), len(heights))):
             windows = band.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # [b, 3, h - 6, w - 6, 7, 7], no copy
             top, left = (places[level][mine] * torch.tensor(windows.shape[2:4])).long().unbind(1)
             parts[level].append(windows[owners[mine] - first, :, top, left])  # [p, 3, 7, 7]
-    return [_normalised(torch.cat(part)) for part in parts]
+    return {height: _normalised(torch.cat(part)) for height, part in zip(heights, parts, strict=True)}
 
 
 def _normalised(patches: Tensor) -> Tensor:
@@ -145,7 +149,7 @@ class PixelSpace(NamedTuple):
 
     @classmethod
     def fit(cls, images: Tensor, number: int = NUM_COMPONENTS, seed: int = 0) -> "PixelSpace":
-        """Find the components of at most 10,000 images that lie evenly in a set.
+        """Find the components of at most 4,096 images that lie evenly in a set.
 
         By subspace iteration over batches, so that no D x D matrix is made: nearly the components of most variance, and
         orthonormal in any case.
@@ -237,7 +241,7 @@ def nearest_images(images: Tensor, training: Tensor, space: PixelSpace) -> Neare
     """Find the nearest training image of each image by the distance of their pixels; exact.
 
     The coordinates in `space` bound a distance from below: the 32 training images of the lowest bounds are compared pixel by
-    pixel, and all of them where the nearest of these is farther than the next bound.
+    pixel, and then all whose bound is below what was found.
 
     Args:
         images: uint8 [N, 3, H, W].
@@ -245,19 +249,21 @@ def nearest_images(images: Tensor, training: Tensor, space: PixelSpace) -> Neare
         space: of any images of this size.
     """
     near, places = space.coordinates(training), space.coordinates(images)
-    number = min(NUM_CANDIDATES, len(training))
-    pixels = training[0].numel()
+    number, pixels = min(NUM_CANDIDATES, len(training)), training[0].numel()
     together = max(1, min(MOST_DISTANCES // len(training), 2 * MOST_DISTANCES // (number * pixels)))
     largest = near.square().sum(1).max()
     rows, references, parts = images.flatten(1), training.flatten(1), []
-    for some, bounds_from in zip(rows.split(together), places.split(together), strict=True):
-        bounds, candidates = torch.cdist(bounds_from, near).topk(number, largest=False)  # [b, 32]
-        squares, place = _squared(some.unsqueeze(1), references[candidates]).min(1)
-        indices = candidates.gather(1, place.unsqueeze(1)).squeeze(1)
-        rounding = 1e-5 * (bounds_from.square().sum(1) + largest)
-        unsure = bounds[:, -1].square() - rounding < squares
-        if number < len(training) and unsure.any():
-            squares[unsure], indices[unsure] = _nearest_of_all(some[unsure], references)
+    for some, here in zip(rows.split(together), places.split(together), strict=True):
+        rounding = 1e-5 * (here.square().sum(1, keepdim=True) + largest)
+        bounds = torch.cdist(here, near).square() - rounding  # [b, M], of squared distances
+        lowest = bounds.topk(number, largest=False)
+        squares, place = _squared(some.unsqueeze(1), references[lowest.indices]).min(1)
+        indices = lowest.indices.gather(1, place.unsqueeze(1)).squeeze(1)
+        for row in (lowest.values[:, -1] < squares).nonzero().flatten().tolist():  # others may be nearer
+            for others in (bounds[row] < squares[row]).nonzero().flatten().split(8 * AT_ONCE):
+                found, place = _squared(some[row], references[others]).min(0)
+                if found < squares[row]:
+                    squares[row], indices[row] = found, others[place]
         parts.append(((squares / pixels).sqrt() * 255, indices))
     distances, indices = (torch.cat(part) for part in zip(*parts, strict=True))
     return Nearest(distances, indices)
@@ -266,18 +272,6 @@ def nearest_images(images: Tensor, training: Tensor, space: PixelSpace) -> Neare
 def _squared(rows: Tensor, others: Tensor) -> Tensor:
     """Return the squared distances of uint8 pixels [..., D], which broadcast, as of pixels in [0, 1]."""
     return others.float().sub_(rows.float()).square_().sum(-1) / 255**2
-
-
-def _nearest_of_all(rows: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least squared distance of pixels, uint8 [n, D], to any of [M, D], and whose it is."""
-    squares, indices, first = torch.full((len(rows),), torch.inf), torch.zeros(len(rows), dtype=torch.int64), 0
-    for some in references.split(AT_ONCE):
-        place = torch.cdist(rows.float(), some.float()).argmin(1)
-        found = _squared(rows, some[place])
-        nearer = found < squares
-        squares, indices = torch.where(nearer, found, squares), torch.where(nearer, first + place, indices)
-        first += len(some)
-    return squares, indices
 
 
 # By Inception's features.

@@ -11,9 +11,9 @@ mean, as the controls
     reconstructions   by the tokenizer: the ceiling of whatever is drawn from its tokens
     shuffled          decoded from their own tokens, which each image has in another order: right tokens in wrong places
 
-All sets that are compared are of one size, as each of these numbers depends on it. Two of them are easily misread. In pixels a
-blurred image is nearer to any other, so that `nearer_share` of samples is to be read beside that of the reconstructions, which
-copy no training image either. And `swd` and `precision` see no more than patches and coarse layout.
+All sets that are compared are of one size, as each of these numbers depends on it. In pixels a blurred image is nearer to any
+other: so `nearer_share` and `precision` of samples are to be read beside those of the reconstructions, which copy no training
+image either, and may have a higher precision than real images. And all of them see no more than patches and coarse layout.
 """
 
 import argparse
@@ -284,9 +284,9 @@ def _by_patches(sets: Sets, reference: Tensor, seed: int, unavailable: dict[str,
         why = f"Images are {smallest} pixels, but it needs at least {image_sets.SMALLEST_LEVEL}."
         unavailable |= {"swd": why, "swd_levels": why}
         return {name: {"swd": None, "swd_levels": None} for name in sets}
-    found = {}
+    reals, found = image_sets.descriptors(reference, seed), {}
     for name, images in sets.items():
-        levels = image_sets.sliced_wasserstein(images, reference, seed)
+        levels = image_sets.sliced_wasserstein(image_sets.descriptors(images, seed), reals, seed)
         by_height = {str(height): value for height, value in levels.items()}
         found[name] = {"swd": sum(levels.values()) / len(levels), "swd_levels": by_height}
     return found
