@@ -42,8 +42,8 @@ def test_a_shuffle_is_worse_than_a_reconstruction_and_that_than_what_is_real() -
     found = measured(training, training, test, tokenizer=tokenizer)
     real, reconstructions, shuffled = (found.controls[name] for name in CONTROLS)
     assert real["swd"] < reconstructions["swd"] < shuffled["swd"]
-    assert min(real["precision"], reconstructions["precision"]) > shuffled["precision"] + 0.2
-    assert real["recall"] > shuffled["recall"] + 0.2
+    assert min(real["recall"], reconstructions["recall"]) > shuffled["recall"] + 0.5
+    assert min(real["precision"], reconstructions["precision"]) > 0.8
     assert shuffled["nearest_distance"] > real["nearest_distance"] > reconstructions["nearest_distance"]
     assert found.samples["nearer_share"] == 1 and found.samples["nearest_distance"] == 0
 

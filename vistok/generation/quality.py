@@ -11,9 +11,10 @@ mean, as the controls
     reconstructions   by the tokenizer: the ceiling of whatever is drawn from its tokens
     shuffled          decoded from their own tokens, which each image has in another order: right tokens in wrong places
 
-All sets that are compared are of one size, as each of these numbers depends on it. In pixels a blurred image is nearer to any
-other: so `nearer_share` and `precision` of samples are to be read beside those of the reconstructions, which copy no training
-image either, and may have a higher precision than real images. And all of them see no more than patches and coarse layout.
+All sets that are compared are of one size, as each of these numbers depends on it. In pixels a blurred or flat image is nearer
+to any other: so `nearer_share` is to be read beside that of the reconstructions, which copy no training image either, and
+`precision` never without `recall`: shuffled images may have more of the one than real images, and have next to nothing of the
+other. And all of them see no more than patches and coarse layout.
 """
 
 import argparse
