@@ -149,7 +149,7 @@ class PixelSpace(NamedTuple):
 
     @classmethod
     def fit(cls, images: Tensor, number: int = NUM_COMPONENTS, seed: int = 0) -> "PixelSpace":
-        """Find the components of at most 4,096 images that lie evenly in a set.
+        """Find the components of at most 4,096 images of a set, drawn at random.
 
         By subspace iteration over batches, so that no D x D matrix is made: nearly the components of most variance, and
         orthonormal in any case.
@@ -157,16 +157,15 @@ class PixelSpace(NamedTuple):
         Args:
             images: uint8 [N, 3, H, W].
             number: of components, at most; there are no more than pixels or images.
-            seed: of the subspace that it begins with.
+            seed: of these images, and of the subspace that it begins with.
 
         Source: Halko et al. 2011, arXiv:0909.4061, algorithm 4.4.
         """
-        chosen = images[
-            torch.linspace(0, len(images) - 1, min(MOST_FITTED, len(images)), dtype=torch.float64).round().long()
-        ]
+        drawn = torch.Generator().manual_seed(seed)
+        chosen = images[torch.randperm(len(images), generator=drawn)[:MOST_FITTED]]  # files may lie in turns of classes
         mean = sum(rows.sum(0, dtype=torch.float64) for rows in _unit_rows(chosen)).div(len(chosen)).float()
         width = min(number + NUM_SPARE, len(mean), len(chosen))
-        axes = torch.randn(len(mean), width, generator=torch.Generator().manual_seed(seed))
+        axes = torch.randn(len(mean), width, generator=drawn)
         for _ in range(NUM_ROUNDS):
             images_of_axes = sum((rows - mean).T @ ((rows - mean) @ axes) for rows in _unit_rows(chosen))
             axes = torch.linalg.qr(images_of_axes).Q
