@@ -6,6 +6,7 @@
     tokenizer/        the tokenizer as of the last checkpoint, or that of a generator's tokens; not committed
     generator/        of a generator's run: the generator as of the last checkpoint; not committed
     metrics.json      the evaluation, once there is one
+    quality.json      of a generator's run: its samples measured, once they are
     *.ipynb, *.png    executed notebooks and figures
 
 Every file is replaced whole or not at all. Checkpoints hold tensors and plain containers only and are read as such. Of several

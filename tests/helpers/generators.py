@@ -1,4 +1,4 @@
-"""Toy generators, and files of toy tokens of toy images."""
+"""Toy generators, toy images, and files of their toy tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,14 @@ def toy_tokenizer(seed: int = 0, quantizer: str = "vq", **options: Any) -> Visua
                 if isinstance(getattr(book, "weight", None), torch.Tensor) and book.weight.shape == (16, 2):
                     book.weight.copy_(z.mean((0, 2, 3)) + z.std((0, 2, 3)) * torch.randn(16, 2))
     return made.eval()
+
+
+def pictures(number: int, size: int = 32, seed: int = 0) -> torch.Tensor:
+    """Coarse random colours with fine noise, uint8 [N, 3, size, size]."""
+    drawn = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(number, 3, 5, 5, generator=drawn)
+    images = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic", antialias=True)
+    return ((images + 0.1 * torch.randn(images.shape, generator=drawn)).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def class_images(folder: Path, number: int = 16) -> Path:

@@ -32,6 +32,10 @@ class Inception(nn.Module):
         (features,) = self.network(images.contiguous(memory_format=torch.channels_last))
         return features
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits of features, float32 [B, 1008], without their bias, as the inception score takes them."""
+        return features.mm(self.network.fc.weight.T)
+
 
 def build_inception(weights: str | Path | None = None) -> Inception:
     """Return the frozen network of FID; draws nothing from the random generator.
