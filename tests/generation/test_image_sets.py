@@ -8,7 +8,7 @@ import scipy.ndimage
 import torch
 import torchvision
 from helpers.generators import pictures
-from helpers.torch_fidelity import measured_by_torch_fidelity
+from helpers.inception import measured_by_torch_fidelity
 from helpers.weights import write_inception_weights
 from torch import Tensor
 
