@@ -4,12 +4,10 @@ A saved tokenizer is a directory with `model.safetensors` and `config.json`; not
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +16,10 @@ from vistok.config import TrainConfig
 from vistok.images import as_images, begin_range_check, end_range_check
 from vistok.quantizers.levels import Grid, as_indices, as_levels
 from vistok.system.devices import eval_view, floating_dtype, usable_device, without_cached_casts
-from vistok.system.files import replace_file
 from vistok.system.hub import OnTheHub
 from vistok.system.paths import resolve_path
 from vistok.system.values import PositiveInt, call_with_options, checked
-from vistok.system.weights import check_weights, first_line, read_saved
+from vistok.system.weights import check_weights, first_line, read_saved, write_saved
 from vistok.tiling import InTiles
 
 
@@ -273,11 +270,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
 
     def save(self, path: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a directory, each replaced whole or not at all."""
-        path = resolve_path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        replace_file(path / "model.safetensors", safetensors.torch.save(state))
-        replace_file(path / "config.json", json.dumps(self.settings, indent=2).encode())
+        write_saved(resolve_path(path), self.state_dict(), self.settings)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None) -> Self:

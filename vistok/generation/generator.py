@@ -8,13 +8,11 @@ A saved generator is a directory with `model.safetensors` and `config.json`; not
 """
 
 import abc
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,10 +21,10 @@ from vistok.generation.layout import Layout
 from vistok.generation.sampling import Sampling, draw, guide, probabilities, uniform_numbers
 from vistok.generation.transformer import Shape, Transformer
 from vistok.system.devices import eval_view, usable_device
-from vistok.system.files import replace_file, shown
+from vistok.system.files import shown
 from vistok.system.paths import resolve_path
 from vistok.system.values import call_with_options
-from vistok.system.weights import check_weights, first_line, read_saved
+from vistok.system.weights import check_weights, first_line, read_saved, write_saved
 from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.store import describe, differences_between
@@ -280,11 +278,7 @@ class Generator(nn.Module, abc.ABC):
 
     def save(self, path: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a directory, each replaced whole or not at all."""
-        path = resolve_path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        replace_file(path / "model.safetensors", safetensors.torch.save(state))
-        replace_file(path / "config.json", json.dumps(self.settings, indent=2).encode())
+        write_saved(resolve_path(path), self.state_dict(), self.settings)
 
     @staticmethod
     def load(path: str | Path, device: str | torch.device = "cpu") -> "Generator":

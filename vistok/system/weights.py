@@ -6,6 +6,7 @@ hex digits of the file's SHA-256. They are looked for in PyTorch's download fold
 
 import hashlib
 import http.client
+import json
 import tempfile
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vistok.system.files import strict_json
+from vistok.system.files import replace_file, strict_json
 from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 
@@ -172,6 +173,14 @@ def unwrapped(state: Mapping[str, Value], source: object) -> dict[str, Value]:
             raise ValueError(f"{source} has {named[bare]} and {name}, which name one tensor: save one of them.")
         named[bare] = name
     return {bare: state[name] for bare, name in named.items()}
+
+
+def write_saved(directory: Path, state: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    """Write `model.safetensors` and `config.json` into a directory, each replaced whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    replace_file(directory / "model.safetensors", safetensors.torch.save(tensors))
+    replace_file(directory / "config.json", json.dumps(settings, indent=2).encode())
 
 
 def read_saved(directory: Path, what: str = "tokenizer") -> tuple[dict[str, Any], dict[str, Tensor]]:
