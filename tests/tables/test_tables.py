@@ -530,6 +530,25 @@ def test_lengths_between_marks_are_made_anew() -> None:
     assert made.startswith(f"{mark}\n| conclusion | metric | 2,500 steps | 10,000 steps |") and "stale" not in made
 
 
+def test_what_a_table_cost_is_the_time_of_its_complete_runs() -> None:
+    planned = plan("cifar10", ["vq-d4", "vq-d64"], "laptop", [0, 1])
+    for run, rate in zip(
+        planned[:2], [64.0, 128.0], strict=True
+    ):  # images a second in its first 100 steps of 64 images
+        opened = Run.open(run.run_dir, run.config)
+        opened.write_config("cpu", threads=2, num_processes=1)
+        entry = {"losses": {}, "usage": None}
+        lines = [entry | {"step": 100, "images_per_second": rate}, entry | {"step": 2500, "images_per_second": 256.0}]
+        (run.run_dir / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        complete(run)
+    seconds = [100 + 600, 50 + 600]
+    assert tables.core_hours(planned) == pytest.approx([2 * value / 3600 for value in seconds])
+    mark = '<!-- cost cifar10 rows=["vq-d4","vq-d64"] scale="laptop" seeds=[0,1] -->'
+    line = "Training: 2 runs, 0.8 core-hours in all, 22 to 23 minutes each."
+    assert with_tables(f"{mark}\nstale\n<!-- /cost -->\n") == f"{mark}\n{line}\n<!-- /cost -->\n"
+    assert tables.cost_markdown(planned[2:]) == "No run is complete."
+
+
 def test_scales_of_one_length_are_no_lengths() -> None:
     with pytest.raises(ValueError, match=r"'laptop' has 2,500 steps: each scale must have one length, and another"):
         tables.plan_lengths("cifar10", ["laptop", "laptop"], rows=["vq-d4"])

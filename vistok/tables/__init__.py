@@ -10,6 +10,7 @@ from vistok.system.lazy import lazily
 
 _NAMES = {
     "vistok.recipes": ["load_table"],
+    "vistok.tables.cost": ["core_hours", "cost_markdown"],
     "vistok.tables.lengths": ["lengths_markdown", "plan_lengths", "points_by_length"],
     "vistok.tables.marked": ["with_tables"],
     "vistok.tables.planning": ["PlannedRun", "check_overrides", "plan"],

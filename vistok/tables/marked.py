@@ -4,20 +4,26 @@ import re
 from typing import Any
 
 from vistok.system.values import literal
+from vistok.tables.cost import cost_markdown
 from vistok.tables.lengths import lengths_markdown, plan_lengths
 from vistok.tables.planning import plan
 from vistok.tables.showing import conclusions_markdown, markdown, notes_on_images, remedies_markdown
 
-_MARKED = {"table": markdown, "conclusions": conclusions_markdown, "remedies": remedies_markdown}
-MARK = re.compile(r"(<!-- (table|conclusions|remedies|lengths) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_MARKED = {
+    "table": markdown,
+    "conclusions": conclusions_markdown,
+    "remedies": remedies_markdown,
+    "cost": cost_markdown,
+}
+MARK = re.compile(r"(<!-- (table|conclusions|remedies|cost|lengths) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
     """Return a Markdown text with all that stands between its marks made anew from the records.
 
-    `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions` or `remedies` these; the
-    keys are arguments of `plan`, the values literals without spaces. With `lengths` it is the conclusions after each length,
-    the keys those of `plan_lengths`. Below it stands what must be said of the images.
+    `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions`, `remedies` or `cost`
+    these; the keys are arguments of `plan`, the values literals without spaces. With `lengths` it is the conclusions after each
+    length, the keys those of `plan_lengths`. Below what was measured stands what must be said of the images.
     """
 
     def render(match: re.Match[str]) -> str:
@@ -30,7 +36,8 @@ def with_tables(text: str) -> str:
         else:
             planned = plan(table, **given)
             made = _MARKED[what](planned)
-        below = "".join(f"\n{note}\n" for note in notes_on_images(planned))
+        notes = [] if what == "cost" else notes_on_images(planned)
+        below = "".join(f"\n{note}\n" for note in notes)
         return f"{opening}{made}\n{below}{closing}"
 
     return MARK.sub(render, text)
