@@ -1,8 +1,10 @@
 """The configuration of a generator's training: what is trained on the tokens of images, one frozen, typed, flat dataclass."""
 
 import dataclasses
+from os.path import dirname
 from typing import Annotated, Any, Literal
 
+from vistok.system.paths import real_place
 from vistok.system.settings import Settings, refuse_idle_schedule, setting
 from vistok.system.values import (
     Decay,
@@ -93,7 +95,9 @@ class GeneratorConfig(Settings):
 
     @property
     def data_places(self) -> dict[str, tuple[str | None, str]]:
-        return {"tokens": (self.tokens, "data/tokens")}
+        usual = "data/tokens"
+        # A folder right in the usual one is told from others by its name, which the run's name has, on any machine.
+        return {} if dirname(real_place(self.tokens)) == real_place(usual) else {"tokens": (self.tokens, usual)}
 
     @property
     def run_name(self) -> str:

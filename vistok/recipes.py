@@ -16,7 +16,10 @@ TABLES = PACKAGE / "tables"
 T = typing.TypeVar("T")
 USUAL_COLUMNS = ["usage_queue", "psnr", "ssim", "rfid"]
 Settings = dict[str, Any]
-OF_A_TABLE = ("title", "source", "note", "based_on", "families", "rows", "columns", "conclusions", "remedies")
+OF_A_TABLE = (
+    *("title", "source", "note", "based_on", "families", "rows", "columns", "conclusions", "remedies"),
+    "generators",
+)
 OF_A_ROW = ("name", "settings", "published", "paper", "at", "family")
 
 
@@ -67,6 +70,21 @@ class Remedies:
 
 
 @dataclasses.dataclass(frozen=True)
+class Generators:
+    """What is trained on the tokens of every row.
+
+    Attributes:
+        sizes: keys of `generator_config.SIZES`, each a generator of its own.
+        settings: fields of `GeneratorConfig` that all share.
+        scales: name of the table's scale to further ones.
+    """
+
+    sizes: list[str]
+    settings: dict
+    scales: dict
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A results table.
 
@@ -79,6 +97,7 @@ class Table:
         columns: keys of `tables.COLUMNS`.
         conclusions: comparisons of two rows that its authors draw from it.
         remedies: what helps against what is wrong with one row, or None.
+        generators: what is trained on the rows' tokens, or None.
     """
 
     name: str
@@ -91,6 +110,7 @@ class Table:
     columns: tuple[str, ...]
     conclusions: tuple[Conclusion, ...]
     remedies: Remedies | None
+    generators: Generators | None
 
 
 def row_settings(label: str, scale: str) -> tuple[Settings, Settings]:
@@ -182,7 +202,12 @@ def _load(name: str, files: tuple[tuple[str, bytes], ...], readers: tuple[str, .
     for row_name in [] if remedies is None else [remedies.baseline, *remedies.rows]:
         _part({remedies.baseline: ""} | remedies.rows, row_name, str, f"rows of the remedies of {what}")
         check_known(f"The {what} has remedies, but no row", row_name, rows)
-    return Table(name, title, source, note, recipe, scales, rows, columns, conclusions, remedies)
+    generators = _part(table, "generators", dict, what, None)
+    if generators is not None:
+        generators = _typed(Generators, generators, f"the generators of {what}")
+        for scale in _each(generators.scales, generators.scales, f"scales of the generators of {what}"):
+            check_known(f"The {what} has generators, but no scale", scale, scales)
+    return Table(name, title, source, note, recipe, scales, rows, columns, conclusions, remedies, generators)
 
 
 def _parsed(name: str, content: bytes) -> dict[str, Any]:

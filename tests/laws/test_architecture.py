@@ -130,7 +130,18 @@ def test_every_command_that_is_named_is_there() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["compress", "estimate", "evaluation", "generation", "gpu_check", "tables", "tables.gpu", "tokens", "training"],
+    [
+        "compress",
+        "estimate",
+        "evaluation",
+        "generation",
+        "gpu_check",
+        "tables",
+        "tables.generators",
+        "tables.gpu",
+        "tokens",
+        "training",
+    ],
 )
 def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
     program = (

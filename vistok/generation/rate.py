@@ -7,6 +7,7 @@ tokenizers, as tokens are not alike; bits per image do, beside what the reconstr
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,12 @@ class Rate:
     def bits_per_token(self) -> float:
         """Mean over tokens and images."""
         return self.bits_per_image / self.num_tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record, fit for JSON: means over the images, whose number it says, and what they are of."""
+        names = ("bits_per_image", "bits_per_pixel", "bits_per_token", "nominal_bits", "num_tokens", "num_pixels")
+        spread = float(self.bits.std(correction=0))
+        return {name: getattr(self, name) for name in names} | {"deviation": spread, "num_images": len(self.bits)}
 
 
 @torch.no_grad()

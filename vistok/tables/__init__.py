@@ -11,9 +11,11 @@ from vistok.system.lazy import lazily
 _NAMES = {
     "vistok.recipes": ["load_table"],
     "vistok.tables.cost": ["core_hours", "cost_markdown"],
+    "vistok.tables.generating": ["PlannedGenerator", "plan_generators", "run_generators"],
     "vistok.tables.lengths": ["lengths_markdown", "plan_lengths", "points_by_length"],
     "vistok.tables.marked": ["with_tables"],
     "vistok.tables.planning": ["PlannedRun", "check_overrides", "plan"],
+    "vistok.tables.ranking": ["generators_markdown", "qualities", "ranking_markdown", "rates"],
     "vistok.tables.running": ["outcome_line", "run_all"],
     "vistok.tables.showing": [
         *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "check_metrics", "comparison_markdown"),

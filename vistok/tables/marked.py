@@ -5,8 +5,10 @@ from typing import Any
 
 from vistok.system.values import literal
 from vistok.tables.cost import cost_markdown
+from vistok.tables.generating import plan_generators
 from vistok.tables.lengths import lengths_markdown, plan_lengths
 from vistok.tables.planning import plan
+from vistok.tables.ranking import generators_markdown, ranking_markdown
 from vistok.tables.showing import conclusions_markdown, markdown, notes_on_images, remedies_markdown
 
 _MARKED = {
@@ -15,7 +17,9 @@ _MARKED = {
     "remedies": remedies_markdown,
     "cost": cost_markdown,
 }
-MARK = re.compile(r"(<!-- (table|conclusions|remedies|cost|lengths) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_OF_GENERATORS = {"generators": generators_markdown, "ranking": ranking_markdown}
+_KINDS = "|".join([*_MARKED, *_OF_GENERATORS, "lengths"])
+MARK = re.compile(rf"(<!-- ({_KINDS}) ([\w-]+)(.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
@@ -23,7 +27,8 @@ def with_tables(text: str) -> str:
 
     `<!-- table NAME key=value ... -->` to `<!-- /table -->` holds a table, the same with `conclusions`, `remedies` or `cost`
     these; the keys are arguments of `plan`, the values literals without spaces. With `lengths` it is the conclusions after each
-    length, the keys those of `plan_lengths`. Below what was measured stands what must be said of the images.
+    length, the keys those of `plan_lengths`; with `generators` and `ranking` what was trained on the rows' tokens, the keys
+    those of `plan_generators`. Below what was measured stands what must be said of the images.
     """
 
     def render(match: re.Match[str]) -> str:
@@ -33,6 +38,9 @@ def with_tables(text: str) -> str:
         if what == "lengths":
             lengths = plan_lengths(table, **given)
             planned, made = [run for runs in lengths.values() for run in runs], lengths_markdown(lengths)
+        elif what in _OF_GENERATORS:
+            of_rows = plan_generators(table, **given)
+            planned, made = [run.tokenizer for run in of_rows], _OF_GENERATORS[what](of_rows)
         else:
             planned = plan(table, **given)
             made = _MARKED[what](planned)

@@ -3,7 +3,8 @@
 import dataclasses
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vistok.notebooks.cells import notebook_path
 from vistok.notebooks.execution import execute
@@ -17,7 +18,7 @@ from vistok.tables.planning import PlannedRun
 class Outcome:
     """What became of a planned run: "done", "complete" (before, so not run again) or "failed", with the reason."""
 
-    run: PlannedRun
+    run: Any  # a `PlannedRun` or a `PlannedGenerator`
     status: str
     seconds: float
     reason: str = ""
@@ -33,7 +34,8 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_warnings: bool = False) ->
     Raises:
         FileNotFoundError: the notebooks are not there, as beside an installed package; or the `rfid_weights`.
     """
-    notebooks = {name: notebook_path(name) for name in ("02_train", "04_evaluate")}  # are there, before anything runs
+    for name in ("02_train", "04_evaluate"):  # they are there, before anything runs
+        notebook_path(name)
     for run in planned:
         weights = run.evaluate_parameters.get("rfid_weights")
         if weights is not None and not resolve_path(weights).exists():
@@ -41,22 +43,34 @@ def run_all(planned: Sequence[PlannedRun], *, pass_on_warnings: bool = False) ->
     outcomes = []
     with KernelBars(f"{len(planned)} of the table's runs" if len(planned) > 1 else "one run") as kernels:
         for number, run in enumerate(planned, 1):
-            start = time.perf_counter()
             if run.metrics is not None:
                 outcomes.append(Outcome(run, "complete", 0.0))
                 continue
-            status, reason = "done", ""
-            try:
-                for notebook, parameters in run.steps(run.run_dir).items():
-                    of_all = f"{number} of {len(planned)}, " if len(planned) > 1 else ""
-                    kernels.begin(f"{run.config.run_name}: starting {notebook}", prefix=of_all)
-                    output = run.run_dir / f"{notebook}.ipynb"
-                    execute(notebooks[notebook], output, parameters, pass_on_warnings=pass_on_warnings)
-            except Exception as error:  # whatever a cell raised: it is reported, and the next row runs
-                status, reason = "failed", f"{notebook}: {_last_line(error)}"
-            outcomes.append(Outcome(run, status, time.perf_counter() - start, reason))
+            of_all = f"{number} of {len(planned)}, " if len(planned) > 1 else ""
+            outcomes.append(attempt(run, _through_notebooks(run, kernels, of_all, pass_on_warnings)))
             say(outcome_line(outcomes[-1]))
     return outcomes
+
+
+def _through_notebooks(run: PlannedRun, kernels: KernelBars, prefix: str, pass_on_warnings: bool) -> Iterator[str]:
+    """Execute the notebooks of a run; yields the name of each before it is executed."""
+    for notebook, parameters in run.steps(run.run_dir).items():
+        yield notebook
+        kernels.begin(f"{run.config.run_name}: starting {notebook}", prefix=prefix)
+        output = run.run_dir / f"{notebook}.ipynb"
+        execute(notebook_path(notebook), output, parameters, pass_on_warnings=pass_on_warnings)
+
+
+def attempt(run: Any, work: Iterator[str]) -> Outcome:
+    """Do the work of a planned run, which yields the name of each part that it begins; a failure is reported, not raised."""
+    start, part = time.perf_counter(), ""
+    status, reason = "done", ""
+    try:
+        for name in work:
+            part = name
+    except Exception as error:  # whatever a part raised: it is reported, and the next run's turn comes
+        status, reason = "failed", f"{part}: {_last_line(error)}"
+    return Outcome(run, status, time.perf_counter() - start, reason)
 
 
 def outcome_line(outcome: Outcome) -> str:

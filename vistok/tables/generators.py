@@ -1,0 +1,49 @@
+"""Train the generators of a table from the command line.
+
+    python -m vistok.tables.generators generation32 --scale laptop --dataset cifar10-images --seeds 0 1 2
+
+The rows themselves are trained before, by `python -m vistok.tables` with the same arguments.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vistok.generator_config import SIZES
+from vistok.system.files import say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and measure generators from the command line; returns 1 where one failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vistok.tables.generators",
+        description="Train the generators of a table on the tokens of its rows, weigh and measure them, and show the table.",
+    )
+    parser.add_argument("table", help="name of a table in vistok/tables, for instance generation32")
+    parser.add_argument("--rows", nargs="+", action="extend", help="names of rows (default: all)")
+    parser.add_argument("--sizes", nargs="+", action="extend", help=f"of {', '.join(SIZES)} (default: the table's)")
+    parser.add_argument("--scale", default="smoke", help="smoke or laptop (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", nargs="+", action="extend", type=int, help="one generator each (default: the scale's seed)"
+    )
+    parser.add_argument("--dataset", default="photos", help="of the rows (default: %(default)s)")
+    parser.add_argument("--data-root", help="folder of the dataset (default: data/<dataset>)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any other field of GeneratorConfig"
+    )
+    given = vars(parser.parse_args(arguments))
+    overrides = {name: value for name, _, value in (item.partition("=") for item in given.pop("set"))}
+    # Not above, so that `--help` does not wait for PyTorch.
+    from vistok.tables import generators_markdown, plan_generators, run_generators
+
+    try:
+        planned = plan_generators(overrides=overrides, **given)
+        outcomes = run_generators(planned)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.error(str(error))
+    say(f"\n{generators_markdown(planned).replace('<br>', ' ')}")
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
