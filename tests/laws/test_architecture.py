@@ -137,6 +137,7 @@ def test_every_command_that_is_named_is_there() -> None:
         "generation",
         "gpu_check",
         "tables",
+        "tables.codecs",
         "tables.generators",
         "tables.gpu",
         "tokens",

@@ -7,7 +7,7 @@ from vistok.plots.codebook import codebook_overview, codebook_usage, draw_code_m
 from vistok.plots.figures import DPI, save, show, show_photographs
 from vistok.plots.pictures import check_zoom, image_rows, indices_shown, pixel_values, reconstructions, side_by_side
 from vistok.plots.plane import partitions
-from vistok.plots.rows import bits_and_quality, by_length, usage_and_quality
+from vistok.plots.rows import bits_and_quality, by_length, rate_and_distortion, usage_and_quality
 from vistok.plots.styles import COLOURS
 from vistok.plots.training import (
     ADVERSARIAL_NAMES,
@@ -36,6 +36,7 @@ __all__ = [
     "partitions",
     "pixel_values",
     "places",
+    "rate_and_distortion",
     "reconstructions",
     "save",
     "show",

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from vistok.plots.figures import DPI, WIDTH
 from vistok.plots.labels import write_names
-from vistok.plots.styles import point_style
+from vistok.plots.styles import legend_beside, point_style
 
 
 def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
@@ -53,6 +53,35 @@ def by_length(points: dict[str, dict[int, tuple[Sequence[float], Sequence[float]
         axis.grid(alpha=0.3)
     axes[0].set_ylim(-2, 103)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(points), frameon=False)
+    return figure
+
+
+def rate_and_distortion(
+    rows: dict[str, dict[str, tuple[float, float]]],
+    codecs: dict[str, Sequence[tuple[float, float]]],
+    quality: str = "PSNR, dB",
+) -> Figure:
+    """Draw what rows cost and what they keep of an image, beside curves of codecs; the rate is logarithmic.
+
+    Args:
+        rows: row to name of a way to count its bits to (bits a pixel, quality): a marker each, joined by a line.
+        codecs: name to its curve of (bits a pixel, quality).
+        quality: what the axis says.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.6), dpi=DPI, layout="constrained")
+    for (name, curve), dashes in zip(codecs.items(), ("-", "--", ":", "-."), strict=False):
+        axis.plot(*zip(*curve, strict=True), color="tab:gray", ls=dashes, lw=1.2, label=name)
+    ways = list(dict.fromkeys(way for row in rows.values() for way in row))
+    for number, (name, row) in enumerate(rows.items()):
+        colour = {"color": point_style(number)["color"]}
+        axis.plot(*zip(*row.values(), strict=True), lw=1.2, label=name, **colour)
+        for way, point in row.items():
+            axis.plot(*point, ms=5, **point_style(ways.index(way)) | colour)
+    for number, way in enumerate(ways):
+        axis.plot([], [], ms=5, label=way, **point_style(number) | {"color": "tab:gray"})
+    axis.set(xlabel="bits a pixel", ylabel=quality, xscale="log")
+    axis.grid(alpha=0.3, which="both")
+    legend_beside(axis)
     return figure
 
 

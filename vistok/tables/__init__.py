@@ -10,6 +10,7 @@ from vistok.system.lazy import lazily
 
 _NAMES = {
     "vistok.recipes": ["load_table"],
+    "vistok.tables.codecs": ["codec_points", "row_points"],
     "vistok.tables.cost": ["core_hours", "cost_markdown"],
     "vistok.tables.generating": ["PlannedGenerator", "plan_generators", "run_generators"],
     "vistok.tables.lengths": ["lengths_markdown", "plan_lengths", "points_by_length"],
@@ -20,7 +21,7 @@ _NAMES = {
     "vistok.tables.showing": [
         *("COLUMNS", "METRIC_FORMS", "beside_published", "bits_in_use", "check_metrics", "comparison_markdown"),
         *("conclusions_markdown", "markdown", "measured", "notes_on_images", "quantizers_markdown"),
-        "remedies_markdown",
+        *("remedies_markdown", "share_in_use"),
     ],
 }
 __all__ = [name for names in _NAMES.values() for name in names]

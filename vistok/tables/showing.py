@@ -82,10 +82,15 @@ def bits_in_use(planned: Sequence[PlannedRun]) -> dict[str, list[float]]:
     for run in planned:
         row = shares.setdefault(run.row.name, [])
         if (metrics := run.metrics) is not None and metrics["codebooks"]:
-            used = sum(codebook["entropy_bits"] for codebook in metrics["codebooks"])
-            bits = sum(math.log2(codebook["codebook_size"]) for codebook in metrics["codebooks"])
-            row.append(used / bits if bits else 1.0)
+            row.append(share_in_use(metrics["codebooks"]))
     return shares
+
+
+def share_in_use(codebooks: Sequence[dict[str, Any]]) -> float:
+    """Return which share of a token's bits the use of its codes amounts to, by the codebooks of an evaluation."""
+    used = sum(codebook["entropy_bits"] for codebook in codebooks)
+    bits = sum(math.log2(codebook["codebook_size"]) for codebook in codebooks)
+    return used / bits if bits else 1.0
 
 
 def markdown(planned: Sequence[PlannedRun]) -> str:
