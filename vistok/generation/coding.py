@@ -107,7 +107,11 @@ def _code(
             for place in range(model.layout.num_places):
                 tokens = []
                 for level, output in enumerate(heads.outputs):
-                    chosen = code(images, place, level, weights_of(output(state)))
+                    weights = weights_of(output(state))
+                    alone = (
+                        weights.shape[1] == 1
+                    )  # of one code alone there is nothing to say, and constriction has no table
+                    chosen = np.zeros(number, np.int32) if alone else code(images, place, level, weights)
                     tokens.append(torch.from_numpy(chosen.astype(np.int64)))
                     if level + 1 < len(heads.outputs):
                         state = heads.next_state(state, level, tokens[-1])

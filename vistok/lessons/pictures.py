@@ -97,17 +97,12 @@ def make(run_dir: str | Path, dataset: str, images: Sequence[int], folder: str |
         FileNotFoundError: there is no run or no tokenizer.
     """
     # Not above, so that `--help` does not wait for PyTorch.
-    from vistok.data import DATASETS, open_dataset
+    from vistok.data import open_dataset
     from vistok.runs import Run
     from vistok.system.provenance import provenance
     from vistok.tokens.encoded import EncodedImages
 
-    embedded = [name for name, how_to_get_it in DATASETS.items() if how_to_get_it is None]
-    if dataset not in embedded:
-        raise ValueError(
-            f"dataset is {dataset!r}, but pictures that are committed are of photographs that anyone may show: "
-            f"{nearest(dataset, embedded)}"
-        )
+    _check_embedded(dataset)
     run = Run.open(run_dir)
     run.check_kind("tokenizer")
     run.check_finished()
@@ -147,6 +142,17 @@ def make(run_dir: str | Path, dataset: str, images: Sequence[int], folder: str |
     }
     replace_file(where / f"{name}.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return made
+
+
+def _check_embedded(dataset: str) -> None:
+    from vistok.data import DATASETS
+
+    embedded = [name for name, how_to_get_it in DATASETS.items() if how_to_get_it is None]
+    if dataset not in embedded:
+        raise ValueError(
+            f"dataset is {dataset!r}, but pictures that are committed are of photographs that anyone may show: "
+            f"{nearest(dataset, embedded)}"
+        )
 
 
 def load(rows: Sequence[str], folder: str | Path | None = None) -> Pictures:
