@@ -144,6 +144,7 @@ def test_the_figure_has_a_line_a_run_over_what_was_chosen(logged: Logged) -> Non
     lines = [line.get_xydata().tolist() for line in axis.get_lines()]
     assert lines == [[[320.0, 50.0], [640.0, 50.0]], [[320.0, 50.0]]]
     assert axis.get_xlabel() == "images seen" and axis.get_ylabel() == "codes in use, %"
+    assert ": 50 at step" in view.description  # per cent there too
 
 
 def test_what_is_not_above_0_is_seen_in_the_figure_though_the_axis_is_log(logged: Logged) -> None:

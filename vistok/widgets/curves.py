@@ -64,7 +64,7 @@ class RunCurves(View):
     def refresh(self) -> None:
         """Read the logs anew: of runs that are being trained, and of those that were not there before."""
         with self._turn:
-            problems, self._runs, tables, columns = self._problems[:0] if self._asked else self._problems, [], [], []
+            problems, self._runs, tables, columns = [] if self._asked else self._problems, [], [], []
             for asked in self._asked:
                 try:
                     run = _opened(asked)
@@ -110,8 +110,8 @@ class RunCurves(View):
             ends = []
             for label, note, columns, table in zip(self.labels, self.notes, self.columns, self._tables, strict=True):
                 if self.quantity in columns and len(table):
-                    last = table[-1]
-                    ends.append(f"{label}: {last[columns.index(self.quantity)]:.4g} at step {last[0]:,.0f}")
+                    last = table[-1, columns.index(self.quantity)] * (100 if self.quantity == "usage" else 1)
+                    ends.append(f"{label}: {last:.4g} at step {table[-1, 0]:,.0f}")
                 else:
                     ends.append(f"{label}: {note or f'no {self.quantity}'}")
             against = "images seen" if self.against == "images" else "steps"
