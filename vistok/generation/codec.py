@@ -34,7 +34,7 @@ from vistok.system.weights import state_sha256
 from vistok.tokenizer import VisualTokenizer
 
 MAGIC, NO_CLASS, MOST_PIXELS = b"VTK1", 2**16 - 1, 2**28
-AT_ONCE = 64  # squares that are encoded together
+AT_ONCE = 64  # squares that the tokenizer encodes or decodes together
 _HEADER = struct.Struct("<4sHHH4s4sI")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size

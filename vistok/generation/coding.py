@@ -22,7 +22,7 @@ from vistok.generation.rate import check_orders
 from vistok.system.threads import on_one_thread
 
 AT_ONCE = 64  # images whose tokens are coded in turns; part of the format
-LOGIT_STEPS = 1024  # to which logits are rounded, in 1 nat; part of the format
+LOGIT_STEPS = 1024  # in 1 nat: logits are rounded to them; part of the format
 WEIGHT_BITS = 22  # of the likeliest token's weight; part of the format
 _MODEL = constriction.stream.model.Categorical(perfect=False)
 
@@ -91,7 +91,7 @@ def _code(
     labels: Tensor | None,
     code: Callable[[slice, int, int, np.ndarray], np.ndarray],
 ) -> None:
-    """Give `code` the table of every token in turn: images, place, level and weights [b, K]; it returns the tokens [b]."""
+    """Give `code` the table of every token in turn: images, place, level and weights [b, K > 1]; it returns the tokens [b]."""
     check_orders(generator)
     model = copy.deepcopy(generator).cpu().double().eval()
     transformer, heads = model.transformer, model.transformer.heads
@@ -107,11 +107,9 @@ def _code(
             for place in range(model.layout.num_places):
                 tokens = []
                 for level, output in enumerate(heads.outputs):
-                    weights = weights_of(output(state))
-                    alone = (
-                        weights.shape[1] == 1
-                    )  # of one code alone there is nothing to say, and constriction has no table
-                    chosen = np.zeros(number, np.int32) if alone else code(images, place, level, weights)
+                    chosen = np.zeros(number, np.int32)
+                    if model.layout.sizes[level] > 1:  # else nothing is to be said, and constriction has no table
+                        chosen = code(images, place, level, weights_of(output(state)))
                     tokens.append(torch.from_numpy(chosen.astype(np.int64)))
                     if level + 1 < len(heads.outputs):
                         state = heads.next_state(state, level, tokens[-1])

@@ -123,7 +123,7 @@ def side_by_side(
         axes[0, column].imshow(pixels)
         axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
         axes[1, column].imshow(pixels[top : top + side, left : left + side])
-        axes[0, column].set_title(textwrap.fill(name, round(13 * inches)), fontsize=SMALL)
+        axes[0, column].set_title(textwrap.fill(name, round(13 * inches)), fontsize=SMALL, parse_math=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.tight_layout(pad=0.3)
