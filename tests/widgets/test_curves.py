@@ -157,6 +157,13 @@ def test_what_is_not_above_0_is_seen_in_the_figure_though_the_axis_is_log(logged
         assert "linear axis: some are not above 0" in axis.get_ylabel()
 
 
+def test_runs_of_any_name_are_shown(logged: Logged) -> None:
+    folder = logged("$x_$", [0.5, 0.25])
+    view = RunCurves([folder, folder])
+    assert all("$x_$" in label for label in view.labels)
+    assert "image/png" in view._repr_mimebundle_()[0]
+
+
 def test_no_two_of_many_runs_look_alike_in_the_figure(logged: Logged) -> None:
     view = RunCurves([logged(f"run{seed}", [0.5, 0.25 + seed], seed=seed) for seed in range(12)])
     (axis,) = view.figure().axes

@@ -36,7 +36,9 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     """Put the legend of one of a figure's plots below all of them, in as many columns as there is room for."""
     handles, names = axis.get_legend_handles_labels()
     columns = max(1, 110 // (max(map(len, names), default=0) + 8))
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a run may be called anything
 
 
 def to_pixels(image: Tensor) -> np.ndarray:

@@ -173,6 +173,7 @@ class RunComparison(View):
         drawn.set_fontsize(9)
         for column in range(3):  # names may take two lines
             drawn[0, column].set_height(1.7 * drawn[1, column].get_height())
+            drawn[0, column].get_text().set_parse_math(False)
         axes = below.subplots(1, 3)
         draw_picture(axes[0], original, f"image {self.image}: {self.images[self.image]}")
         draw_picture(axes[1], both, " | ".join(decibels(values[self.image]) for values in self._psnr))

@@ -9,7 +9,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from vistok.plots import DPI
-from vistok.plots.styles import line_style
+from vistok.plots.styles import legend_below, line_style
 from vistok.runs import Run, run_labels
 from vistok.widgets.view import ANSWERED, View, script
 
@@ -146,7 +146,7 @@ class RunCurves(View):
         linear = "" if above or self.axis == "linear" else ",\nlinear axis: some are not above 0"
         axis.set_ylabel(UNITS.get(self.quantity, f"{self.quantity} loss") + linear)
         axis.grid(alpha=0.3)
-        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+        legend_below(figure, axis)
         return figure
 
 
