@@ -13,6 +13,7 @@ from vistok.generation.codec import HEADER_BYTES, Codec, _squares
 from vistok.generation.coding import checksum, decode_tokens, encode_tokens, weights_of
 from vistok.generation.generator import Generator
 from vistok.images import to_float, to_uint8
+from vistok.system import progress
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.store import describe
 
@@ -91,6 +92,21 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert encode_tokens(made, places) == data
     assert torch.equal(decode_tokens(made, data, 5), places)
     assert torch.get_num_threads() == 2, "the caller's stay"
+
+
+def test_a_bar_is_shown_while_many_images_are_coded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = generator()
+    places = places_of(made, 6)
+    monkeypatch.setattr(coding, "AT_ONCE", 2)
+    encode_tokens(made, places)
+    assert capsys.readouterr().err == ""  # in no time
+    monkeypatch.setattr(coding, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(progress, "FIRST_LINE_SECONDS", 0)
+    monkeypatch.setattr(progress, "UPDATE_SECONDS", 0)
+    encode_tokens(made, places)
+    assert "coding: 2 of 6 images" in capsys.readouterr().err
 
 
 def test_every_token_has_a_weight_and_the_likeliest_the_most() -> None:
