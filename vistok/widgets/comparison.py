@@ -110,7 +110,7 @@ class RunComparison(View):
 
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
-        return self._known_image(proposal, self.images)
+        return self._known_number(proposal, len(self.images))
 
     @traitlets.validate("share")
     def _within(self, proposal: Any) -> float:
