@@ -89,7 +89,7 @@ class View(anywidget.AnyWidget):
         return encoded
 
     def _known_number(self, proposal: Any, number: int) -> int:
-        """Return the image, or whatever the trait numbers, that is proposed; where there is none, say so and keep the former."""
+        """Return the image, or whatever the trait numbers, that is proposed; if there is none, say so and keep the former."""
         name = proposal.trait.name
         if 0 <= proposal.value < number:
             self.message = ""
