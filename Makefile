@@ -17,7 +17,7 @@ help:
 	@echo "make test-quick     while you work: none in a browser, none that starts programs (a few minutes)"
 	@echo "make test-extended  the long tests too"
 	@echo "make gpu-check      one short row on the GPU: speed, memory, and whether it computes what the CPU does"
-	@echo "make gpu-table      ten minutes of a GPU: its tests, the check, paper rows beside their estimates, rows of CelebA"
+	@echo "make gpu-table      ten minutes of a GPU: its tests, the check, paper rows beside their estimates, rows of celeba64"
 	@echo "make bench          the benchmarks; their table goes to tests/benchmarks/RESULTS.md"
 	@echo "make lint, format   ruff"
 	@echo "make screenshots    the screenshots in the READMEs anew, by exploring the notebooks in a browser"

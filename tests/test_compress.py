@@ -41,6 +41,36 @@ def test_an_image_becomes_a_file_and_an_image_again(
     assert Image.open(tmp_path / "own.webp").format == "WEBP"
 
 
+def test_nothing_that_is_there_is_lost(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, file = tmp_path / "photo.png", tmp_path / "photo.vtk"
+    Image.open(run / "photo.jpg").save(photo)
+    before = photo.read_bytes()
+
+    def said(*arguments: str | Path) -> str:
+        assert main([*map(str, arguments), "--generator", str(run)]) == 1
+        return capsys.readouterr().err
+
+    for more in ([], ["--overwrite"]):
+        assert f"{photo} is what is to be read: give what is written another name." in said(photo, photo, *more)
+    compress(photo, file, run)
+    assert f"{photo} is there already; --overwrite replaces it." in said("--decode", file, photo)
+    written = file.read_bytes()
+    assert f"{file} is there already; --overwrite replaces it." in said(photo, file, "--label", "cat")
+    assert photo.read_bytes() == before and file.read_bytes() == written
+    assert main([str(photo), str(file), "--generator", str(run), "--label", "cat", "--overwrite"]) == 0
+    assert main(["--decode", str(file), str(photo), "--generator", str(run), "--overwrite"]) == 0
+    assert file.read_bytes() != written and photo.read_bytes() != before
+
+
+def test_a_photograph_is_taken_as_the_camera_was_held_and_folders_are_made(run: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(run / "photo.jpg").save(tmp_path / "turned.png", exif=exif)
+    compress(tmp_path / "turned.png", tmp_path / "new" / "files" / "turned.vtk", run)
+    decompress(tmp_path / "new" / "files" / "turned.vtk", tmp_path / "new" / "images" / "turned.png", run)
+    assert Image.open(tmp_path / "new" / "images" / "turned.png").size == (37, 50)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -51,6 +81,12 @@ def test_an_image_becomes_a_file_and_an_image_again(
         (["--decode", "{out}/a.vtk", "{out}/a.png"], "There is no file "),
         (["--decode", "{run}/photo.jpg", "{out}/a.png"], "is no file that `python -m vistok.compress` wrote"),
         (["--decode", "{run}/photo.jpg", "{out}/a"], "has no suffix of an image: call it a.png."),
+        (
+            ["--decode", "{run}/photo.jpg", "{out}/a.ico"],
+            "has no suffix of an image: call it a.png.",
+        ),  # 256 pixels at most
+        (["--decode", "{run}/photo.jpg", "{out}/a.pdf"], "has no suffix of an image: call it a.png."),
+        (["{run}/photo.jpg", "{out}"], "is a folder: name the file that is to be written there."),
         (
             ["--decode", "{run}/photo.jpg", "{out}/a.png", "--label", "dog"],
             "a file says its class itself: leave it out.",

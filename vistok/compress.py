@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vistok.system.files import replace_file, say
+from vistok.system.files import check_writable, replace_file, say
 from vistok.system.paths import resolve_path
 
 
@@ -22,14 +22,17 @@ def compress(
     generator: str | Path,
     tokenizer: str | Path | None = None,
     label: str | None = None,
+    *,
+    overwrite: bool = False,
 ) -> int:
     """Write an image as a file, and return how many bytes it has.
 
     Args:
-        picture: an image of any format that datasets may have.
-        file: where to write.
+        picture: an image of any format that datasets may have; it is turned as the camera was held.
+        file: where to write; its folder is made where it is missing.
         generator, tokenizer: as of `Codec.load`.
         label: name of its class; None: none.
+        overwrite: replace a file that is there.
 
     Raises:
         ValueError, FileNotFoundError: one of them is not there, or not what it should be.
@@ -43,23 +46,31 @@ def compress(
     picture, file = resolve_path(picture), resolve_path(file)
     if not picture.is_file():
         raise FileNotFoundError(f"There is no image {picture}.")
+    _check_target(file, picture, overwrite)
     codec = Codec.load(generator, tokenizer)
     number = None if label is None else codec.generator.label_of(label)
-    pixels = torch.from_numpy(np.array(decode(picture.read_bytes(), str(picture))))  # [H, W, 3]
+    pixels = torch.from_numpy(np.array(decode(picture.read_bytes(), str(picture), is_upright=True)))  # [H, W, 3]
+    _make_folder(file)
     data = codec.encode(pixels.permute(2, 0, 1).contiguous(), number)
     replace_file(file, data)
     return len(data)
 
 
 def decompress(
-    file: str | Path, picture: str | Path, generator: str | Path, tokenizer: str | Path | None = None
+    file: str | Path,
+    picture: str | Path,
+    generator: str | Path,
+    tokenizer: str | Path | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write the picture of a file as an image.
 
     Args:
         file: what `compress` wrote.
-        picture: where to write; its suffix says the format, as .png.
+        picture: where to write; its suffix says the format, as .png. Its folder is made where it is missing.
         generator, tokenizer: as of `Codec.load`.
+        overwrite: replace an image that is there.
 
     Raises:
         ValueError, FileNotFoundError: one of them is not there, or not what it should be.
@@ -68,19 +79,39 @@ def decompress(
 
     from PIL import Image
 
+    from vistok.data.transforms import FORMATS
     from vistok.generation.codec import Codec
 
     file, picture = resolve_path(file), resolve_path(picture)
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {file}.")
     kind = Image.registered_extensions().get(picture.suffix.lower())
-    if kind not in Image.SAVE:
+    if kind not in FORMATS or kind not in Image.SAVE:  # others would be made smaller, as .ico, or cannot be read again
         raise ValueError(f"{picture} has no suffix of an image: call it {picture.stem}.png.")
-    pixels = Codec.load(generator, tokenizer).decode(file.read_bytes(), str(file))
+    _check_target(picture, file, overwrite)
+    codec = Codec.load(generator, tokenizer)
+    _make_folder(picture)
+    pixels = codec.decode(file.read_bytes(), str(file))
     content = io.BytesIO()
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     image.save(content, format=kind)
     replace_file(picture, content.getvalue())
+
+
+def _check_target(target: Path, source: Path, overwrite: bool) -> None:
+    """Raise ValueError where writing would destroy what is there."""
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: name the file that is to be written there.")
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is what is to be read: give what is written another name.")
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target} is there already; --overwrite replaces it.")
+
+
+def _make_folder(target: Path) -> None:
+    """Make the folder of a file, before any work is done for that; OSError where nothing can be written there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(target.parent)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,14 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokenizer", metavar="DIR", help="(default: the one that the generator's run keeps)")
     parser.add_argument("--label", metavar="CLASS", help="name of the image's class, where the generator knows classes")
     parser.add_argument("--decode", action="store_true", help="write the image of a file")
+    parser.add_argument("--overwrite", action="store_true", help="replace a target that is there")
     given = parser.parse_args(arguments)
     try:
         if given.decode:
             if given.label is not None:
                 raise ValueError("label is given, but a file says its class itself: leave it out.")
-            decompress(given.source, given.target, given.generator, given.tokenizer)
+            decompress(given.source, given.target, given.generator, given.tokenizer, overwrite=given.overwrite)
             return 0
-        num_bytes = compress(given.source, given.target, given.generator, given.tokenizer, given.label)
+        paths = given.source, given.target, given.generator, given.tokenizer
+        num_bytes = compress(*paths, given.label, overwrite=given.overwrite)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -17,8 +17,8 @@ from vistok.system.values import (
     one_of,
 )
 
-# Name -> options of the transformer. Those in millions are of parameters without embeddings, for a CPU; the others are those of
-# LlamaGen (arXiv:2406.06525, table 1), of 111, 343, 775 and 1,400 million.
+# Name -> options of the transformer. Names in millions count parameters without embeddings, and are for a CPU; the others are
+# LlamaGen's (arXiv:2406.06525, table 1), of 111, 343, 775 and 1,400 million.
 SIZES: dict[str, dict[str, int]] = {
     "1m": {"hidden_dim": 128, "depth": 5, "num_heads": 4},
     "3m": {"hidden_dim": 192, "depth": 7, "num_heads": 6},
@@ -43,7 +43,7 @@ class GeneratorConfig(Settings):
         TypeError: a value has another type than its field.
     """
 
-    kind: Literal["generator"] = "generator"  # what tells it from a tokenizer's configuration, in a run's record
+    kind: Literal["generator"] = "generator"  # tells it from a tokenizer's configuration, in a run's record
 
     # Data.
     tokens: FilePath = setting("data/tokens", execution=True)  # folder that `python -m vistok.tokens` wrote

@@ -13,6 +13,7 @@ from vistok.generation.codec import HEADER_BYTES, Codec, _squares
 from vistok.generation.coding import checksum, decode_tokens, encode_tokens, weights_of
 from vistok.generation.generator import Generator
 from vistok.images import to_float, to_uint8
+from vistok.system import progress
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.store import describe
 
@@ -53,6 +54,15 @@ def test_tokens_come_back_and_take_the_cross_entropy(grid: str, batch: int) -> N
     assert bits - 1 < 8 * len(data) < 1.01 * bits + 64
 
 
+def test_of_one_code_alone_nothing_is_written() -> None:
+    alone = generator(codebook_sizes=[1])
+    places = places_of(alone)
+    assert encode_tokens(alone, places) == b"" and torch.equal(decode_tokens(alone, b"", 3), places)
+    beside = generator(grid="levels", codebook_sizes=[16, 1, 4])
+    places = places_of(beside)
+    assert torch.equal(decode_tokens(beside, encode_tokens(beside, places), 3), places)
+
+
 def test_many_images_take_their_cross_entropy_to_a_percent(monkeypatch: pytest.MonkeyPatch) -> None:
     made = generator()
     labels = None
@@ -82,6 +92,21 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert encode_tokens(made, places) == data
     assert torch.equal(decode_tokens(made, data, 5), places)
     assert torch.get_num_threads() == 2, "the caller's stay"
+
+
+def test_a_bar_is_shown_while_many_images_are_coded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = generator()
+    places = places_of(made, 6)
+    monkeypatch.setattr(coding, "AT_ONCE", 2)
+    encode_tokens(made, places)
+    assert capsys.readouterr().err == ""  # in no time
+    monkeypatch.setattr(coding, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(progress, "FIRST_LINE_SECONDS", 0)
+    monkeypatch.setattr(progress, "UPDATE_SECONDS", 0)
+    encode_tokens(made, places)
+    assert "coding: 2 of 6 images" in capsys.readouterr().err
 
 
 def test_every_token_has_a_weight_and_the_likeliest_the_most() -> None:
@@ -166,6 +191,9 @@ def test_another_rounding_is_found_and_said(codec: Codec, monkeypatch: pytest.Mo
 def test_what_cannot_be_written(codec: Codec) -> None:
     with pytest.raises(ValueError, match=r"A picture is uint8 \[3, H, W\], not torch.float32 \[3, 8, 8\]"):
         codec.encode(torch.zeros(3, 8, 8))
+    for height, width in ((1, 65_536), (20_000, 20_000)):
+        with pytest.raises(ValueError, match=f"The picture has {width}x{height} pixels, but must have at most 65535 a"):
+            codec.encode(torch.zeros(1, 1, 1, dtype=torch.uint8).expand(3, height, width))
     with pytest.raises(ValueError, match="labels holds 2, but a class must be at least 0 and at most 1"):
         codec.encode(picture(16, 16), 2)
     with pytest.raises(ValueError, match="The generator is masked"):

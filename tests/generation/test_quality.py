@@ -8,15 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.generators import SMALL, class_images, pictures, toy_tokenizer, toy_tokens
 from torch import Tensor
 
 from vistok.data import open_dataset
-from vistok.generation import image_sets, quality
+from vistok.generation import image_sets, measuring
 from vistok.generation.generator import Generator
-from vistok.generation.quality import CONTROLS, OF_INCEPTION, controls, draw_samples, main, measure_run, measure_samples
+from vistok.generation.measuring import OF_INCEPTION
+from vistok.generation.quality import CONTROLS, Quality, controls, draw_samples, main, measure_run, measure_samples
 from vistok.generation.trainer import GeneratorTrainer
 from vistok.generator_config import GeneratorConfig
 from vistok.images import to_float, to_uint8
@@ -31,7 +33,7 @@ def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_sets, "NUM_PATCHES", 2**12)
 
 
-def measured(samples: Tensor, training: Tensor, test: Tensor, **options: Any) -> quality.Quality:
+def measured(samples: Tensor, training: Tensor, test: Tensor, **options: Any) -> Quality:
     return measure_samples(samples, training, test, **({"inception": False, "device": "cpu"} | options))
 
 
@@ -124,6 +126,8 @@ def test_it_is_a_function_of_the_seed_and_not_of_the_type() -> None:
     assert other.samples["swd"] != found.samples["swd"]
     of_float = measured(*(images.float() / 255 for images in sets), seed=5)
     assert (of_float.samples, of_float.controls) == (found.samples, found.controls)
+    of_numpy = measured(*sets, seed=np.int64(5), quantile=np.float32(0.25))
+    assert of_numpy.samples["swd"] == found.samples["swd"] and json.loads(of_numpy.to_json()) == of_numpy.to_dict()
 
 
 class Features(torch.nn.Module):
@@ -144,7 +148,7 @@ class Features(torch.nn.Module):
 
 def test_values_by_inception(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = [pictures(24, 16, seed) for seed in range(3)]
-    monkeypatch.setattr(quality, "build_inception", lambda weights: Inception(Features(), "0123abcd", False))
+    monkeypatch.setattr(measuring, "build_inception", lambda weights: Inception(Features(), "0123abcd", False))
     found = measured(*sets, inception=True)
     assert found.samples["gfid"] > 0 and found.samples["inception_score"] > 1
     assert found.settings["inception_sha256"] == "0123abcd" and not {*OF_INCEPTION} & {*found.unavailable}

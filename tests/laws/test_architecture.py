@@ -128,22 +128,14 @@ def test_every_command_that_is_named_is_there() -> None:
             assert importlib.util.find_spec(name), f"{path} names {name}"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "compress",
-        "estimate",
-        "evaluation",
-        "generation",
-        "gpu_check",
-        "tables",
-        "tables.codecs",
-        "tables.generators",
-        "tables.gpu",
-        "tokens",
-        "training",
-    ],
-)
+def commands() -> list[str]:
+    """Return what of the package is run by `python -m`."""
+    files = [path for _, path in modules() if '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8")]
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files]
+    return sorted(name.removesuffix(".__main__") for name in names)
+
+
+@pytest.mark.parametrize("command", commands())
 def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
     program = (
         f"import runpy, sys; sys.argv = ['it', '--help']\n"

@@ -26,7 +26,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from vistok.config import TrainConfig
 from vistok.data import transforms
@@ -888,6 +888,30 @@ def test_an_orientation_tag_turns_nothing(mode: str, file_format: str, options: 
     tagged = decode(encode(mode, (9, 6), file_format, exif=turned(tag), **options), "tagged")
     assert tagged.size == (9, 6)
     assert np.array_equal(np.asarray(tagged), np.asarray(plain))
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize(
+    ("mode", "file_format"),
+    [
+        *[("RGB", file_format) for file_format in ("PNG", "JPEG", "WEBP", "TIFF")],
+        *[(mode, "PNG") for mode in ("RGBA", "P", "I;16")],
+        *[("CMYK", "JPEG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("I;16", "TIFF")],
+    ],
+)
+def test_a_readers_own_picture_is_turned_as_the_camera_was_held(mode: str, file_format: str, tag: int) -> None:
+    expected = decode(encode(mode, (9, 6), file_format), "plain")
+    expected.getexif()[0x0112] = tag
+    expected = ImageOps.exif_transpose(expected)
+    upright = decode(encode(mode, (9, 6), file_format, exif=turned(tag)), "tagged", is_upright=True)
+    assert upright.size == expected.size and (upright.size == (9, 6)) == (tag < 5)
+    assert np.array_equal(np.asarray(upright), np.asarray(expected))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_tags_that_cannot_be_read_turn_nothing(file_format: str) -> None:
+    data = encode("RGB", (9, 6), file_format, exif=b"Exif\0\0no tags at all")
+    assert np.array_equal(np.asarray(decode(data, "own", is_upright=True)), np.asarray(decode(data, "own")))
 
 
 def test_the_first_picture_of_several_is_the_image() -> None:

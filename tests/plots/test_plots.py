@@ -168,6 +168,29 @@ def test_a_detail_lies_within_its_image(size: int, zoom: tuple[float, float, flo
     plt.close(figure)
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 16), (16, 64)])
+def test_a_detail_of_no_square_lies_where_it_is_asked_for(height: int, width: int) -> None:
+    image = torch.zeros(3, height, width)
+    image[:, height // 2 :, width // 2 :] = 1  # at the lower right
+    figure = plots.side_by_side(image, {"a": image}, (0.5, 0.5, 0.5))
+    for axis in figure.axes[2:]:
+        detail = axis.images[0].get_array()
+        assert detail.shape == (8, 8, 3) and (detail == 1).all()
+    plots.side_by_side(image, {"a": image}, (0.9, 0.9, 0.5))
+    plt.close("all")
+
+
+def test_long_names_are_broken_to_the_width_of_their_pictures() -> None:
+    image = torch.zeros(3, 64, 64)
+    names = [f"ema-d4-laptop-imagenet-sample-s0-{number}" for number in range(4)]
+    figure = plots.side_by_side(image, dict.fromkeys([*names, "$no$_$formula"], image))
+    figure.draw_without_rendering()
+    for axis, name in zip(figure.axes[1:5], names, strict=True):
+        assert axis.get_title().replace("\n", "") == name
+        assert max(map(len, axis.get_title().splitlines())) <= 13 * 7.5 / 6
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_rows_of_images_are_of_any_length_and_size_each_under_its_title(number: int) -> None:
     photographs = [Image.new("RGB", (30, 40 + place)) for place in range(number)]
@@ -314,6 +337,8 @@ def test_by_length_draws_means_over_seeds_and_leaves_out_what_was_not_measured()
     assert usage["ema-d4"].tolist() == [90] and psnr["ema-d4"].tolist() == [26.0]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2,500", "10,000", "40,000"]
     check_nothing_is_covered_or_cut(figure)
+    many = plots.by_length({f"a-row-with-a-name-{number}": points["vq-d4"] for number in range(12)})
+    check_nothing_is_covered_or_cut(many)
 
 
 def test_losses_that_coincide_show_in_each_others_gaps() -> None:

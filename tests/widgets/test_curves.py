@@ -144,6 +144,7 @@ def test_the_figure_has_a_line_a_run_over_what_was_chosen(logged: Logged) -> Non
     lines = [line.get_xydata().tolist() for line in axis.get_lines()]
     assert lines == [[[320.0, 50.0], [640.0, 50.0]], [[320.0, 50.0]]]
     assert axis.get_xlabel() == "images seen" and axis.get_ylabel() == "codes in use, %"
+    assert ": 50 at step" in view.description  # per cent there too
 
 
 def test_what_is_not_above_0_is_seen_in_the_figure_though_the_axis_is_log(logged: Logged) -> None:
@@ -154,6 +155,13 @@ def test_what_is_not_above_0_is_seen_in_the_figure_though_the_axis_is_log(logged
         low, high = axis.get_ylim()
         assert axis.get_yscale() == "linear" and all(low < loss < high for loss in losses)
         assert "linear axis: some are not above 0" in axis.get_ylabel()
+
+
+def test_runs_of_any_name_are_shown(logged: Logged) -> None:
+    folder = logged("$x_$", [0.5, 0.25])
+    view = RunCurves([folder, folder])
+    assert all("$x_$" in label for label in view.labels)
+    assert "image/png" in view._repr_mimebundle_()[0]
 
 
 def test_no_two_of_many_runs_look_alike_in_the_figure(logged: Logged) -> None:

@@ -20,10 +20,10 @@ from vistok.widgets.view import Refusal
 NUM_TOKENS = 12
 
 
-def sequence() -> VisualTokenizer:
+def sequence(codebook_size: int = 32) -> VisualTokenizer:
     torch.manual_seed(0)
     options = {"hidden_dim": 32, "depth": 1, "num_heads": 2, "num_tokens": NUM_TOKENS, "patch_size": 4}
-    codes = {"codebook_size": 32, "codebook_dim": 4}
+    codes = {"codebook_size": codebook_size, "codebook_dim": 4}
     made = VisualTokenizer(network="titok", network_options=options, quantizer_options=codes, image_size=16)
     with torch.no_grad():  # so that the picture follows its tokens before any training
         made.quantizer.weight.normal_()
@@ -65,6 +65,15 @@ def test_the_editor_maps_what_each_token_does(editor: TokenEditor, encoded: Enco
     )
     assert "rows" not in editor.description and "sequence of 12 tokens" in editor.description
     assert expected.random[7].max() > 0.001, "or nothing was looked at"
+
+
+def test_a_sequence_of_one_code_alone_is_shown_without_influence() -> None:
+    editor = TokenEditor(encode(sequence(codebook_size=1), 1))
+    assert editor.message == "" and editor.maps == b"" and np.isnan(floats(editor.followed, 2, NUM_TOKENS)).all()
+    editor.select(0, 3, 1, 4)
+    assert editor.message == "" and "image/png" in editor._repr_mimebundle_()[0]
+    editor.map_all()
+    assert editor.message == "There is one code only: no token can be another."
 
 
 def test_half_of_the_influence_falls_on_so_many_pixels(editor: TokenEditor) -> None:

@@ -243,9 +243,17 @@ def test_pictures_of_all_kinds_are_taken(view: TryPicture, kind: str, tmp_path: 
 def test_a_photograph_is_shown_as_the_camera_was_held(view: TryPicture, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x112] = 6
-    noise(30, 20).save(tmp_path / "turned.jpg", exif=exif)
-    view.show(tmp_path / "turned.jpg")
-    assert view.picture_size == [20, 30]
+    for name, mode in (("turned.jpg", "RGB"), ("turned.png", "RGBA"), ("turned.tif", "RGB")):
+        noise(30, 20, mode).save(tmp_path / name, exif=exif)
+        for given in (tmp_path / name, Image.open(tmp_path / name)):
+            view.show(noise(8, 8))
+            view.show(given)
+            assert view.message == "" and view.picture_size == [20, 30], name
+    noise(30, 20).save(tmp_path / "broken.png", exif=b"no tags at all")
+    for given in (tmp_path / "broken.png", Image.open(tmp_path / "broken.png")):
+        view.show(noise(8, 8))
+        view.show(given)
+        assert view.message == "" and view.picture_size == [30, 20]
 
 
 @pytest.mark.parametrize(

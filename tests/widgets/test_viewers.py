@@ -18,7 +18,7 @@ from vistok.system import progress
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import nearest_codes
 from vistok.tokens.encoded import EncodedImages
-from vistok.widgets import reconstructions
+from vistok.widgets import CodebookExplorer, CodebookSpace, TryPicture, reconstructions, show_maps
 from vistok.widgets.comparison import RunComparison
 from vistok.widgets.editor import NEAREST, TokenEditor
 from vistok.widgets.reconstructions import THUMBNAIL, ReconstructionViewer, error_map
@@ -87,6 +87,15 @@ def test_pictures_that_are_no_squares_are_shown_as_they_are(make: Callable, size
     if isinstance(widget, ReconstructionViewer):
         high, wide = pixels_of(widget.thumbnails).shape[1:]
         assert (high, wide / 2) == tuple(side * min(1, THUMBNAIL / max(size)) for side in size)
+
+
+def test_tokenizers_of_any_name_are_shown() -> None:
+    few = small("vq", {"codebook_size": 8, "codebook_dim": 4})
+    named = EncodedImages(few.tokenizer, few.pixels(range(3)), few.indices(range(3)), name="$x_$")
+    makers = [*MAKERS, CodebookExplorer, CodebookSpace, lambda encoded: TryPicture(encoded, picture=few.pixels([0])[0])]
+    for make in makers:
+        assert "image/png" in make(named)._repr_mimebundle_()[0]
+    show_maps(named, few)
 
 
 @pytest.mark.parametrize("make", MAKERS)

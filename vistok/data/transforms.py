@@ -1,8 +1,8 @@
 """From the bytes of an image file to the uint8 square that the network sees: decoding, crops, resizes.
 
 The crops are those of the published protocols: CelebA's 128x128 window (top 57, left 25), and ADM's centre and random
-crops (Dhariwal and Nichol, arXiv:2105.05233; `image_datasets.py` of guided-diffusion). Orientation tags are ignored, as
-those protocols ignore them.
+crops (Dhariwal and Nichol, arXiv:2105.05233; `image_datasets.py` of guided-diffusion). Orientation tags of their images are
+ignored, as those protocols ignore them.
 
 Files are not trusted: their size in pixels is checked before any is decoded, and only formats are read whose decoders
 start no other program, as Pillow's for EPS does.
@@ -54,7 +54,7 @@ _UNTURN = {
 }
 
 
-def decode(data: bytes, name: str) -> Image.Image:
+def decode(data: bytes, name: str, *, is_upright: bool = False) -> Image.Image:
     """Decode an image file of any mode to 8-bit RGB: its first picture, where it holds several.
 
     Transparent pixels are laid over white, 16-bit values keep their high byte, CMYK and palettes are converted.
@@ -62,6 +62,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     Args:
         data: the whole file.
         name: what an error calls it.
+        is_upright: turn it as the camera was held, where the file says how: for a reader's own picture.
 
     Returns:
         A loaded image of mode RGB.
@@ -75,6 +76,8 @@ def decode(data: bytes, name: str) -> Image.Image:
             turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
             is_halved = _is_halved(image)
             image.load()
+            if is_upright:
+                return to_rgb(upright(image), is_halved)
             image = to_rgb(image, is_halved)
             return image.transpose(_UNTURN[turned]) if turned in _UNTURN else image
     except Exception as error:  # a damaged file raises whatever its format's parser meets first
@@ -82,6 +85,14 @@ def decode(data: bytes, name: str) -> Image.Image:
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"it is none of {', '.join(_formats(name))}"
         raise ValueError(f"The image {name} cannot be decoded: {reason}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image of Pillow as the camera was held; where its tags do not say how, or cannot be read, as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # whatever the tags' parser meets first: the pixels are whole
+        return image
 
 
 def check_decodes(data: bytes, name: str) -> None:

@@ -7,7 +7,7 @@ from vistok.system.lazy import lazily
 
 if TYPE_CHECKING:
     from vistok.generation.generator import Generator
-    from vistok.generation.quality import measure_run, measure_samples
+    from vistok.generation.measuring import measure_run, measure_samples
     from vistok.generation.rate import measure_rate
     from vistok.generation.trainer import GeneratorTrainer
     from vistok.generator_config import GeneratorConfig
@@ -17,7 +17,7 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "vistok.generation.generator": ["Generator"],
-        "vistok.generation.quality": ["measure_run", "measure_samples"],
+        "vistok.generation.measuring": ["measure_run", "measure_samples"],
         "vistok.generation.rate": ["measure_rate"],
         "vistok.generation.trainer": ["GeneratorTrainer"],
         "vistok.generator_config": ["GeneratorConfig"],

@@ -34,7 +34,7 @@ from vistok.system.weights import state_sha256
 from vistok.tokenizer import VisualTokenizer
 
 MAGIC, NO_CLASS, MOST_PIXELS = b"VTK1", 2**16 - 1, 2**28
-AT_ONCE = 64  # squares that are encoded together
+AT_ONCE = 64  # squares that the tokenizer encodes or decodes together
 _HEADER = struct.Struct("<4sHHH4s4sI")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
@@ -81,7 +81,7 @@ class Codec(NamedTuple):
         """Return a picture as the bytes of a file.
 
         Args:
-            picture: uint8 [3, H, W], of at most 65,535 pixels a side.
+            picture: uint8 [3, H, W], of at most 65,535 pixels a side, and 2^28 in all.
             label: its class, in [0, C); None: none.
 
         Raises:
@@ -90,8 +90,10 @@ class Codec(NamedTuple):
         if picture.ndim != 3 or len(picture) != 3 or picture.dtype != torch.uint8 or not picture.numel():
             raise ValueError(f"A picture is uint8 [3, H, W], not {picture.dtype} {list(picture.shape)}.")
         height, width = picture.shape[1:]
-        if max(height, width) >= 2**16:
-            raise ValueError(f"The picture has {width}x{height} pixels, but must have at most 65535 a side.")
+        if max(height, width) >= 2**16 or height * width > MOST_PIXELS:
+            raise ValueError(
+                f"The picture has {width}x{height} pixels, but must have at most 65535 a side, and {MOST_PIXELS:,} in all."
+            )
         places = self._places(picture)
         labels = self.generator.label_numbers(label, len(places))
         data = encode_tokens(self.generator, places, labels)

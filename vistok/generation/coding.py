@@ -19,12 +19,15 @@ from torch import Tensor
 
 from vistok.generation.generator import Generator
 from vistok.generation.rate import check_orders
+from vistok.system.progress import progress_bar
 from vistok.system.threads import on_one_thread
 
 AT_ONCE = 64  # images whose tokens are coded in turns; part of the format
-LOGIT_STEPS = 1024  # to which logits are rounded, in 1 nat; part of the format
+LOGIT_STEPS = 1024  # in 1 nat: logits are rounded to them; part of the format
 WEIGHT_BITS = 22  # of the likeliest token's weight; part of the format
+PATIENCE_SECONDS = 2  # a reader waits so long without a bar: a photograph may take minutes
 _MODEL = constriction.stream.model.Categorical(perfect=False)
+Coder = Callable[[slice, int, int, np.ndarray], np.ndarray]  # images, place, level, weights [b, K], K > 1 -> tokens [b]
 
 
 def encode_tokens(generator: Generator, places: Tensor, labels: Tensor | None = None) -> bytes:
@@ -85,34 +88,34 @@ def weights_of(logits: Tensor) -> np.ndarray:
     return (torch.floor(nats.exp() * 2**WEIGHT_BITS) + 1).numpy()
 
 
-def _code(
-    generator: Generator,
-    batch: int,
-    labels: Tensor | None,
-    code: Callable[[slice, int, int, np.ndarray], np.ndarray],
-) -> None:
-    """Give `code` the table of every token in turn: images, place, level and weights [b, K]; it returns the tokens [b]."""
+def _code(generator: Generator, batch: int, labels: Tensor | None, code: Coder) -> None:
+    """Give `code` the table of every token in turn, so that it writes or reads it."""
     check_orders(generator)
     model = copy.deepcopy(generator).cpu().double().eval()
-    transformer, heads = model.transformer, model.transformer.heads
-
-    @torch.no_grad()
-    def work() -> None:
+    bar = progress_bar(total=batch, desc="coding", unit=" images", delay=PATIENCE_SECONDS, leave=False)
+    with bar:
         for first in range(0, batch, AT_ONCE):
             images = slice(first, min(first + AT_ONCE, batch))
-            number = images.stop - images.start
-            classes = model.class_numbers(None if labels is None else labels[images].cpu(), number)
-            cache = transformer.new_cache(number)
-            state = transformer(classes, None, cache)[:, 0]  # [b, dim]
-            for place in range(model.layout.num_places):
-                tokens = []
-                for level, output in enumerate(heads.outputs):
-                    chosen = code(images, place, level, weights_of(output(state)))
-                    tokens.append(torch.from_numpy(chosen.astype(np.int64)))
-                    if level + 1 < len(heads.outputs):
-                        state = heads.next_state(state, level, tokens[-1])
-                here = torch.stack(tokens, dim=-1)[:, None]  # [b, 1, L]
-                if place + 1 < model.layout.num_places:
-                    state = transformer(None, here, cache, first=place)[:, 0]
+            on_one_thread(lambda images=images: _code_some(model, images, labels, code))
+            bar.update(images.stop - first)
 
-    on_one_thread(work)
+
+@torch.no_grad()
+def _code_some(model: Generator, images: slice, labels: Tensor | None, code: Coder) -> None:
+    """Do what `_code` does, for some images together."""
+    transformer, heads, number = model.transformer, model.transformer.heads, images.stop - images.start
+    classes = model.class_numbers(None if labels is None else labels[images].cpu(), number)
+    cache = transformer.new_cache(number)
+    state = transformer(classes, None, cache)[:, 0]  # [b, dim]
+    for place in range(model.layout.num_places):
+        tokens = []
+        for level, output in enumerate(heads.outputs):
+            chosen = np.zeros(number, np.int32)
+            if model.layout.sizes[level] > 1:  # else there is nothing to be said, and constriction has no table
+                chosen = code(images, place, level, weights_of(output(state)))
+            tokens.append(torch.from_numpy(chosen.astype(np.int64)))
+            if level + 1 < len(heads.outputs):
+                state = heads.next_state(state, level, tokens[-1])
+        here = torch.stack(tokens, dim=-1)[:, None]  # [b, 1, L]
+        if place + 1 < model.layout.num_places:
+            state = transformer(None, here, cache, first=place)[:, 0]

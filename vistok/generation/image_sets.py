@@ -1,7 +1,7 @@
 """Two sets of images compared by their pixels, without a trained network; and by Inception's features where its weights are.
 
 None of these numbers is an FID but `inception_distance`, and none stands for it: pixels see texture and layout, not what is
-shown. Each tells something only beside what it is of real images (`vistok.generation.quality`).
+shown. Each tells something only beside what it is of real images (`measuring.py`).
 
 - Sliced Wasserstein distance of patches of Laplacian pyramids: Karras et al. 2017, arXiv:1710.10196, section 5, as in the code
   of its authors (`metrics/sliced_wasserstein.py`). Deviation: 2^15 patches of each set and level, where they take 2^21.

@@ -16,23 +16,20 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vistok.config import TrainConfig
-from vistok.data import DATASETS, open_dataset
-from vistok.runs import Run
 from vistok.system.files import replace_file, say, strict_json
 from vistok.system.paths import resolve_path, runs_root
-from vistok.system.provenance import provenance
 from vistok.system.words import nearest
-from vistok.tokens.encoded import EncodedImages
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ORIGINALS = "originals"  # the file beside those of the rows
-EMBEDDED = tuple(name for name, how_to_get_it in DATASETS.items() if how_to_get_it is None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ def make(run_dir: str | Path, dataset: str, images: Sequence[int], folder: str |
 
     Args:
         run_dir: a finished run with its tokenizer.
-        dataset: one of `EMBEDDED`; its test split.
+        dataset: an embedded one, "photos" or "scenes"; its test split.
         images: indices, each in [0, length of the dataset), at least one.
         folder: where to; None: `usual_folder()`.
 
@@ -99,11 +96,13 @@ def make(run_dir: str | Path, dataset: str, images: Sequence[int], folder: str |
             is not finished.
         FileNotFoundError: there is no run or no tokenizer.
     """
-    if dataset not in EMBEDDED:
-        raise ValueError(
-            f"dataset is {dataset!r}, but pictures that are committed are of photographs that anyone may show: "
-            f"{nearest(dataset, EMBEDDED)}"
-        )
+    # Not above, so that `--help` does not wait for PyTorch.
+    from vistok.data import open_dataset
+    from vistok.runs import Run
+    from vistok.system.provenance import provenance
+    from vistok.tokens.encoded import EncodedImages
+
+    _check_embedded(dataset)
     run = Run.open(run_dir)
     run.check_kind("tokenizer")
     run.check_finished()
@@ -145,6 +144,17 @@ def make(run_dir: str | Path, dataset: str, images: Sequence[int], folder: str |
     return made
 
 
+def _check_embedded(dataset: str) -> None:
+    from vistok.data import DATASETS
+
+    embedded = [name for name, how_to_get_it in DATASETS.items() if how_to_get_it is None]
+    if dataset not in embedded:
+        raise ValueError(
+            f"dataset is {dataset!r}, but pictures that are committed are of photographs that anyone may show: "
+            f"{nearest(dataset, embedded)}"
+        )
+
+
 def load(rows: Sequence[str], folder: str | Path | None = None) -> Pictures:
     """Return the pictures of some rows; a row of which there are none, or of other images, is named in `missing`.
 
@@ -184,8 +194,10 @@ def load(rows: Sequence[str], folder: str | Path | None = None) -> Pictures:
     return Pictures(names, licences, originals if found else b"", tuple(found), tuple(missing))
 
 
-def pixels(strip: bytes, number: int) -> Tensor:
+def pixels(strip: bytes, number: int) -> "Tensor":
     """Return the images of a strip, uint8 [number, 3, H, W]."""
+    import torch
+
     whole = np.asarray(Image.open(io.BytesIO(strip)).convert("RGB"))  # [H, number W, 3]
     height, width = whole.shape[0], whole.shape[1] // number
     return torch.from_numpy(whole.reshape(height, number, width, 3).transpose(1, 3, 0, 2).copy())
@@ -201,7 +213,7 @@ def _size(file: Path, content: bytes) -> tuple[int, int]:
         raise ValueError(f"{file} is no picture that can be read: make it anew, or remove it.") from error
 
 
-def _webp(images: Tensor) -> bytes:
+def _webp(images: "Tensor") -> bytes:
     """Return images, uint8 [N, 3, H, W], side by side as the bytes of a lossless WebP file."""
     buffer = io.BytesIO()
     strip = images.permute(2, 0, 3, 1).flatten(1, 2)  # [H, N W, 3]
@@ -221,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write what the tokenizers of finished runs make of a few photographs, as small files to commit.",
     )
     parser.add_argument("runs", nargs="+", help="run directories, with their tokenizers")
-    parser.add_argument("--dataset", default="photos", help=f"{' or '.join(EMBEDDED)} (default: %(default)s)")
+    parser.add_argument("--dataset", default="photos", help="photos or scenes (default: %(default)s)")
     parser.add_argument("--images", nargs="+", type=int, default=[0, 1, 5, 9], help="indices (default: 0 1 5 9)")
     parser.add_argument("--folder", help="where to (default: runs/pictures)")
     given = parser.parse_args(arguments)

@@ -89,7 +89,7 @@ def reconstructions(
     for column in range(len(images)):
         for axis, shown in zip(axes[:-1, column], rows.values(), strict=True):
             axis.imshow(to_pixels(shown[column]))
-        axes[-1, column].imshow(error[column].cpu(), cmap="magma", vmin=0, vmax=0.5)
+        axes[-1, column].imshow(error[column].cpu().numpy(), cmap="magma", vmin=0, vmax=0.5)
         if titles:
             axes[0, column].set_title(titles[column], fontsize=SMALL)
     for axis, label in zip(axes[:, 0], (*rows, "error, 0 to 0.5"), strict=True):
@@ -108,22 +108,22 @@ def side_by_side(
     Args:
         image: float [3, H, W] in [-1, 1].
         reconstructions: name to float [3, h, w]; sizes may differ.
-        zoom: top, left and side of the square detail, as fractions of the image's side; it is of a pixel at least, and moved
-            to lie within the image.
+        zoom: top, left and side of the square detail, as fractions of the image's height, width and shorter side; it is of a
+            pixel at least, and moved to lie within the image.
     """
     shown = {"original": image} | reconstructions
-    side = min(2.2, WIDTH / len(shown))
-    size = (side * len(shown), 2 * side + 0.35)
+    inches = min(2.2, WIDTH / len(shown))  # of a picture
+    size = (inches * len(shown), 2 * inches + 0.35)
     figure, axes = plt.subplots(2, len(shown), figsize=size, dpi=DPI, squeeze=False)
     for column, (name, picture) in enumerate(shown.items()):
         pixels = to_pixels(picture.clamp(-1, 1))
-        top, left, side = (round(part * pixels.shape[0]) for part in zoom)
-        side = min(max(1, side), pixels.shape[0])
-        top, left = (min(max(0, place), pixels.shape[0] - side) for place in (top, left))
+        sides = pixels.shape[:2]
+        side = min(max(1, round(zoom[2] * min(sides))), *sides)
+        top, left = (min(max(0, round(part * whole)), whole - side) for part, whole in zip(zoom, sides, strict=False))
         axes[0, column].imshow(pixels)
         axes[0, column].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec="white", lw=1.5))
         axes[1, column].imshow(pixels[top : top + side, left : left + side])
-        axes[0, column].set_title(textwrap.fill(name, round(13 * side)), fontsize=SMALL)
+        axes[0, column].set_title(textwrap.fill(name, round(13 * inches)), fontsize=SMALL, parse_math=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.tight_layout(pad=0.3)

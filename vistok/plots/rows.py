@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from vistok.plots.figures import DPI, WIDTH
 from vistok.plots.labels import write_names
-from vistok.plots.styles import legend_beside, point_style
+from vistok.plots.styles import legend_below, legend_beside, point_style
 
 
 def usage_and_quality(points: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
@@ -52,7 +52,7 @@ def by_length(points: dict[str, dict[int, tuple[Sequence[float], Sequence[float]
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
     axes[0].set_ylim(-2, 103)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(points), frameon=False)
+    legend_below(figure, axes[0])
     return figure
 
 

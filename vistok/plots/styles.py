@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from vistok.images import to_unit
@@ -29,6 +30,15 @@ def legend_beside(axis: Axes) -> None:
     """Put the legend to the right of a plot."""
     handles = axis.get_legend_handles_labels()
     axis.legend(*handles, fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
+
+
+def legend_below(figure: Figure, axis: Axes) -> None:
+    """Put the legend of one of a figure's plots below all of them, in as many columns as there is room for."""
+    handles, names = axis.get_legend_handles_labels()
+    columns = max(1, 110 // (max(map(len, names), default=0) + 8))
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a run may be called anything
 
 
 def to_pixels(image: Tensor) -> np.ndarray:

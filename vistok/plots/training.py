@@ -15,7 +15,7 @@ from torch import Tensor
 from vistok.lessons.collapse import Moment
 from vistok.plots.codebook import draw_code_map
 from vistok.plots.figures import DPI, NORMAL, SMALL, WIDTH
-from vistok.plots.styles import COLOURS, line_style
+from vistok.plots.styles import COLOURS, legend_below, line_style
 from vistok.runs import Run
 
 # Keys of `Report.losses`: the game of tokenizer and discriminator.
@@ -156,9 +156,7 @@ def codebook_curves(runs: Sequence[Run]) -> Figure:
         numbers.set_major_locator(LogLocator(subs=(1, 2, 5)))
         numbers.set_major_formatter("{x:,g}")
         numbers.set_minor_formatter("")
-    columns = max(1, 110 // (max(map(len, names), default=0) + 8))  # as many as the figure is wide enough for
-    handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
+    legend_below(figure, axes[0, 0])
     return figure
 
 

@@ -125,7 +125,7 @@ def run_generators(planned: Sequence[PlannedGenerator], *, batch_size: int = 64)
 
 def _run(planned: PlannedGenerator, batch_size: int) -> Iterator[str]:
     """Do all that a generator needs; yields the name of each part that begins."""
-    from vistok.generation.quality import measure_run
+    from vistok.generation.measuring import measure_run
     from vistok.generation.rate import measure_rate
     from vistok.generation.trainer import GeneratorTrainer
     from vistok.runs import Run

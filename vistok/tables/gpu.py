@@ -1,4 +1,4 @@
-"""One GPU, in ten minutes: its tests, `gpu_check`, six paper rows beside their estimates, rows of CelebA while there is time.
+"""One GPU, in ten minutes: its tests, `gpu_check`, six paper rows beside their estimates, rows of celeba64 while there is time.
 
 The command `make gpu-table` runs it. What it finds is a record, `gpu-<card>.json` in the folder of runs, and each trained row
 is a run beside it. A part that the time does not reach, or that fails, stands in the record with its reason.

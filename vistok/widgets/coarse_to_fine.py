@@ -72,16 +72,11 @@ class CoarseToFine(View):
 
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
-        return self._known_image(proposal, self.names)
+        return self._known_number(proposal, len(self.names))
 
     @traitlets.validate("step")
     def _known_step(self, proposal: Any) -> int:
-        if 0 <= proposal.value < len(self.steps):
-            self.message = ""
-            return proposal.value
-        if self.steps:
-            self.message = f"There is no step {proposal.value}: steps are 0 to {len(self.steps) - 1}."
-        return self.step
+        return self._known_number(proposal, len(self.steps))
 
     @traitlets.observe("image")
     def _show(self, change: Any = None) -> None:

@@ -110,7 +110,7 @@ class RunComparison(View):
 
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
-        return self._known_image(proposal, self.images)
+        return self._known_number(proposal, len(self.images))
 
     @traitlets.validate("share")
     def _within(self, proposal: Any) -> float:
@@ -173,6 +173,7 @@ class RunComparison(View):
         drawn.set_fontsize(9)
         for column in range(3):  # names may take two lines
             drawn[0, column].set_height(1.7 * drawn[1, column].get_height())
+            drawn[0, column].get_text().set_parse_math(False)
         axes = below.subplots(1, 3)
         draw_picture(axes[0], original, f"image {self.image}: {self.images[self.image]}")
         draw_picture(axes[1], both, " | ".join(decibels(values[self.image]) for values in self._psnr))

@@ -8,13 +8,13 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
-from vistok.plots import COLOURS, DPI
+from vistok.plots import DPI
+from vistok.plots.styles import legend_below, line_style
 from vistok.runs import Run, run_labels
 from vistok.widgets.view import ANSWERED, View, script
 
 ROWS_SENT = 20_000  # a run has no more: the page smooths them, and draws what a screen shows
 FIRST_COLUMNS = ("step", "usage", "perplexity", "images_per_second")
-DASHES = ("-", "--", ":", "-.")  # other ones for the runs beyond the number of colours
 CHOICES = {"against": ("step", "images"), "axis": ("log", "linear")}
 UNITS = {"usage": "codes in use, %", "perplexity": "perplexity, codes", "images_per_second": "images/s"}
 
@@ -64,7 +64,7 @@ class RunCurves(View):
     def refresh(self) -> None:
         """Read the logs anew: of runs that are being trained, and of those that were not there before."""
         with self._turn:
-            problems, self._runs, tables, columns = self._problems[:0] if self._asked else self._problems, [], [], []
+            problems, self._runs, tables, columns = [] if self._asked else self._problems, [], [], []
             for asked in self._asked:
                 try:
                     run = _opened(asked)
@@ -110,8 +110,8 @@ class RunCurves(View):
             ends = []
             for label, note, columns, table in zip(self.labels, self.notes, self.columns, self._tables, strict=True):
                 if self.quantity in columns and len(table):
-                    last = table[-1]
-                    ends.append(f"{label}: {last[columns.index(self.quantity)]:.4g} at step {last[0]:,.0f}")
+                    last = table[-1, columns.index(self.quantity)] * (100 if self.quantity == "usage" else 1)
+                    ends.append(f"{label}: {last:.4g} at step {table[-1, 0]:,.0f}")
                 else:
                     ends.append(f"{label}: {note or f'no {self.quantity}'}")
             against = "images seen" if self.against == "images" else "steps"
@@ -127,26 +127,26 @@ class RunCurves(View):
         for number, (label, note, columns, table, batch) in enumerate(
             zip(self.labels, self.notes, self.columns, self._tables, self.batch_sizes, strict=True)
         ):
-            colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+            style = line_style(number)
             if self.quantity in columns and len(table):
                 note = ", ".join(filter(None, [note, _diverged(table[:, 0], table[:, columns.index(self.quantity)])]))
             name = f"{label} ({note})" if note else label
             if self.quantity not in columns or not len(table):
-                axis.plot([], [], color=colour, label=name)
+                axis.plot([], [], **style, label=name)
                 continue
             rows = thinned(table, ROWS_SENT)
             x = rows[:, 0] * (batch if self.against == "images" else 1)
             y = rows[:, columns.index(self.quantity)] * (100 if self.quantity == "usage" else 1)
             above = above and not (y <= 0).any()
             if self.smoothing:
-                axis.plot(x, y, color=colour, lw=0.7, alpha=0.3)
+                axis.plot(x, y, color=style["color"], lw=0.7, alpha=0.3)
             marker = "o" if len(x) == 1 else ""
-            axis.plot(x, smoothed(y, self.smoothing), color=colour, lw=1.4, ls=dashes, marker=marker, label=name)
+            axis.plot(x, smoothed(y, self.smoothing), lw=1.4, marker=marker, label=name, **style)
         axis.set(xlabel="images seen" if self.against == "images" else "step", yscale=self.axis if above else "linear")
         linear = "" if above or self.axis == "linear" else ",\nlinear axis: some are not above 0"
         axis.set_ylabel(UNITS.get(self.quantity, f"{self.quantity} loss") + linear)
         axis.grid(alpha=0.3)
-        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+        legend_below(figure, axis)
         return figure
 
 

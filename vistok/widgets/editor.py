@@ -210,8 +210,13 @@ class TokenEditor(TokenView):
             self.original = image_png(self._encoded.pixels([image])[0])
             self.before = image_png(self._encoded.reconstructions([image])[0])
             self._update()
-        if self.sequence and self._maps_all:
+        if self._is_mapped and self._maps_all:
             self._map(range(self.grid[1]))
+
+    @property
+    def _is_mapped(self) -> bool:
+        """Whether tokens of the level have an influence to map: they are a sequence, and each could be another code."""
+        return self.sequence and self.codebook_sizes[self.level] > 1
 
     def _map(self, tokens: Iterable[int]) -> None:
         """Map the influence of tokens of the level, those that are not mapped yet, and tell the page."""
@@ -259,7 +264,7 @@ class TokenEditor(TokenView):
             self.decoded_png, self.other_decoded = image_png(self._decoded), image_png(self._other_decoded)
             self._tell_tokens()
             if self.sequence:
-                self._map([self.selection[1]])
+                self._map([self.selection[1]] if self._is_mapped else [])
             self.change = self._describe_change()
             self.description = self._describe()
 

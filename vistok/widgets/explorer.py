@@ -266,7 +266,7 @@ def show_maps(*several: EncodedImages | Refusal) -> None:
     for axis, encoded in zip(axes[0], opened, strict=True):
         counts = encoded.counts()
         plots.draw_code_map(axis, counts, math.ceil(math.sqrt(len(counts))))
-        axis.set_title(f"{encoded.title}\n{axis.get_title()}", fontsize=9)
+        axis.set_title(f"{encoded.title}\n{axis.get_title()}", fontsize=9, parse_math=False)
     figure.tight_layout()
     plots.show(figure)
 

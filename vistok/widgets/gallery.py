@@ -76,7 +76,7 @@ class QuantizerGallery(View):
 
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
-        return self._known_image(proposal, self.images)
+        return self._known_number(proposal, len(self.images))
 
     @traitlets.observe("image", "order")
     def _describe(self, change: Any = None) -> None:

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from vistok.data.photos import photos
-from vistok.data.transforms import CenterSquare, WholePicture, decode, resized, to_rgb
+from vistok.data.transforms import CenterSquare, WholePicture, decode, resized, to_rgb, upright
 from vistok.images import from_unit, to_uint8
 from vistok.system.files import readable
 from vistok.system.paths import resolve_path
@@ -113,10 +113,10 @@ def picture_of(given: Any, short: int, name: str | None = None) -> Picture:
     """
     if isinstance(given, str | Path):
         path = _found(given)
-        image, name = decode(_read(path), readable(path.name)), name or readable(path.name)
-        return _kept(ImageOps.exif_transpose(image), name, short)  # as the camera was held
+        called = readable(path.name)
+        return _kept(decode(_read(path), called, is_upright=True), name or called, short)
     if isinstance(given, Image.Image):
-        image = to_rgb(ImageOps.exif_transpose(given))
+        image = to_rgb(upright(given))
     elif isinstance(given, Tensor | np.ndarray):
         image = _of_array(given)
     else:

@@ -75,7 +75,7 @@ class ReconstructionViewer(View):
 
     @traitlets.validate("image")
     def _known(self, proposal: Any) -> int:
-        return self._known_image(proposal, self.names)
+        return self._known_number(proposal, len(self.names))
 
     @traitlets.validate("lens")
     def _somewhere(self, proposal: Any) -> list[float]:

@@ -4,7 +4,7 @@ import base64
 import functools
 import importlib.resources
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import anywidget
@@ -88,14 +88,15 @@ class View(anywidget.AnyWidget):
             return None
         return encoded
 
-    def _known_image(self, proposal: Any, names: Sequence[str]) -> int:
-        """Return the image that is proposed, or, where there is no such one, the one that is shown; and say so."""
-        if 0 <= proposal.value < len(names):
+    def _known_number(self, proposal: Any, number: int) -> int:
+        """Return the image, or whatever the trait numbers, that is proposed; if there is none, say so and keep the former."""
+        name = proposal.trait.name
+        if 0 <= proposal.value < number:
             self.message = ""
             return proposal.value
-        if names:
-            self.message = f"There is no image {proposal.value}: images are 0 to {len(names) - 1}."
-        return self.image
+        if number:
+            self.message = f"There is no {name} {proposal.value}: {name}s are 0 to {number - 1}."
+        return getattr(self, name)
 
     def figure(self) -> Figure | None:
         """Return the widget as a figure, for readers without a kernel; None where there is only the message."""

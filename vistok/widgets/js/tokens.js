@@ -63,7 +63,7 @@ function whenTyped(inputs, act, pause = 400) {
 // A grid of tokens over one picture or several, with one selection: a click, a drag or arrow keys select. `enter` is what the
 // enter key does. Tokens of a sequence lie nowhere in a picture: they are a row of their own, `row`, which is broken where the page
 // ends, and the pictures are pictures only. `shares()` gives each of them a number in [0, 1] that colours it, or null.
-// Returns {face, row, lines, status, draw, first, stop}.
+// Returns {face, row, lines, codes, status, draw, first, stop}.
 function tokenGrid(model, talk, enter, shares = () => null) {
   const CELL = 44, HIGH = 28;  // CSS pixels of a token of a sequence
   const sequence = () => model.get("sequence");
