@@ -590,6 +590,10 @@ def test_wrong_arguments_are_refused_before_anything_is_read(
         evaluate(toy(), "folder", **({"data_root": photographs} | options))
     with pytest.raises(FileNotFoundError, match="rfid_weights is 'nothing.pth', but there is no such file"):
         evaluate(toy(), "folder", data_root=photographs, rfid_weights="nothing.pth")
+    tokenizer = toy()
+    next(tokenizer.encoder.parameters()).data.view(-1)[0] = torch.inf
+    with pytest.raises(ValueError, match="Not all weights of the tokenizer are finite .of encoder"):
+        evaluate(tokenizer, "folder", data_root=photographs)
 
 
 def titok() -> VisualTokenizer:

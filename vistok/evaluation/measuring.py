@@ -37,7 +37,7 @@ from vistok.system.processes import of_all_processes, rank_and_number
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
 from vistok.system.values import checked
-from vistok.system.weights import Unavailable
+from vistok.system.weights import Unavailable, check_finite
 from vistok.system.words import misspelt
 from vistok.tokenizer import VisualTokenizer
 
@@ -90,7 +90,8 @@ def evaluate(
         of the images are kept beside the pixel caches, so that another tokenizer is measured on them in half of the time.
 
     Raises:
-        ValueError: an argument is unknown or out of range, or what `open_dataset` raises; before any image is read.
+        ValueError: an argument is unknown or out of range, weights are not finite, or what `open_dataset` raises; before any
+            image is read.
         TypeError: a number or `rfid` is of another type.
         FileNotFoundError: `rfid_weights` or the folder `lpips` does not exist.
         OSError: the images cannot be saved.
@@ -100,6 +101,7 @@ def evaluate(
     check_options(batch_size=batch_size, max_images=max_images, num_workers=num_workers, **options)
     if num_tokens is not None:
         tokenizer.check_num_tokens(num_tokens)
+    check_finite(tokenizer.state_dict(), "the tokenizer")
     device = usable_device(device)
     images = open_given(evaluate, dataset, of_dataset, "test", tokenizer, whole=True)
     num_images = min(len(images), max_images or len(images))
