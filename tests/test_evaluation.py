@@ -299,6 +299,20 @@ def test_statistics_of_the_images_are_kept_and_change_no_bit(
 
 
 @pytest.mark.filterwarnings("ignore:rFID over")
+def test_of_statistics_those_used_last_are_kept(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.evaluation.statistics.MOST_FILES", 2)
+    measured(max_images=4)
+    measured(max_images=5)
+    assert measured(max_images=4)[1] == 4  # and so used after the other
+    measured(max_images=6)
+    assert len([*(photographs.parent / "cache").glob("rfid-*.npz")]) == 2
+    assert measured(max_images=4)[1] == 4 and measured(max_images=6)[1] == 6
+    assert measured(max_images=5)[1] == 10
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
 def test_damaged_statistics_are_computed_again(
     measured: Callable[..., tuple[Evaluation, int]], photographs: Path
 ) -> None:
