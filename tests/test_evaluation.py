@@ -604,6 +604,8 @@ def test_wrong_arguments_are_refused_before_anything_is_read(
         evaluate(toy(), "folder", **({"data_root": photographs} | options))
     with pytest.raises(FileNotFoundError, match="rfid_weights is 'nothing.pth', but there is no such file"):
         evaluate(toy(), "folder", data_root=photographs, rfid_weights="nothing.pth")
+    with pytest.raises(TypeError, match="lpips is False, but must be 'if-present', 'download', 'off' or a folder"):
+        evaluate(toy(), "folder", data_root=photographs, lpips=False)
     tokenizer = toy()
     next(tokenizer.encoder.parameters()).data.view(-1)[0] = torch.inf
     with pytest.raises(ValueError, match="Not all weights of the tokenizer are finite .of encoder"):
