@@ -330,7 +330,7 @@ def _new_header(tokenizer: VisualTokenizer, dataset: ImageDataset, flips: bool) 
 
 
 def _record_beside(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    """Return a dataset's record as the one in a file would be: JSON, and without its content where that was not recorded yet."""
+    """Return a dataset's record as it would stand in a file: as JSON, and without `content` where that was not recorded yet."""
     here = json.loads(json.dumps(here))
     return here if "content" in there else {name: value for name, value in here.items() if name != "content"}
 
