@@ -378,6 +378,7 @@ def test_a_killed_writer_leaves_nothing_that_is_read(
 def test_two_processes_that_keep_statistics_at_once_keep_the_same(
     measured: Callable[..., tuple[Evaluation, int]], photographs: Path
 ) -> None:
+    torch.set_num_threads(1)  # a forked process has none of OpenMP's threads, and would wait for them
     cache = photographs.parent / "cache"
     measured(rfid=False)
     children = []

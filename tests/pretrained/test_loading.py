@@ -1105,6 +1105,11 @@ def test_what_is_no_name_of_the_hub_asks_no_network(given: str, monkeypatch: pyt
     assert given != "llamagen-ds17" or str(failed.value).endswith("Did you mean 'llamagen-ds16'?")
 
 
+def test_whether_codes_are_normalised_is_yes_or_no() -> None:
+    with pytest.raises(TypeError, match="l2_norm is 'no' .str., but must be of type bool or None"):
+        load_pretrained("llamagen-ds16", l2_norm="no")
+
+
 @pytest.mark.parametrize(
     ("address", "name"),
     [
