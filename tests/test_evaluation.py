@@ -299,6 +299,20 @@ def test_statistics_of_the_images_are_kept_and_change_no_bit(
 
 
 @pytest.mark.filterwarnings("ignore:rFID over")
+def test_of_statistics_those_used_last_are_kept(
+    measured: Callable[..., tuple[Evaluation, int]], photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.evaluation.statistics.MOST_FILES", 2)
+    measured(max_images=4)
+    measured(max_images=5)
+    assert measured(max_images=4)[1] == 4  # and so used after the other
+    measured(max_images=6)
+    assert len([*(photographs.parent / "cache").glob("rfid-*.npz")]) == 2
+    assert measured(max_images=4)[1] == 4 and measured(max_images=6)[1] == 6
+    assert measured(max_images=5)[1] == 10
+
+
+@pytest.mark.filterwarnings("ignore:rFID over")
 def test_damaged_statistics_are_computed_again(
     measured: Callable[..., tuple[Evaluation, int]], photographs: Path
 ) -> None:
@@ -364,6 +378,7 @@ def test_a_killed_writer_leaves_nothing_that_is_read(
 def test_two_processes_that_keep_statistics_at_once_keep_the_same(
     measured: Callable[..., tuple[Evaluation, int]], photographs: Path
 ) -> None:
+    torch.set_num_threads(1)  # a forked process has none of OpenMP's threads, and would wait for them
     cache = photographs.parent / "cache"
     measured(rfid=False)
     children = []
@@ -590,6 +605,12 @@ def test_wrong_arguments_are_refused_before_anything_is_read(
         evaluate(toy(), "folder", **({"data_root": photographs} | options))
     with pytest.raises(FileNotFoundError, match="rfid_weights is 'nothing.pth', but there is no such file"):
         evaluate(toy(), "folder", data_root=photographs, rfid_weights="nothing.pth")
+    with pytest.raises(TypeError, match="lpips is False, but must be 'if-present', 'download', 'off' or a folder"):
+        evaluate(toy(), "folder", data_root=photographs, lpips=False)
+    tokenizer = toy()
+    next(tokenizer.encoder.parameters()).data.view(-1)[0] = torch.inf
+    with pytest.raises(ValueError, match="Not all weights of the tokenizer are finite .of encoder"):
+        evaluate(tokenizer, "folder", data_root=photographs)
 
 
 def titok() -> VisualTokenizer:

@@ -28,7 +28,7 @@ from vistok.config import TrainConfig
 from vistok.data import find_run_dir
 from vistok.generator_config import GeneratorConfig
 from vistok.system.checkpoints import Checkpoints, step_of
-from vistok.system.files import left_behind, readable, replace_file, shown, strict_json
+from vistok.system.files import json_object, left_behind, readable, replace_file, shown, strict_json
 from vistok.system.locks import only_process
 from vistok.system.paths import resolve_path
 from vistok.system.provenance import provenance
@@ -405,9 +405,9 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """The evaluation on the run's own test split, or None before there is one."""
+        """The evaluation on the run's own test split, or None before there is one; raises ValueError where it is damaged."""
         file = self.path / "metrics.json"
-        return json.loads(file.read_bytes()) if file.is_file() else None
+        return json_object(file) if file.is_file() else None
 
 
 def _check_own_folder(path: Path) -> None:

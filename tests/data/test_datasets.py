@@ -734,6 +734,25 @@ def test_refused_arguments(arguments, message, monkeypatch, tmp_path):
         open_dataset(**arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (dict(image_size=16.0), "image_size is 16.0 .float., but must be of type int"),
+        (dict(image_size="16"), "image_size is '16' .str., but must be of type int"),
+        (dict(test_fraction="0.2"), "test_fraction is '0.2' .str., but must be of type float or None"),
+        (dict(data_root=5), "A path is 5 .int., but must be a text or a pathlib.Path"),
+    ],
+)
+def test_arguments_of_another_type_are_named(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        open_dataset(**{"name": "folder", "split": "train", "image_size": 16} | arguments)
+
+
+def test_a_size_of_numpys_is_a_size(tmp_path):
+    root = write_folder(tmp_path / "images", ["0.jpg", "1.jpg"])
+    assert open_dataset("folder", "train", np.int64(16), data_root=root).record()["image_size"] == 16
+
+
 def test_empty_folders_are_refused(tmp_path):
     for name in ("folder", "imagenet-sample"):
         with pytest.raises(ValueError, match="holds no images"):

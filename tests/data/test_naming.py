@@ -419,6 +419,15 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path):
         opened(tmp_path)
 
 
+def test_a_folder_of_what_is_packed_or_lies_too_deep_says_what_helps(tmp_path):
+    write(tmp_path / "packed", "a.tar.gz", "b.zip")
+    with pytest.raises(ValueError, match="but 1 .gz, 1 .zip; unpack .gz and .zip first.$"):
+        opened(tmp_path / "packed")
+    write_tar(tmp_path / "deep" / "part-0" / "00000.TAR", "0.png", "1.png")
+    with pytest.raises(ValueError, match="but 1 .tar; .tar shards must lie in the folder itself, or in its data/.$"):
+        opened(tmp_path / "deep")
+
+
 # Files that cannot be had, and names that are no text.
 
 

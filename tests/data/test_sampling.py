@@ -118,7 +118,9 @@ def test_evaluation_is_shared_without_loss(dataset, num_processes):
 def test_refused_batches(dataset):
     with pytest.raises(ValueError, match="has 23 images, fewer than one batch of 24; the largest batch_size is 23"):
         train_batches(dataset, 24, seed=0, steps=1)
-    with pytest.raises(ValueError, match="batch_size 8 cannot be shared evenly by 3 processes; 9 can"):
+    with pytest.raises(
+        ValueError, match="batch_size 8 cannot be shared evenly by 3, the processes times accumulate; 9 can"
+    ):
         train_batches(dataset, 8, seed=0, steps=1, num_processes=3)
     for function in (lambda: train_batches(dataset, 0, seed=0, steps=1), lambda: eval_batches(dataset, 0)):
         with pytest.raises(ValueError, match="batch_size is 0"):

@@ -94,6 +94,24 @@ def test_an_official_checkpoint_is_measured_by_its_name(
     assert name.startswith("vq_ds16_c2i.metrics-folder-test-")
 
 
+def test_each_choice_has_a_record_of_its_own(
+    repository: Path, images_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = {"hidden_dim": 8, "depth": 1, "num_heads": 2, "num_tokens": 6, "patch_size": 4}
+    codes = {"codebook_size": 16, "codebook_dim": 4}
+    VisualTokenizer(network="titok", network_options=network, quantizer_options=codes, image_size=24).save(
+        repository / "titok"
+    )
+    command = [str(repository / "titok"), "--dataset", "folder", "--data-root", str(images_root), *FEW[:3]]
+    for options in ([], ["--num-tokens", "2"], ["--crop", "none"], ["--max-images", "1", "--num-tokens", "2"]):
+        assert main([*command, *options]) == 0
+        assert "written to" in capsys.readouterr().err
+    assert {file.stem.partition("-test-")[2][8:] for file in (repository / "titok").glob("metrics-*")} == {
+        *("", "-2tokens", "-whole", "-2tokens-part")
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -1105,6 +1105,34 @@ def test_what_is_no_name_of_the_hub_asks_no_network(given: str, monkeypatch: pyt
     assert given != "llamagen-ds17" or str(failed.value).endswith("Did you mean 'llamagen-ds16'?")
 
 
+def test_whether_codes_are_normalised_is_yes_or_no() -> None:
+    with pytest.raises(TypeError, match="l2_norm is 'no' .str., but must be of type bool or None"):
+        load_pretrained("llamagen-ds16", l2_norm="no")
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://huggingface.co/owner/name", "owner/name"),
+        ("https://huggingface.co/owner/name/tree/main/", "owner/name"),
+        ("https://huggingface.co/owner/a.b/blob/main/more/b.ckpt?download=true", "owner/a.b/more/b.ckpt"),
+    ],
+)
+def test_an_address_of_the_hub_is_answered_with_its_name(address: str, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape(f"Did you mean {name!r}?")):
+        find_tokenizer(address)
+
+
+def test_what_lies_in_the_working_directory_alone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path / "repository")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some" / "tokenizer").mkdir(parents=True)
+    (tmp_path / "last.ckpt").touch()
+    for given in ("last.ckpt", "some/tokenizer"):  # the second would be a name of the Hub
+        with pytest.raises(FileNotFoundError, match=f"counts from the repository: did you mean '{tmp_path / given}'"):
+            find_tokenizer(given)
+
+
 def test_where_results_of_a_tokenizer_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
     assert find_tokenizer("llamagen-ds16").results == tmp_path / "checkpoints/llamagen-ds16"

@@ -55,6 +55,16 @@ def test_what_the_time_does_not_reach_is_named(tmp_path: Path, monkeypatch: pyte
     assert json.loads((tmp_path / "record.json").read_text())["found"] == {"late": {"missing": "the time was over"}}
 
 
+def test_an_earlier_record_is_set_aside(tmp_path: Path) -> None:
+    file = tmp_path / "gpu-card.json"
+    for number in range(3):
+        parts = gpu.Parts(1, file, {})
+        for name in "ab":
+            parts.do(name, lambda number=number: {"number": number})
+    names = ["gpu-card.json", "gpu-card.before-2.json", "gpu-card.before-1.json"]
+    assert [json.loads((tmp_path / name).read_bytes())["found"]["b"]["number"] for name in names] == [2, 1, 0]
+
+
 def test_a_row_is_trained_through_the_notebooks() -> None:
     trained = gpu.train_row("vq-d4", 300, "smoke", "photos", None)
     assert trained["run"].startswith("vq-d4-smoke-photos-s") and trained["psnr"] > 0

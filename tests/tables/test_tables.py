@@ -162,6 +162,28 @@ def test_a_plan_is_rows_times_seeds_with_the_overrides_in_each() -> None:
 def test_no_seeds_is_the_scales_own_and_an_empty_list_is_none() -> None:
     assert [run.config.seed for run in plan("celeba64", ["vq-d4"], "paper")] == [8888]
     assert plan("celeba64", ["vq-d4"], "paper", []) == []
+    with pytest.raises(ValueError, match=r"rows or seeds is \[\], but must hold at least one"):
+        markdown([])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [('{"psnr": 3', "metrics.json is damaged, or no JSON: "), ("[]", r"metrics.json holds \[\]")]
+)
+def test_a_damaged_record_is_named(text: str, sentence: str) -> None:
+    (run,) = plan("celeba64", "vq-d4")
+    complete(run)
+    (run.run_dir / "metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        markdown([run])
+
+
+def test_what_an_older_record_lacks_was_not_measured() -> None:
+    (run,) = plan("celeba64", "vq-d4")
+    complete(run, psnr=30.0)
+    record = json.loads((run.run_dir / "metrics.json").read_bytes())
+    del record["lpips_alex"]
+    (run.run_dir / "metrics.json").write_text(json.dumps(record))
+    assert measured([run], "lpips_alex") == {"vq-d4": []} and measured([run], "psnr") == {"vq-d4": [30.0]}
 
 
 @pytest.mark.parametrize(
@@ -728,6 +750,8 @@ def test_a_comparison_puts_reports_under_what_was_measured() -> None:
     assert "images | – | 1 | 0.000 |" in tables.comparison_markdown({"a": one_code}, {})
     scales = record | {"codebooks": [{"codebook_size": 4096}] * 10, "bits_per_pixel": 12 * 680 / 256**2}  # as VAR's
     assert "images | 680 | 10 x 4096 | 0.125 |" in tables.comparison_markdown({"a": scales}, {})
+    whole = record | {"dataset": {"name": "folder", "image_size": None}}  # pictures of several sizes
+    assert "images | – | 1024 | 0.039 |" in tables.comparison_markdown({"a": whole}, {})
     groups = record | {"codebooks": [{"codebook_size": 4}, {"codebook_size": 16}], "bits_per_pixel": 6 * 256 / 256**2}
     assert "images | 256 | 4 + 16 | 0.023 |" in tables.comparison_markdown({"a": groups}, {})
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vistok import VisualTokenizer
 from vistok.images import poster, to_uint8
-from vistok.tokens.codebook import decode_alone, interpolate, nearest_codes, similarity_order, token_grids
+from vistok.tokens.codebook import decode_alone, interpolate, nearest_codes, similarity_order
 
 
 def tokenizer(**options: object) -> VisualTokenizer:
@@ -67,7 +67,7 @@ def test_a_code_alone_of_every_level(quantizer: str, options: dict[str, object])
             weight.mul_(100)  # at first all codes are near zero
     sizes = model.quantizer.codebook_sizes
     assert [len(book) for book in model.quantizer.codebooks] == list(sizes)
-    assert len(token_grids(model)) == len(sizes)
+    assert len(model.token_grids()) == len(sizes)
     for level, size in enumerate(sizes):
         alone = torch.cat(list(decode_alone(model, torch.arange(size), level=level)))
         assert alone.shape == (size, 3, 4, 4)
@@ -86,7 +86,7 @@ def test_a_code_alone_in_a_sequence_is_an_image_made_small() -> None:
     alone = torch.cat(list(decode_alone(model, torch.tensor([3, 31]))))
     whole = model.decode(torch.tensor([3, 31])[:, None].expand(2, 6))
     assert torch.equal(alone, to_uint8(whole.unflatten(3, (4, 4)).unflatten(2, (4, 4)).mean((3, 5))))
-    assert token_grids(model) == [(1, 6)]
+    assert model.token_grids() == [(1, 6)]
 
 
 def test_an_image_is_encoded_once_to_learn_the_grids(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_an_image_is_encoded_once_to_learn_the_grids(monkeypatch: pytest.MonkeyP
     for code in (1, 2, 3):
         list(decode_alone(model, torch.tensor([code])))
     assert len(times) <= 1
-    assert token_grids(tokenizer(image_size=32)) == [(8, 8)] and token_grids(model) == [(4, 4)]  # each its own
+    assert tokenizer(image_size=32).token_grids() == [(8, 8)] and model.token_grids() == [(4, 4)]  # each its own
 
 
 @pytest.mark.parametrize("context", [0, 2])

@@ -194,6 +194,23 @@ def test_a_file_of_tokens_stands_for_encoding(example: EncodedImages, tmp_path: 
         EncodedImages.open(tokenizer(), "photos", image_size=64, tokens=tmp_path / "tokens", device="cpu")
 
 
+def test_tokens_of_other_images_are_refused_and_those_of_mirror_images_left_out(
+    images_root: Path, tmp_path: Path
+) -> None:
+    model, images = tokenizer(), {"data_root": images_root, "progress": False, "device": "cpu"}
+    usual = encode_dataset(model, "folder", tmp_path / "train", **images)
+    encode_dataset(model, "folder", tmp_path / "flips", flips=True, **images)
+    read = EncodedImages.open(model, "folder", split="train", tokens=tmp_path / "flips", max_images=5, **images)
+    assert np.array_equal(read.tokens[0], usual.tokens[:5])
+    with pytest.raises(ValueError, match=r"train are of other images .split is .train. there, .test. here"):
+        EncodedImages.open(model, "folder", tokens=tmp_path / "train", **images)
+    header = json.loads((tmp_path / "train" / "tokens.json").read_bytes())
+    del header["dataset"]["content"]  # as in files from before it was recorded
+    (tmp_path / "train" / "tokens.json").write_text(json.dumps(header))
+    read = EncodedImages.open(model, "folder", split="train", tokens=tmp_path / "train", **images)
+    assert len(read) == len(usual)
+
+
 def test_a_tokenizer_that_somebody_trains_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tokenizer().train()
     expected = EncodedImages.open(copy.deepcopy(model).eval(), torch.zeros(2, 3, 16, 16), progress=False)

@@ -216,6 +216,25 @@ def test_classes_are_the_folders(encode: Callable[..., TokenFile], classes_root:
     assert pickle.loads(pickle.dumps(file)).labels.tolist() == [0, 0, 1, 1]
 
 
+def test_labels_of_somebodys_own_are_not_replaced(
+    encode: Callable[..., TokenFile], classes_root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    np.save(folder / "labels.npy", np.arange(7))
+    with pytest.raises(ValueError, match="labels.npy holds other labels than those of these images: move it away"):
+        encode(toy(), folder, data_root=classes_root)
+    assert np.load(folder / "labels.npy").tolist() == list(range(7)) and [*folder.glob("tokens.*")] == []
+
+
+def test_weights_that_are_not_finite_are_refused(encode: Callable[..., TokenFile], tmp_path: Path) -> None:
+    tokenizer = toy()
+    next(tokenizer.encoder.parameters()).data.view(-1)[0] = torch.nan
+    with pytest.raises(ValueError, match="Not all weights of the tokenizer are finite .* diverged"):
+        encode(tokenizer)
+    assert not [*tmp_path.glob("**/tokens.json")]
+
+
 def test_images_that_lie_in_no_folders_have_none(
     encode: Callable[..., TokenFile], classes_root: Path, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ from vistok.data.naming import (
 )
 from vistok.data.transforms import decode
 from vistok.system.files import readable
+from vistok.system.progress import progress_bar
 from vistok.system.weights import first_line
 
 MAX_IMAGE_BYTES = 256 * 2**20  # the largest file that is read as an image; ImageNet's largest has 15 MB
@@ -126,7 +127,9 @@ class ImageFiles(abc.ABC):
         num_read = len(self) if self.num_bytes.sum() <= _WHOLE_BYTES else min(len(self), _SPREAD)
         places = np.linspace(0, len(self) - 1, num_read).astype(np.int64).tolist()
         with ThreadPoolExecutor(_THREADS) as pool:
-            checksums = list(pool.map(self._checksum, places))
+            found = pool.map(self._checksum, places)
+            bar = progress_bar(found, total=num_read, desc="reading the files", unit=" files", leave=False, delay=1.0)
+            checksums = list(bar)
         return hashlib.sha256(np.array([len(self), *checksums], "<i8").tobytes()).hexdigest()[:12]
 
     def _checksum(self, index: int) -> int:

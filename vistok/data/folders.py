@@ -4,7 +4,7 @@ Shards are .tar files (WebDataset) or .parquet files (Hugging Face). What lies i
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from vistok.system.files import readable
 
 DEFAULT_TEST_FRACTION = 0.1
 _SUBFOLDERS = ("train", "val", "test")
+_PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _OPENERS = {".tar": open_shards, ".parquet": ParquetFiles}
 
 
@@ -228,10 +229,18 @@ def _refuse_both(folder_path: Path, image: str | None, shards: Sequence[str]) ->
 
 def _checked(files: ImageFiles, folder_path: Path, split: str | None = None) -> ImageFiles:
     if not len(files):
-        most = [*suffixes_in(folder_path).items()][:8]
-        held = ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in most)
-        but = "" if split or not held else f", but {held}" + ("; unpack these first" if ".zip" in held else "")
+        most = dict([*suffixes_in(folder_path).items()][:8])
+        held = ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in most.items())
+        packed = [suffix for suffix in most if suffix in _PACKED]
+        helps = f"; unpack {' and '.join(packed)} first" if packed else _shards_help(most, folder_path)
+        but = "" if split or not held else f", but {held}{helps}"
         raise ValueError(
             f"{readable(str(folder_path))} holds no images" + (f" for the {split} split." if split else f"{but}.")
         )
     return files
+
+
+def _shards_help(suffixes: Iterable[str], folder_path: Path) -> str:
+    """Return what helps where shards lie deeper in a folder than they are looked for."""
+    found = [suffix for suffix in suffixes if suffix in _OPENERS and not _find_shards(folder_path).by_split]
+    return f"; {found[0]} shards must lie in the folder itself, or in its data/" if found else ""

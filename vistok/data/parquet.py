@@ -148,11 +148,12 @@ def _copied(shards: Sequence[Shard]) -> Any:  # a datasets.Dataset
                     f"Reading Parquet at random needs a copy of {num_bytes / 1e9:.1f} GB, but {cache_folder()} has "
                     f"{free / 1e9:.1f} GB free; set VISTOK_CACHE to a larger disk."
                 )
+        folder = os.path.dirname(shards[0].path)
         paths = [glob.escape(os.path.abspath(shard.path)) for shard in shards]  # they are taken as patterns
         try:
             return datasets.Dataset.from_parquet(paths, cache_dir=str(copy), columns=[_COLUMN])
         except datasets.exceptions.DatasetGenerationError as error:
             raise ValueError(
-                f"The shards {os.path.basename(paths[0])} to {os.path.basename(paths[-1])} in {os.path.dirname(paths[0])} "
+                f"The shards {os.path.basename(shards[0].path)} to {os.path.basename(shards[-1].path)} in {folder} "
                 f"cannot be read, one of them is damaged: {first_line(error.__cause__ or error)}."
             ) from error

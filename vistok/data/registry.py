@@ -31,7 +31,7 @@ from vistok.data.transforms import (
 from vistok.data.whole import WholeImages
 from vistok.system.files import shown
 from vistok.system.paths import PACKAGE, resolve_path
-from vistok.system.values import checked
+from vistok.system.values import PositiveInt, checked
 from vistok.system.words import misspelt, nearest
 
 # Name -> how to get it, the beginning of a sentence that a folder's path ends; None: nothing to get.
@@ -100,8 +100,10 @@ def open_dataset(
     Raises:
         ValueError: an argument is unknown or has no meaning for this dataset, or the files are not as they should be;
             the sentence names what is wrong and the nearest that is right.
+        TypeError: a number is of another type.
     """
-    _check(name, image_size, crop, test_fraction, on_bad_image)
+    image_size = checked("image_size", PositiveInt, image_size)
+    _check(name, crop, test_fraction, on_bad_image)
     files, square = open_files(name, split, data_root, test_fraction), _ONE_CROP.get(name, CenterSquare)
     if split != "train" or name in _ONE_CROP:
         return CachedImages(name, split, image_size, None, square(image_size), files, on_bad_image)
@@ -155,9 +157,7 @@ def open_given(
         _check_whole(caller, "none", whole)
         return _that_fits(_open_whole(dataset, tokenizer.downsample_factor, **{"split": split} | given), tokenizer)
     arguments = {"split": split, "image_size": tokenizer.image_size} | given
-    size = checked("image_size", int, arguments["image_size"])
-    if size < 1:
-        raise ValueError(f"image_size is {size}, but must be at least 1.")
+    size = checked("image_size", PositiveInt, arguments["image_size"])
     tokenizer.check_size(size, size)
     return open_dataset(dataset, **arguments)
 
@@ -192,7 +192,7 @@ def _open_whole(
         raise ValueError(
             f"image_size is {image_size}, but crop is {crop!r}: pictures keep their sizes; leave one of them out."
         )
-    _check(name, multiple, None, test_fraction, on_bad_image)
+    _check(name, None, test_fraction, on_bad_image)
     if name in _ONE_CROP:
         raise ValueError(
             f"crop is {crop!r}, but {name} has one crop only; leave it None, or take a folder of whole pictures."
@@ -223,7 +223,8 @@ def open_figures(
     if bad == "skip":  # only a cache knows which files can be decoded
         return open_dataset(**{"split": split} | chosen, image_size=image_size)
     fraction = chosen.get("test_fraction")
-    _check(name, image_size, None, fraction, bad)
+    image_size = checked("image_size", PositiveInt, image_size)
+    _check(name, None, fraction, bad)
     files = open_files(name, split, chosen.get("data_root"), fraction)
     return UncachedImages(name, split, image_size, _ONE_CROP.get(name, CenterSquare)(image_size), files)
 
@@ -308,11 +309,10 @@ def _meant(given: str, root: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _check(name: str, image_size: int, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:
+def _check(name: str, crop: str | None, test_fraction: float | None, on_bad_image: str) -> None:
     if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(f"There is no dataset {shown(name)}; {nearest(name, DATASETS)}")
-    if image_size < 1:
-        raise ValueError(f"image_size is {image_size}, but must be at least 1.")
+    checked("test_fraction", float | None, test_fraction)
     if crop is not None and crop not in _CROPS:
         raise ValueError(f"crop is {crop!r}; {nearest(crop, _CROPS)}")
     if crop is not None and name in _ONE_CROP:

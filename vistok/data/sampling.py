@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vistok.data.datasets import FLIP_DRAW, ImageDataset, called
-from vistok.data.draws import permutation, uniform
+from vistok.data.draws import NUM_DRAWS, permutation, uniform
 from vistok.system.values import NonNegativeInt, PositiveInt, checked
 
 
@@ -80,7 +80,8 @@ def check_batch_size(dataset: ImageDataset, batch_size: int, num_parts: int) -> 
     if batch_size % num_parts:
         nearest_size = max(1, round(batch_size / num_parts)) * num_parts
         raise ValueError(
-            f"batch_size {batch_size} cannot be shared evenly by {num_parts} processes; {nearest_size} can."
+            f"batch_size {batch_size} cannot be shared evenly by {num_parts}, the processes times accumulate; "
+            f"{nearest_size} can."
         )
 
 
@@ -143,7 +144,7 @@ class _TrainBatches(Dataset):
         positions = step * self.batch_size + self.mine
         epochs, places = np.divmod(positions, len(self.dataset))
         indices = np.empty(len(self.mine), np.int64)
-        draws = np.empty((len(self.mine), 4))
+        draws = np.empty((len(self.mine), NUM_DRAWS))
         for epoch in np.unique(epochs):  # two at the most
             here = epochs == epoch
             indices[here] = _order(self.seed, int(epoch), len(self.dataset))[places[here]]

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from vistok.data.cache import CODE_VERSION, remembered
-from vistok.data.datasets import ImageDataset, cache_name, undecodable
+from vistok.data.datasets import ImageDataset, cache_name, called, undecodable
 from vistok.data.files import ImageFiles
 from vistok.data.transforms import WholePicture, picture_size
+from vistok.system.progress import progress_bar
 
 
 class WholeImages(ImageDataset):
@@ -52,7 +53,8 @@ class WholeImages(ImageDataset):
         return json.dumps(list(self._looked()))
 
     def _looked(self) -> Iterator[tuple[int, int, str]]:
-        for index in range(len(self._all_files)):
+        what = f"sizes of the images of {called(self.name)}"
+        for index in progress_bar(range(len(self._all_files)), desc=what, unit=" images", leave=False, delay=1.0):
             try:
                 yield *picture_size(self._all_files.read(index), str(self._all_files.path(index))), ""
             except ValueError as error:

@@ -69,6 +69,17 @@ class Evaluation:
         """Return the names of all values, in the order of the record."""
         return [field.name for field in dataclasses.fields(self) if field.compare]
 
+    def choices(self, usual_size: int) -> str:
+        """Return what the name of its file says of choices that make it another measurement; empty where there are none.
+
+        Args:
+            usual_size: pixels, of the images that the tokenizer is usually measured on.
+        """
+        size, num_tokens = self.dataset["image_size"], self.settings.get("num_tokens")
+        found = "" if size == usual_size else "-whole" if size is None else f"-{size}px"
+        found += "" if num_tokens is None else f"-{num_tokens}tokens"
+        return found + ("" if self.settings["max_images"] is None else "-part")
+
     def to_dict(self) -> dict[str, Any]:
         """Return every value by name, fit for JSON."""
         return {key: self[key] for key in self.keys()}

@@ -57,12 +57,9 @@ def evaluate_run(
     )  # the other splits have one crop, whichever is asked for
     apart |= _share(asked["test_fraction"]) != _share(images["test_fraction"])
     record = evaluate(tokenizer, asked.pop("name"), **asked)
-    name, which, size = record.dataset["name"], record.dataset["split"], record.dataset["image_size"]
+    name, which = record.dataset["name"], record.dataset["split"]
     which += f"-{record.dataset['fingerprint'][:8]}" if apart else ""
-    if size != run.config.image_size:
-        which += "-whole" if size is None else f"-{size}px"
-    which += f"-{record.settings['num_tokens']}tokens" if "num_tokens" in record.settings else ""
-    which += "" if record.settings["max_images"] is None else "-part"
+    which += record.choices(run.config.image_size)
     own = name == run.config.dataset and which == "test"
     return dataclasses.replace(
         record,

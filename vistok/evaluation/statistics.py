@@ -1,13 +1,15 @@
 """Statistics of test sets in Inception's features, kept from one evaluation to the next: half of what an rFID costs.
 
-One file for each set of images and way of computing, 34 MB, beside the pixel caches. Sums in other batches, or on another
-device, differ in their last bits; so these are part of its name, and a record is the same whether the statistics were kept or
-not. It is written under another name and renamed when complete, so that processes that write it at once both succeed.
+One file for each set of images and way of computing, `rfid-*.npz` of 34 MB, beside the pixel caches; of more than `MOST_FILES`
+those that were not used for longest are deleted. Sums in other batches, or on another device, differ in their last bits; so
+these are part of its name, and a record is the same whether the statistics were kept or not. It is written under another name
+and renamed when complete, so that processes that write it at once both succeed; who reads a file that is deleted has it open.
 """
 
 import contextlib
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from vistok.system.processes import of_all_processes, rank_and_number, sum_over_
 from vistok.system.provenance import provenance
 from vistok.system.weights import first_line
 
+MOST_FILES = 32  # 1.1 GB
 _VERSION = 1  # goes up when the same images give other statistics
 
 
@@ -86,6 +89,7 @@ def _keep(statistics: ImageStatistics, path: Path) -> None:
                 part.unlink(missing_ok=True)
         with replacing(path) as file:
             np.savez(file, **arrays, num_images=statistics.num_images)  # a zip file: each array has its checksum
+        _delete_oldest(path.parent)
     except OSError as error:
         warnings.warn(
             f"The statistics of the images are not kept, and the next evaluation computes them again: {error}.",
@@ -93,9 +97,18 @@ def _keep(statistics: ImageStatistics, path: Path) -> None:
         )
 
 
+def _delete_oldest(folder: Path) -> None:
+    """Delete all files but the `MOST_FILES` that were used last; another process may delete them meanwhile."""
+    used: dict[Path, int] = {}
+    for file in folder.glob("rfid-*.npz"):
+        with contextlib.suppress(FileNotFoundError):
+            used[file] = file.stat().st_mtime_ns
+    for file in sorted(used, key=used.__getitem__)[:-MOST_FILES]:
+        with contextlib.suppress(OSError):  # on Windows, a file that somebody reads stays
+            file.unlink()
+
+
 def _read_if_good(path: Path, num_images: int) -> ImageStatistics | None:
-    if not path.exists():
-        return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             sums, outer_sums, number = arrays["sums"], arrays["outer_sums"], arrays["num_images"]
@@ -103,7 +116,11 @@ def _read_if_good(path: Path, num_images: int) -> ImageStatistics | None:
             raise ValueError("its arrays have other shapes")
         if {sums.dtype, outer_sums.dtype} != {np.dtype(np.float64)} or number != num_images:
             raise ValueError("its arrays hold other numbers")
+        with contextlib.suppress(OSError):  # the folder may be somebody else's
+            os.utime(path)  # when it was used last
         return ImageStatistics(torch.from_numpy(sums), torch.from_numpy(outer_sums), num_images)
+    except FileNotFoundError:  # not kept, or deleted by now
+        return None
     except Exception as error:  # a damaged file raises whatever the parser of the zip or of an array meets first
         warnings.warn(
             f"The statistics of the images, {path.name}, are computed again: their file is damaged ({first_line(error)}).",

@@ -2,8 +2,9 @@
 
 A run's records lie in its directory, and that of its own test images is `metrics.json` (`run_records`). Any other tokenizer has
 no images of its own, so that all its records are named after what was measured, `metrics-<dataset>-<split>-<fingerprint of the
-images>.json`: in the directory of a saved tokenizer; beside a weights file, after its name; and where an official checkpoint or
-one of the Hub is given by its name, in `checkpoints/<name>/` of the repository.
+images>.json`, with other choices (`Evaluation.choices`) behind these: in the directory of a saved tokenizer; beside a weights
+file, after its name; and where an official checkpoint or one of the Hub is given by its name, in `checkpoints/<name>/` of the
+repository.
 """
 
 import abc
@@ -108,10 +109,8 @@ class CheckpointSubject(Subject):
         images = self.images(dataset, data_root, split)
         tokenizer = self.load()
         record = evaluate(tokenizer, images.pop("name"), **images | options)
-        of, size = record.dataset, record.dataset["image_size"]
-        which = f"{of['name']}-{of['split']}-{of['fingerprint'][:8]}"
-        which += "" if size == tokenizer.image_size else f"-{size}px"
-        which += "" if record.settings["max_images"] is None else "-part"
+        of = record.dataset
+        which = f"{of['name']}-{of['split']}-{of['fingerprint'][:8]}{record.choices(tokenizer.image_size)}"
         return dataclasses.replace(
             record,
             provenance=record.provenance | {"checkpoint": self.name},

@@ -16,7 +16,7 @@ from vistok.pretrained.state_dicts import choose_weights, state_dicts
 from vistok.pretrained.unpickling import LazyTensor
 from vistok.system.devices import floating_dtype, usable_device
 from vistok.system.files import say, strict_json
-from vistok.system.values import check_known
+from vistok.system.values import check_known, checked
 from vistok.system.weights import first_line
 from vistok.tokenizer import VisualTokenizer
 
@@ -57,8 +57,10 @@ def load_pretrained(
         ValueError: the file is not a checkpoint, or broken, or of no known format (the sentence names the nearest), or tensors
             are missing, unexpected or of another shape (named as in the file), or it has no such weights, or what it is of
             must be said.
+        TypeError: `l2_norm` is no bool: any text, "no" too, would be true.
     """
     device, dtype = usable_device(device), floating_dtype(dtype)
+    checked("l2_norm", bool | None, l2_norm)
     if format is not None:
         check_known("There is no checkpoint format", format, FORMATS)
     path = checkpoint_path(path)

@@ -20,6 +20,9 @@ from vistok.system.words import misspelt
 
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")  # what names of weights files end in
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./=-]+)?")  # owner/name, or owner/name/file
+_HUB_ADDRESS = re.compile(
+    r"https?://huggingface\.co/([\w.-]+/[\w.-]+)(?:/(?:tree|blob|resolve)/[^/?]+(/[\w./=-]*\w)?)?/?(?:\?.*)?"
+)
 
 
 class Place(NamedTuple):
@@ -65,13 +68,16 @@ def find_tokenizer(given: str | Path) -> Place:
         return Place(path, None, path)
     if path.exists():
         return Place(path, None, path.parent, f"{path.stem}.")
-    if _is_of_hub(name):
+    is_beside_caller = Path(given).exists()  # no path of the repository, and no model of the Hub either
+    if _is_of_hub(name) and not is_beside_caller:
         return Place(None, name, resolve_path(f"checkpoints/{name}"))
     known = [entry for entry_name, entry in official.items() if official_file(entry_name) == path]
     if known:
         return Place(path, known[0]["address"], path.parent)
-    meant = misspelt(given, official) or _run_meant(path)
+    meant = _name_of_address(name) or misspelt(given, official) or _run_meant(path)
     hint = f" Did you mean {meant!r}?" if meant else ""
+    if is_beside_caller:
+        hint = f" A relative path counts from the repository: did you mean {str(Path(given).absolute())!r}?"
     raise FileNotFoundError(f"There is no run, tokenizer or checkpoint {path}.{hint}")
 
 
@@ -86,9 +92,7 @@ def checkpoint_path(given: str | Path) -> Path:
     """
     place = find_tokenizer(given)
     if place.path is None:
-        from vistok.system.hub import (
-            download_weights,
-        )  # what follows is not for whoever asks for facts: it needs PyTorch
+        from vistok.system.hub import download_weights  # here, since facts about checkpoints do not wait for PyTorch
 
         return download_weights(place.address, WEIGHTS)
     if not place.path.exists():
@@ -124,6 +128,12 @@ def _is_of_hub(name: str) -> bool:
     folder = resolve_path(name.partition("/")[0])
     is_file = name.count("/") == 1 and name.endswith(WEIGHTS)
     return not is_file and not folder.exists() and folder != runs_root() and folder.name != "runs"
+
+
+def _name_of_address(address: str) -> str | None:
+    """Return the name on the Hub of a model, or of a file of one, whose page this is the address of; None: of neither."""
+    match = _HUB_ADDRESS.fullmatch(address)
+    return match and match[1] + (match[2] or "")
 
 
 def _run_meant(path: Path) -> str | None:

@@ -138,6 +138,22 @@ def strict_json(text: str | bytes) -> Any:
     return value
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file of unknown origin holds.
+
+    Raises:
+        ValueError: it holds none; the sentence names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        value = strict_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or no JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {shown(value)}, but must hold an object of names and values.")
+    return value
+
+
 def check_nesting(value: Any) -> None:
     """Raise ValueError where dicts and lists lie deeper than `MAX_NESTING` in one another."""
     level = [value]

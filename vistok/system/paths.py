@@ -40,7 +40,10 @@ def resolve_path(path: str | Path) -> Path:
 
     Raises:
         ValueError: it is empty, or begins with a home folder that is not known here.
+        TypeError: it is no path.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"A path is {path!r:.200} ({type(path).__name__}), but must be a text or a pathlib.Path.")
     if not str(path).strip():  # counted from the repository it would be all of that
         raise ValueError(
             f"A path is {str(path)!r}, which is empty; is a shell variable unset? Give the path, or leave it out."

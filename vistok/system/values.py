@@ -112,7 +112,7 @@ def literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        read = _yaml(text)  # whose numbers are left: there 010 is 8, and 1:30 is 90
+        read = _yaml(text)  # YAML's numbers are not taken: in it 010 is 8, and 1:30 is 90
         return read if isinstance(read, bool | list | dict) else text
 
 

@@ -217,6 +217,21 @@ def check_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source
         raise ValueError(f"The weights in {source} are of another architecture: {'; '.join(wrong[:4])}{more}.")
 
 
+def check_finite(state: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError for weights that hold NaN or infinity: any index would come of them, and look like a token.
+
+    Args:
+        state: name to tensor, as `Module.state_dict` returns it.
+        name: of what they are the weights, for the message.
+    """
+    for tensor, values in state.items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise ValueError(
+                f"Not all weights of {name} are finite (of {tensor} {int((~values.isfinite()).sum()):,} of {values.numel():,} "
+                "are not), so its tokens mean nothing: its training diverged, or the file is damaged."
+            )
+
+
 def state_sha256(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of a state dict, 64 hex digits: of names, types, shapes and values, in the order of the names.
 

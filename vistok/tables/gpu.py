@@ -18,7 +18,7 @@ from typing import Any
 from vistok.config import TrainConfig
 from vistok.gpu_check import check_gpu
 from vistok.recipes import load_table
-from vistok.system.files import replace_file, say
+from vistok.system.files import json_object, replace_file, say
 from vistok.system.paths import in_repository, repository_root, runs_root
 
 PAPER_ROWS = (
@@ -138,7 +138,7 @@ def train_row(row: str, seconds: float, scale: str, dataset: str, data_root: str
         raise RuntimeError("the time was over; the same command goes on with it") from error
     if done.returncode:
         raise RuntimeError((done.stdout.strip() or done.stderr.strip()).splitlines()[-1])
-    measured = json.loads((run_dir / "metrics.json").read_bytes())
+    measured = json_object(run_dir / "metrics.json")
     names = ["psnr", "ssim", "usage", "num_images", *(["rfid"] if measured["rfid"] is not None else [])]
     return {"run": run_dir.name} | {name: measured[name] for name in names}
 
@@ -176,9 +176,20 @@ class Parts:
                 found = part() | {"seconds": round(time.monotonic() - begun, 1)}
             except Exception as error:  # whatever it is, the record says it, and the next part has its turn
                 found = {"missing": str(error) or type(error).__name__}
+        if not self.record["found"]:
+            _set_aside(self.file)
         self.record["found"][name] = found
         replace_file(self.file, (json.dumps(self.record, indent=2) + "\n").encode())
         say(f"{name}: {json.dumps(found)}")
+
+
+def _set_aside(file: Path) -> None:
+    """Give the record of an earlier time, if there is one, another name."""
+    number = 1
+    while (aside := file.with_name(f"{file.stem}.before-{number}.json")).exists():
+        number += 1
+    if file.exists():
+        file.rename(aside)
 
 
 def gpu_table(
@@ -203,7 +214,7 @@ def gpu_table(
         rows: of `TABLE`, to train in the end; None: all.
 
     Returns:
-        the file of the record, `gpu-<card>.json` in the folder of runs.
+        the file of the record, `gpu-<card>.json` in the folder of runs; one that was there is now `gpu-<card>.before-1.json`.
     """
     import torch
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from vistok.notebooks.cells import notebook_path
 from vistok.notebooks.parameters import read_parameters
 from vistok.quantizers import Quantizer
 from vistok.recipes import Row, Table, load_table
+from vistok.system.files import json_object
 from vistok.system.paths import repository_root, resolve_path
 from vistok.system.values import as_given, check_known
 from vistok.tokenizer import VisualTokenizer
@@ -47,9 +47,9 @@ class PlannedRun:
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """What was measured, or None while the run is not complete."""
+        """What was measured, or None while the run is not complete; raises ValueError where its `metrics.json` is damaged."""
         file = self.run_dir / "metrics.json"
-        return json.loads(file.read_bytes()) if file.is_file() else None
+        return json_object(file) if file.is_file() else None
 
     def steps(self, run_dir: Path) -> dict[str, dict[str, Any]]:
         """Return the notebooks that train and evaluate it in a directory, each with its parameters."""
@@ -146,5 +146,9 @@ def check_overrides(names: Iterable[str]) -> None:
 
 
 def table_of(planned: Sequence[PlannedRun]) -> Table:
-    """Return the table that planned runs, one at least, are rows of."""
+    """Return the table that planned runs are rows of; raises ValueError where there are none."""
+    if not planned:
+        raise ValueError(
+            "There are no runs to show: rows or seeds is [], but must hold at least one; None is all of them."
+        )
     return load_table(planned[0].train_parameters["row"].partition("/")[0])

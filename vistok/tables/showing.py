@@ -67,7 +67,7 @@ def measured(planned: Sequence[PlannedRun], key: str) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for run in planned:
         row = values.setdefault(run.row.name, [])
-        if (metrics := run.metrics) is not None and metrics[key] is not None:
+        if (metrics := run.metrics) is not None and metrics.get(key) is not None:
             row.append(metrics[key])
     return values
 
@@ -265,9 +265,10 @@ def comparison_markdown(records: dict[str, dict[str, Any]], reported: dict[str, 
         # Of several codebooks of one size the tokens of all are counted: their grids may differ, as VAR's scales do.
         bits_a_token = sum(math.log2(size) for size in (set(sizes) if len(set(sizes)) == 1 else sizes))
         bits_per_pixel = record["bits_per_pixel"]
-        tokens = "–"  # where K is 1, or there is no codebook, the bits do not say it
-        if bits_a_token:
-            tokens = f"{bits_per_pixel * record['dataset']['image_size'] ** 2 / bits_a_token:.0f}"
+        size = record["dataset"]["image_size"]
+        tokens = "–"  # where K is 1, or there is no codebook, the bits do not say it; whole pictures have no number in common
+        if bits_a_token and size is not None:
+            tokens = f"{bits_per_pixel * size**2 / bits_a_token:.0f}"
         measured_on = f"here: {record['dataset']['name']}, {record['num_images']:,} images"
         bits = "–" if bits_per_pixel is None else f"{bits_per_pixel:.3f}"
         cells = [name, measured_on, tokens, _sizes(sizes), bits]

@@ -238,11 +238,6 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
         yield to_uint8(images).cpu()
 
 
-def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
-    """Return the height and width, in tokens, of each level's grid, for images of the tokenizer's size."""
-    return tokenizer.token_grids()
-
-
 @torch.no_grad()
 def interpolate(
     tokenizer: VisualTokenizer,

@@ -22,6 +22,7 @@ from vistok.system.devices import computing, eval_view, usable_device
 from vistok.system.files import readable, strict_json
 from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
+from vistok.system.weights import check_finite
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.store import TokenFile
 
@@ -187,7 +188,8 @@ class EncodedImages:
             tokenizer: a run directory, a saved tokenizer, an official checkpoint (its file or its name), or a tokenizer.
             dataset: its name, or one that is open; or images, float in [-1, 1] or uint8 [N, 3, H, W], a tensor or an array.
             max_images: the first so many only; None: all.
-            tokens: folder of a file of tokens (`vistok.tokens`) of this tokenizer and this dataset; None: encode now.
+            tokens: folder of a file of tokens (`vistok.tokens`) of this tokenizer and this dataset, of which mirror images are
+                left out; None: encode now.
             batch_size: images at a time.
             device: None: a GPU where there is one, or else the CPU; of a tokenizer, where it is.
             progress: show a bar.
@@ -197,8 +199,8 @@ class EncodedImages:
 
         Raises:
             FileNotFoundError: there is no tokenizer, or there are no tokens.
-            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say; weights are not finite; or whole pictures
-                are of several sizes.
+            ValueError: as `open_dataset`, `load_pretrained` and `EncodedImages` say; weights are not finite; whole pictures
+                are of several sizes; or `tokens` are of another tokenizer, or of other images.
         """
         check_loading(batch_size, max_images=max_images)
         name, trained = "tokenizer", ""
@@ -208,7 +210,7 @@ class EncodedImages:
         elif device is not None:  # a view, since somebody may train it: its mode and its place stay
             tokenizer = eval_view(tokenizer, usable_device(device))
         tokenizer.quantizer.check_codebook()
-        _check_finite(tokenizer, name)
+        check_finite(tokenizer.state_dict(), name)
         if isinstance(dataset, str | ImageDataset):
             images: ImageDataset | Tensor = open_given(cls.open, dataset, of_dataset, "test", tokenizer, whole=True)
         elif given := [name for name, value in of_dataset.items() if value is not None]:
@@ -221,7 +223,9 @@ class EncodedImages:
         if tokens is not None:
             file = TokenFile.open(tokens)
             file.check_tokenizer(tokenizer)
-            indices = file.indices(slice(0, number))
+            if isinstance(images, ImageDataset):
+                file.check_images(images)
+            indices = file.of_images(number)
         else:
             indices = _encode(tokenizer, images, number, batch_size, progress)
         return cls(tokenizer, images, indices, name=name, trained_on=also_trained_on(trained))
@@ -454,16 +458,6 @@ def _dataset_of_run(path: str | Path) -> str:
         return str(strict_json((resolve_path(path) / "config.json").read_bytes())["config"]["dataset"])
     except (OSError, ValueError, TypeError, KeyError):
         return ""
-
-
-def _check_finite(tokenizer: VisualTokenizer, name: str) -> None:
-    """Refuse weights that hold NaN or infinity: any index would come of them, and look like a token."""
-    for tensor, values in tokenizer.state_dict().items():
-        if values.is_floating_point() and not values.isfinite().all():
-            raise ValueError(
-                f"Not all weights of {name} are finite (of {tensor} {int((~values.isfinite()).sum()):,} of {values.numel():,} "
-                "are not), so its tokens mean nothing: its training diverged, or the file is damaged."
-            )
 
 
 def _encode(

@@ -44,7 +44,7 @@ from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
 from vistok.system.values import checked
-from vistok.system.weights import first_line, state_sha256
+from vistok.system.weights import check_finite, first_line, state_sha256
 from vistok.tokenizer import VisualTokenizer
 
 ARRAY, HEADER, LABELS = "tokens.npy", "tokens.json", "labels.npy"
@@ -140,6 +140,20 @@ class TokenFile(Dataset):
                 "encoded them."
             )
 
+    def of_images(self, number: int) -> Tensor | tuple[Tensor, ...]:
+        """Return the tokens of the first so many images as `indices` does, without those of their mirror images."""
+        step = _rows_per_image(self.header)
+        return self.indices(slice(0, number * step, step))
+
+    def check_images(self, images: ImageDataset) -> None:
+        """Raise ValueError unless these are tokens of `images`: of the same files, cropped alike."""
+        there = self.header["dataset"]
+        if differences := differences_between(there, _record_beside(there, images.record())):
+            raise ValueError(
+                f"The tokens in {self.path} are of other images ({differences}): give the dataset and the split that they are "
+                "of, or encode these."
+            )
+
     def _to_indices(self, tokens: np.ndarray) -> Tensor | tuple[Tensor, ...]:
         """Return rows, [..., h, w] or [..., total], as int64 in the shape of the quantizer's indices."""
         indices = torch.from_numpy(tokens.astype(np.int64))
@@ -184,8 +198,9 @@ def encode_dataset(
         The tokens. A file that is complete is not encoded again.
 
     Raises:
-        ValueError: an argument is unknown or out of range, or what `open_dataset` raises; `path` holds tokens of another
-            tokenizer, dataset or setting (the sentence lists what differs), a damaged file, or another process writes there.
+        ValueError: an argument is unknown or out of range, or what `open_dataset` raises; weights are not finite; `path` holds
+            tokens of another tokenizer, dataset or setting (the sentence lists what differs), labels of others, a damaged
+            file, or another process writes there.
         TypeError: a number or `flips` is of another type.
     """
     check_loading(batch_size, num_workers)
@@ -194,6 +209,7 @@ def encode_dataset(
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, but tokens go into a folder.")
     tokenizer.quantizer.check_codebook()
+    check_finite(tokenizer.state_dict(), "the tokenizer")
     device = usable_device(device)
     images = open_given(encode_dataset, dataset, of_dataset, "train", tokenizer)
     tokenizer = eval_view(tokenizer, device)
@@ -268,8 +284,7 @@ def _begin_or_resume(path: Path, header: dict[str, Any], labels: np.ndarray | No
     """
     if (path / HEADER).is_file():
         there = _read_header(path)
-        if "content" not in there["dataset"]:  # tokens from before it was recorded
-            header = header | {"dataset": {k: v for k, v in header["dataset"].items() if k != "content"}}
+        header = header | {"dataset": _record_beside(there["dataset"], header["dataset"])}
         done = {name: there[name] for name in ("num_images_done", "provenance") if name in there}
         known = {"classes": header["classes"]} | there if labels is not None else there
         if differences := differences_between(known, header | done):
@@ -312,6 +327,12 @@ def _new_header(tokenizer: VisualTokenizer, dataset: ImageDataset, flips: bool) 
     }
     header["shape"][0] = len(dataset) * _rows_per_image(header)
     return json.loads(json.dumps(header))  # as it is read again: a tuple is a list
+
+
+def _record_beside(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    """Return a dataset's record as it would stand in a file: as JSON, and without `content` where that was not recorded yet."""
+    here = json.loads(json.dumps(here))
+    return here if "content" in there else {name: value for name, value in here.items() if name != "content"}
 
 
 def describe(tokenizer: VisualTokenizer) -> dict[str, Any]:
@@ -401,9 +422,12 @@ def _map_array(path: Path, header: dict[str, Any]) -> np.memmap:
 
 
 def _write_labels(path: Path, header: dict[str, Any], labels: np.ndarray) -> None:
-    content = io.BytesIO()
+    """Write labels.npy; ValueError where there is another one, which may be somebody's own."""
+    content, file = io.BytesIO(), path / LABELS
     np.save(content, labels.astype(_dtype([len(header["classes"])])))
-    replace_file(path / LABELS, content.getvalue())
+    if file.exists() and file.read_bytes() != content.getvalue():
+        raise ValueError(f"{file} holds other labels than those of these images: move it away, or give another folder.")
+    replace_file(file, content.getvalue())
 
 
 def _read_labels(path: Path, header: dict[str, Any]) -> np.ndarray | None:

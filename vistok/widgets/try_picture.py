@@ -19,7 +19,6 @@ from vistok.pretrained import load_pretrained
 from vistok.runs import numbered, short_names
 from vistok.system.devices import computing, usable_device
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens.codebook import token_grids
 from vistok.tokens.encoded import EncodedImages
 from vistok.widgets.pictures import Picture, example_picture, picture_of, sent_picture
 from vistok.widgets.reconstructions import ERROR_SCALE, decibels, draw_picture, error_map
@@ -77,7 +76,7 @@ class Trial:
     def grids(self) -> list[tuple[int, ...]]:
         """Height and width of each level's grid, in tokens; before there is a picture, for the tokenizer's square."""
         return (
-            token_grids(self.tokenizer)
+            self.tokenizer.token_grids()
             if self.edits is None
             else [tuple(level.shape[1:]) for level in self.edits.first.mine]
         )
