@@ -149,6 +149,9 @@ class Trainer(TrainingLoop):
             self.tokenizer.quantizer.eval()  # a codebook that learns inside `forward` stays as well
         factor = lr_factor(config, self.step)
         set_lr(self.optimizer, config.lr * factor)
+        self.scale.begin(self.tokenizer)
+        if self._discriminator_learns:
+            self.adversary.scale.begin(self.adversary.discriminator)
         parts = images.chunk(config.accumulate)
         losses = []
         for number, part in enumerate(parts):
@@ -247,7 +250,8 @@ class Trainer(TrainingLoop):
         """Begin as every loop does, and say where one thread would train faster: nothing changes by itself."""
         super().begin()
         if self.accelerator.num_processes == 1 and self.device.type == "cpu":
-            trial = copy.deepcopy(self.tokenizer).train()  # so that no codebook learns from it
+            trial = copy.deepcopy(self.tokenizer).train()
+            trial.quantizer.eval()  # a start by k-means may need more tokens than a few images have
             images = torch.zeros(min(self.config.batch_size, TRIAL_IMAGES), 3, *[self.config.image_size] * 2)
 
             def step() -> None:
