@@ -307,6 +307,14 @@ def test_fingerprints_stay_what_they_were() -> None:
     assert config.run_name == "vq-d4-laptop-imagenet-sample-s0-93b36fcc"
 
 
+def test_the_usual_weight_of_kl_is_that_of_its_quantizer() -> None:
+    assert TrainConfig(quantizer="kl") == TrainConfig(quantizer="kl", kl_weight=1e-6)
+    assert TrainConfig(quantizer="gumbel") == TrainConfig(quantizer="gumbel", kl_weight=5e-4)
+    row = TrainConfig.from_row("quantizers64/kl", "laptop", dataset="imagenet-sample", seed=0)
+    assert row.kl_weight == 1e-6 and TrainConfig.from_dict(row.to_dict()) == row
+    assert TrainConfig.from_dict(row.to_dict() | {"kl_weight": 5e-4}).kl_weight == 5e-4, "as a record may say"
+
+
 def test_a_run_is_named_by_what_makes_it() -> None:
     config = TrainConfig.from_row("celeba64/ema-d4", "smoke", seed=3)
     assert re.fullmatch(r"ema-d4-smoke-photos-s3-[0-9a-f]{8}", config.run_name)

@@ -27,6 +27,8 @@ from vistok.system.values import (
 
 Share = Annotated[float, must_be("between 0 and 1; 0.1 is usual", lambda share: 0 < share < 1)]
 TrainParts = Literal["all", "decoder"]
+KL_WEIGHT = 5e-4  # taming-transformers', of a Gumbel-softmax; what a configuration records where no quantizer has that loss
+OTHER_KL_WEIGHTS = {"kl": 1e-6}  # by quantizer; latent diffusion's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,8 @@ class TrainConfig(Settings):
     codebook_weight: NonNegativeFloat = 1.0  # weight of |sg[z] - e|^2
     commitment_weight: NonNegativeFloat = 0.25  # weight of |z - sg[e]|^2
     entropy_weight: NonNegativeFloat = 0.1  # weight of the entropy term, where a quantizer has one
-    kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use (gumbel), or from N(0, 1) (kl, 1e-6)
+    kl_weight: NonNegativeFloat | None = None  # weight of the divergence from uniform use (gumbel; None: 5e-4), or from
+    # N(0, 1) (kl; None: 1e-6)
 
     # The discriminator and what comes of it; None and 0: not adversarial.
     discriminator: str | None = setting(None, of_pictures=True)  # "patchgan", "stylegan2" or "maskbit"
@@ -143,6 +146,11 @@ class TrainConfig(Settings):
     report_every: PositiveInt = setting(10, execution=True)  # steps between two reports and two lines of the log
     checkpoint_every: PositiveInt = setting(500, execution=True)  # steps
     log_with: Literal["tensorboard", "wandb"] | None = setting(None, execution=True)  # a tracker, beside log.jsonl
+
+    def __post_init__(self) -> None:
+        if self.kl_weight is None:
+            object.__setattr__(self, "kl_weight", OTHER_KL_WEIGHTS.get(self.quantizer, KL_WEIGHT))
+        super().__post_init__()
 
     def refuse_without_effect(self) -> None:
         """Raise ValueError for a setting that was made, but that another one makes idle."""
