@@ -27,7 +27,7 @@ from vistok.system.values import (
 
 Share = Annotated[float, must_be("between 0 and 1; 0.1 is usual", lambda share: 0 < share < 1)]
 TrainParts = Literal["all", "decoder"]
-KL_WEIGHT = 5e-4  # taming-transformers', of a Gumbel-softmax; what a configuration records where no quantizer has that loss
+KL_WEIGHT = 5e-4  # the usual one, taming-transformers' of a Gumbel-softmax; also where there is no such loss
 OTHER_KL_WEIGHTS = {"kl": 1e-6}  # by quantizer; latent diffusion's
 
 

@@ -239,7 +239,9 @@ class Generator(nn.Module, abc.ABC):
                 raise ValueError("This generator was trained with class_dropout 0 and needs a class: give labels.")
             return None
         labels = labels.tolist() if isinstance(labels, Tensor | np.ndarray | np.generic) else labels
-        given = [checked("labels", int, label) for label in (labels if isinstance(labels, Iterable) else [labels] * number)]
+        given = [
+            checked("labels", int, label) for label in (labels if isinstance(labels, Iterable) else [labels] * number)
+        ]
         if len(given) != number:
             raise ValueError(f"labels holds {len(given)} classes, but there are {number} seeds.")
         if not self.classes:
@@ -420,8 +422,11 @@ class Masked(Generator):
 
 def cross_entropies(logits: Sequence[Tensor], places: Tensor) -> Tensor:
     """Return the cross entropy of each token, float32 [B, S, L], in nats, of logits [B, S, K_l] and places, int64 [B, S, L]."""
-    levels = enumerate(logits)
-    of_levels = [F.cross_entropy(of.float().mT, places[..., level], reduction="none") for level, of in levels]
+    of_levels = []
+    for level, of_level in enumerate(logits):
+        tokens = places[..., level]
+        losses = F.cross_entropy(of_level.float().flatten(0, 1), tokens.flatten(), reduction="none")
+        of_levels.append(losses.view_as(tokens))
     return torch.stack(of_levels, dim=-1)
 
 
