@@ -376,7 +376,7 @@ class Masked(Generator):
     """Predicts masked tokens from all others (MaskGIT, Chang et al. 2022, arXiv:2202.04200, section 3).
 
     A place is masked with all of its levels. Deviations: no label smoothing; the share of masked places is drawn from the same
-    cosine schedule, but its loss is the mean over the masked tokens of the batch.
+    cosine schedule, but its loss is the mean over the masked tokens of the batch (over several processes the mean of theirs).
     """
 
     MODEL, causal = "masked", False
