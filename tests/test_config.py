@@ -280,7 +280,7 @@ def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
     adversarial = {"discriminator": "stylegan2", "adversarial_weight": 0.5, "adversarial_start": 3, "lecam_weight": 0.2}
     base = TrainConfig(**adversarial, optimizer="adamw", init_from="elsewhere", lr_schedule="cosine")
     needs = {"weight_decay_on": {"weight_decay": 0.1}, "classifier": {"classifier_weight": 0.1}}
-    needs |= {"ema_warmup": {"ema_decay": 0.9}}
+    needs |= {"ema_warmup": {"ema_decay": 0.9}, "r1_every": {"r1_weight": 1.0}}
     needs |= dict.fromkeys(("ema_inv_gamma", "ema_power"), {"ema_decay": 0.9, "ema_warmup": "power"})
     plain = base
     for name, value in (CHANGED | {"optimizer": "adam", "lr_schedule": "constant"}).items():
