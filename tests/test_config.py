@@ -280,7 +280,7 @@ def test_execution_does_not_make_another_run_and_everything_else_does() -> None:
     adversarial = {"discriminator": "stylegan2", "adversarial_weight": 0.5, "adversarial_start": 3, "lecam_weight": 0.2}
     base = TrainConfig(**adversarial, optimizer="adamw", init_from="elsewhere", lr_schedule="cosine")
     needs = {"weight_decay_on": {"weight_decay": 0.1}, "classifier": {"classifier_weight": 0.1}}
-    needs |= {"ema_warmup": {"ema_decay": 0.9}}
+    needs |= {"ema_warmup": {"ema_decay": 0.9}, "r1_every": {"r1_weight": 1.0}}
     needs |= dict.fromkeys(("ema_inv_gamma", "ema_power"), {"ema_decay": 0.9, "ema_warmup": "power"})
     plain = base
     for name, value in (CHANGED | {"optimizer": "adam", "lr_schedule": "constant"}).items():
@@ -305,6 +305,14 @@ def test_fingerprints_stay_what_they_were() -> None:
     assert TrainConfig().fingerprint == "44136fa3"
     config = TrainConfig.from_row("celeba64/vq-d4", "laptop", dataset="imagenet-sample", seed=0)
     assert config.run_name == "vq-d4-laptop-imagenet-sample-s0-93b36fcc"
+
+
+def test_the_usual_weight_of_kl_is_that_of_its_quantizer() -> None:
+    assert TrainConfig(quantizer="kl") == TrainConfig(quantizer="kl", kl_weight=1e-6)
+    assert TrainConfig(quantizer="gumbel") == TrainConfig(quantizer="gumbel", kl_weight=5e-4)
+    row = TrainConfig.from_row("quantizers64/kl", "laptop", dataset="imagenet-sample", seed=0)
+    assert row.kl_weight == 1e-6 and TrainConfig.from_dict(row.to_dict()) == row
+    assert TrainConfig.from_dict(row.to_dict() | {"kl_weight": 5e-4}).kl_weight == 5e-4, "as a record may say"
 
 
 def test_a_run_is_named_by_what_makes_it() -> None:

@@ -98,6 +98,22 @@ def test_r1_of_a_linear_discriminator_is_half_its_squared_norm() -> None:
     assert torch.allclose(discriminator[1].weight.grad, weight[None], rtol=1e-5)
 
 
+def test_a_misspelt_kind_is_refused_and_no_other_is_taken_for_it() -> None:
+    logits = torch.zeros(2)
+    for call in (
+        lambda: losses.generator_loss(logits, "hing"),
+        lambda: losses.discriminator_loss(logits, logits, "hing"),
+    ):
+        with pytest.raises(ValueError, match="kind is 'hing'; did you mean 'hinge'"):
+            call()
+    with pytest.raises(ValueError, match="logits is 'meen'; did you mean 'mean'"):
+        losses.LeCam(logits="meen")
+    with pytest.raises(ValueError, match=r"decay is 1.0, but must be in \[0, 1\)"):
+        losses.LeCam(decay=1.0)
+    with pytest.raises(ValueError, match="kind is 'l3'"):
+        losses.reconstruction_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), "l3")
+
+
 def test_a_loss_without_a_weight_is_a_mistake() -> None:
     with pytest.raises(KeyError, match="entropy"):
         losses.weighted_sum({"entropy": torch.ones(())}, {"commitment": 1.0})

@@ -20,7 +20,7 @@ from helpers.processes import run_two
 from helpers.weights import write_backbone, write_inception_weights
 from torch import Tensor
 
-from vistok.images import unit_to_uint8
+from vistok.images import psnr, unit_to_uint8
 from vistok.metrics import LPIPS, PSNR, RFID, SSIM, SSIMUniform7, frechet_distance
 from vistok.networks.lpips import build_lpips
 from vistok.system.weights import Unavailable
@@ -104,6 +104,23 @@ def test_psnr_is_that_of_scikit_image() -> None:
     assert measured.dtype == torch.float64
     assert float(measured) == pytest.approx(expected, abs=1e-5)
     assert fed(PSNR(), images, images) == float("inf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_psnr_of_half_precision_is_that_of_its_values(dtype: torch.dtype) -> None:
+    images, _ = pictures(3, 16)
+    half, other = images.to(dtype), (images + 1e-3).to(dtype)  # the square of that difference, float16 holds coarsely
+    assert torch.equal(psnr(half, other, 1), psnr(half.float(), other.float(), 1))
+
+
+def test_psnr_of_what_cannot_be_compared_is_refused() -> None:
+    images, reconstructions = pictures(2, 16)
+    with pytest.raises(
+        ValueError, match=r"\[2, 3, 16, 16\] and torch.float32 \[1, 3, 16, 16\], but must be of one shape"
+    ):
+        psnr(images, reconstructions[:1])
+    with pytest.raises(ValueError, match="both uint8 or both float"):
+        psnr(unit_to_uint8(images), reconstructions)
 
 
 def scikit_ssim(images: Tensor, reconstructions: Tensor, **options: object) -> float:

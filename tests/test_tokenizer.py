@@ -304,6 +304,9 @@ def test_without_a_codebook_images_go_through_and_tokens_are_refused(quantizer: 
     assert (output.levels, output.indices) == ((), ())
     assert torch.equal(loaded(images()).reconstruction, output.reconstruction)
     torch.testing.assert_close(tokenizer.decode_codes(output.codes), output.reconstruction.clamp(-1, 1))
+    for wrong in (output.codes[0], output.codes[:, :1]):
+        with pytest.raises(ValueError, match=rf"Codes are .*, but must be \[B, {output.codes.shape[1]}, h, w\]"):
+            tokenizer.decode_codes(wrong)
     for ask in (
         lambda: tokenizer.encode(images()),
         lambda: tokenizer.encode_levels(images()),

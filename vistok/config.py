@@ -27,6 +27,8 @@ from vistok.system.values import (
 
 Share = Annotated[float, must_be("between 0 and 1; 0.1 is usual", lambda share: 0 < share < 1)]
 TrainParts = Literal["all", "decoder"]
+KL_WEIGHT = 5e-4  # the usual one, taming-transformers' of a Gumbel-softmax; also where there is no such loss
+OTHER_KL_WEIGHTS = {"kl": 1e-6}  # by quantizer; latent diffusion's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,14 +92,17 @@ class TrainConfig(Settings):
     codebook_weight: NonNegativeFloat = 1.0  # weight of |sg[z] - e|^2
     commitment_weight: NonNegativeFloat = 0.25  # weight of |z - sg[e]|^2
     entropy_weight: NonNegativeFloat = 0.1  # weight of the entropy term, where a quantizer has one
-    kl_weight: NonNegativeFloat = 5e-4  # weight of the divergence from uniform use (gumbel), or from N(0, 1) (kl, 1e-6)
+    kl_weight: NonNegativeFloat | None = None  # weight of the divergence from uniform use (gumbel; None: 5e-4), or from
+    # N(0, 1) (kl; None: 1e-6)
 
     # The discriminator and what comes of it; None and 0: not adversarial.
     discriminator: str | None = setting(None, of_pictures=True)  # "patchgan", "stylegan2" or "maskbit"
     discriminator_options: dict[str, Any] = setting({}, adversarial=True)  # as {"num_layers": 2} of patchgan
     discriminator_lr: Annotated[float, above_zero(usual=0.0001)] | None = setting(None, adversarial=True)  # None: lr
     discriminator_start: NonNegativeInt = setting(0, adversarial=True)  # steps before the discriminator learns
-    adversarial_loss: Literal["hinge", "vanilla", "non-saturating"] = "hinge"  # the two sides minimise it
+    adversarial_loss: Literal["hinge", "vanilla", "non-saturating"] = setting(
+        "hinge", adversarial=True
+    )  # of both sides
     adversarial_weight: NonNegativeFloat = setting(0.0, adversarial=True)  # weight of what the tokenizer hears of it
     adversarial_adaptive: bool = setting(
         False, adversarial=True
@@ -110,7 +115,7 @@ class TrainConfig(Settings):
         "each", adversarial=True
     )  # penalised; 1d-tokenizer: the mean of the batch
     r1_weight: NonNegativeFloat = setting(0.0, adversarial=True)  # gamma of the R1 gradient penalty
-    r1_every: PositiveInt = 16  # steps from one penalty to the next
+    r1_every: PositiveInt = setting(16, adversarial=True)  # steps from one penalty to the next
 
     # Optimisation.
     batch_size: PositiveInt = 256  # images a step, over all processes
@@ -122,7 +127,7 @@ class TrainConfig(Settings):
     beta2: Decay = 0.999  # decay of the mean of their squares, in [0, 1)
     weight_decay: NonNegativeFloat = 0.0  # decoupled, as only adamw has it
     weight_decay_on: Literal["all", "kernels"] = "all"  # kernels: neither norms, biases, embeddings nor codebooks
-    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"  # two reach min_lr at the last step
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"  # two fall to min_lr until the end
     min_lr: NonNegativeFloat = 0.0  # where the schedule ends; the discriminator's falls in the same proportion
     warmup_steps: NonNegativeInt = 0  # steps of linear rise to lr
     gradient_clip: Annotated[float, above_zero(usual=1.0)] | None = None  # largest norm of all gradients together
@@ -143,6 +148,11 @@ class TrainConfig(Settings):
     report_every: PositiveInt = setting(10, execution=True)  # steps between two reports and two lines of the log
     checkpoint_every: PositiveInt = setting(500, execution=True)  # steps
     log_with: Literal["tensorboard", "wandb"] | None = setting(None, execution=True)  # a tracker, beside log.jsonl
+
+    def __post_init__(self) -> None:
+        if self.kl_weight is None:
+            object.__setattr__(self, "kl_weight", OTHER_KL_WEIGHTS.get(self.quantizer, KL_WEIGHT))
+        super().__post_init__()
 
     def refuse_without_effect(self) -> None:
         """Raise ValueError for a setting that was made, but that another one makes idle."""
@@ -206,6 +216,8 @@ class TrainConfig(Settings):
             )
         if self.lecam_logits != "each" and not self.lecam_weight:
             raise ValueError(f"lecam_logits is {self.lecam_logits!r}, but lecam_weight is 0; 0.001 is usual.")
+        if self.r1_every != _DEFAULTS["r1_every"] and not self.r1_weight:
+            raise ValueError(f"r1_every is {self.r1_every}, but r1_weight is 0; 10 is usual.")
         if self.adversarial_start < self.discriminator_start:
             raise ValueError(
                 f"adversarial_start is {self.adversarial_start}, before discriminator_start "

@@ -66,7 +66,7 @@ class GeneratorConfig(Settings):
     beta2: Decay = 0.95  # decay of the mean of their squares, in [0, 1)
     weight_decay: NonNegativeFloat = 0.05  # decoupled, as only adamw has it
     weight_decay_on: Literal["all", "kernels"] = "kernels"  # kernels: neither norms nor embeddings
-    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"  # two reach min_lr at the last step
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"  # two fall to min_lr until the end
     min_lr: NonNegativeFloat = 0.0  # where the schedule ends
     warmup_steps: NonNegativeInt = 0  # steps of linear rise to lr
     gradient_clip: Annotated[float, above_zero(usual=1.0)] | None = 1.0  # largest norm of all gradients together

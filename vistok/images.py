@@ -52,12 +52,20 @@ def psnr(images: Tensor, reconstructions: Tensor, data_range: float = 2.0) -> Te
         data_range: 2 of images in [-1, 1], 1 of images in [0, 1].
 
     Returns:
-        float64 [B]; the squared error is in float32 where the images are.
+        float64 [B]; the squared error is in float32 or the images' own precision, whichever is higher, of uint8 in float64.
+
+    Raises:
+        ValueError: they differ in shape, or uint8 images stand beside float ones, whose range is another.
     """
-    if images.dtype == torch.uint8:
-        images, reconstructions, data_range = images.double(), reconstructions.double(), 255
-    mse = (images - reconstructions).square().mean(dim=(1, 2, 3))  # [B]
-    mse = mse.cpu() if mse.device.type == "mps" else mse  # Apple's GPUs have no float64
+    of_bytes = images.dtype == torch.uint8
+    if images.shape != reconstructions.shape or of_bytes != (reconstructions.dtype == torch.uint8):
+        given = " and ".join(f"{batch.dtype} {list(batch.shape)}" for batch in (images, reconstructions))
+        raise ValueError(f"Images and reconstructions are {given}, but must be of one shape, both uint8 or both float.")
+    on_mps = images.device.type == "mps"  # Apple's GPUs have no float64
+    wide = torch.float64 if of_bytes and not on_mps else torch.promote_types(images.dtype, torch.float32)
+    mse = (images.to(wide) - reconstructions.to(wide)).square().mean(dim=(1, 2, 3))  # [B]
+    mse = mse.cpu() if on_mps else mse
+    data_range = 255 if of_bytes else data_range
     return -10 * (mse.double() / data_range**2).log10()
 
 

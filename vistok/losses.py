@@ -21,9 +21,11 @@ from vistok.images import to_unit
 from vistok.quantizers import Quantizer
 from vistok.system.devices import in_precision
 from vistok.system.processes import batch_mean, mean_over_processes
+from vistok.system.values import Decay, check_known, checked
 
 QUANTIZER_LOSSES = ("codebook", "commitment", "entropy", "kl")  # each is weighed by the setting <name>_weight
 PERCEPTUAL_LOSSES = ("lpips", "classifier")  # as those, each by a frozen network of its own
+ADVERSARIAL_LOSSES = ("hinge", "vanilla", "non-saturating")
 LOGIT_LAPLACE_MARGIN = 0.1  # images are mapped to [0.1, 0.9], where the logit is finite
 
 
@@ -35,8 +37,9 @@ def reconstruction_loss(reconstruction: Tensor, images: Tensor, kind: str = "l2"
         images: the same.
         kind: "l2", squared, or "l1", absolute.
     """
-    error = {"l2": F.mse_loss, "l1": F.l1_loss}[kind]
-    return error(reconstruction.float(), images.float())
+    errors = {"l2": F.mse_loss, "l1": F.l1_loss}
+    check_known("kind is", kind, errors)
+    return errors[kind](reconstruction.float(), images.float())
 
 
 def logit_laplace_loss(reconstruction: Tensor, images: Tensor) -> Tensor:
@@ -99,6 +102,7 @@ def generator_loss(logits_fake: Tensor, kind: str) -> Tensor:
         logits_fake: float, the discriminator's of reconstructions; above 0 it takes them for images.
         kind: "hinge" or "vanilla": -D; "non-saturating": -log sigmoid(D).
     """
+    check_known("kind is", kind, ADVERSARIAL_LOSSES)
     if kind == "non-saturating":
         return F.softplus(-logits_fake).mean()
     return -logits_fake.mean()
@@ -113,6 +117,7 @@ def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, kind: str) -> T
         kind: "hinge": max(0, 1 - D(x)) and max(0, 1 + D(y)); "vanilla" or "non-saturating": -log sigmoid(D(x)) and
             -log(1 - sigmoid(D(y))).
     """
+    check_known("kind is", kind, ADVERSARIAL_LOSSES)
     if kind == "hinge":
         return 0.5 * (F.relu(1 - logits_real).mean() + F.relu(1 + logits_fake).mean())
     return 0.5 * (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean())
@@ -166,8 +171,13 @@ class LeCam(nn.Module):
         Args:
             decay: of the moving averages, in [0, 1).
             logits: that are penalised: "each", or "mean" for the mean of the batch.
+
+        Raises:
+            ValueError: one of them is another.
         """
         super().__init__()
+        checked("decay", Decay, decay)
+        check_known("logits is", logits, ("each", "mean"))
         self.decay, self.logits = decay, logits
         self.register_buffer("real", torch.zeros(()))
         self.register_buffer("fake", torch.zeros(()))

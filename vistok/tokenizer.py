@@ -215,7 +215,12 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
 
         Returns:
             float [B, 3, f*h, f*w] in [-1, 1], in the dtype of the decoder.
+
+        Raises:
+            ValueError: the codes have another shape.
         """
+        if codes.ndim != 4 or codes.shape[1] != self.quantizer.codebook_dim:
+            raise ValueError(f"Codes are {list(codes.shape)}, but must be [B, {self.quantizer.codebook_dim}, h, w].")
         with without_cached_casts(codes.device):
             return eval_view(self.decoder)(codes.to(_weight_of(self.decoder).dtype)).clamp(-1, 1)
 

@@ -32,6 +32,8 @@ def report_memory(arguments: Sequence[str], run_case: Callable[[str], Any]) -> b
     """In a process started by `peak_memory_mib`, run the case and print the rise; else return False."""
     if list(arguments[1:2]) != ["--memory"]:
         return False
+    import torch._dynamo  # noqa: F401  # 150 MiB that PyTorch imports with the first optimiser, which are no case's own
+
     before = _memory_mib("VmRSS")
     run_case(arguments[2])
     after = _memory_mib("VmHWM")

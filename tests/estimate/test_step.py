@@ -89,7 +89,7 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vistok.estimate.step.untrained_lpips", lambda net: Perceptual())
     monkeypatch.setattr("vistok.estimate.step.untrained_classifier", small_classifier)
     monkeypatch.setattr(
-        "vistok.training.trainer.build_classifier", lambda name, *_, **__: ClassifierDistance(small_classifier(name))
+        "vistok.training.building.build_classifier", lambda name, *_, **__: ClassifierDistance(small_classifier(name))
     )
 
 

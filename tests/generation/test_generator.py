@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.generators import GRIDS, generator, places_of, toy_tokenizer
@@ -133,6 +134,18 @@ def test_without_temperature_the_likeliest_token_is_drawn() -> None:
     assert same(made.sample([0, 1], temperature=0), made.sample([0, 1], top_k=1))
 
 
+def test_without_temperature_a_masked_one_keeps_what_it_learned_to_be_surest_of() -> None:
+    made = generator("masked")
+    how = Sampling(temperature=0, noise=0, num_steps=2)
+    held = torch.full((1, 16, 1), UNKNOWN)
+    first, _ = made.steps([0], None, held, how)
+    hidden = made.hidden(held, torch.ones(1, 16, dtype=torch.bool))
+    state = made.transformer(made.class_numbers(None, 1), hidden)[:, 1:]
+    surest = made.transformer.heads.outputs[0](state).softmax(-1).amax(-1)  # [1, 16]
+    kept = (first != UNKNOWN).all(2)
+    assert 0 < kept.sum() < 16 and surest[kept].min() > surest[~kept].max()
+
+
 def test_classes_are_left_out_while_training_only() -> None:
     made, labels = generator(classes=["a", "b"], class_dropout=0.25), torch.ones(4000, dtype=torch.int64)
     assert torch.equal(made.class_numbers(labels, 4000), labels)
@@ -202,12 +215,20 @@ def test_a_generator_that_is_not_there_or_damaged(tmp_path: Path) -> None:
         ({"top_q": 3}, "The sampling has no option 'top_q'; did you mean 'top_k'?"),
         ({"known": torch.ones(4, 4, dtype=torch.bool)}, "given and known go together: tokens, and where they hold."),
         (
-            {"given": torch.zeros(2, 4, 5, dtype=torch.int64), "known": torch.ones(4, 4)},
+            {"given": torch.zeros(2, 4, 5, dtype=torch.int64), "known": torch.ones(4, 4, dtype=torch.bool)},
             "given has shapes [(2, 4, 5)], but must be [(2, 4, 4)].",
         ),
         (
-            {"given": torch.full((2, 4, 4), 16), "known": torch.ones(4, 4)},
+            {"given": torch.full((2, 4, 4), 16), "known": torch.ones(4, 4, dtype=torch.bool)},
             "given holds a token outside of this generator's codebook, [0, 16).",
+        ),
+        (
+            {"given": torch.full((2, 4, 4), 1.7), "known": torch.ones(4, 4, dtype=torch.bool)},
+            "given is torch.float32, but tokens are integers.",
+        ),
+        (
+            {"given": torch.ones(2, 4, 4, dtype=torch.int64), "known": torch.full((4, 4), 0.3)},
+            "known is torch.float32, but must be bool, True where a token is given.",
         ),
     ],
 )
@@ -216,6 +237,18 @@ def test_what_cannot_be_drawn(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError) as error:
         made.sample(range(2), **options)
     assert str(error.value).startswith(sentence)
+
+
+def test_numbers_are_whole_whoever_counts_them() -> None:
+    made = generator(classes=["a", "b"], class_dropout=0.1)
+    plain = made.sample([0, 1], [1, 1])
+    for one in (np.int64(1), torch.tensor(1), np.array([1, 1]), torch.tensor([1, 1])):
+        assert same(made.sample(np.arange(2), one), plain)
+    for wrong in (1.0, [0, True]):
+        with pytest.raises(TypeError, match="labels is"):
+            made.sample([0, 1], wrong)
+    with pytest.raises(TypeError):
+        made.sample([0.5])
 
 
 def test_classes_that_it_needs_or_does_not_know() -> None:

@@ -108,6 +108,23 @@ def test_it_is_llama_where_transformers_is_installed() -> None:
         torch.testing.assert_close(ours(classes, places), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_turning_is_the_same_where_it_is_compiled(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    angles = rotary_angles((3, 4), 8)
+    turn = torch.stack([angles.cos(), angles.sin()]).to(torch.promote_types(dtype, torch.float32))
+    x = (
+        torch.randn(2, 12, 3, 8, dtype=dtype).transpose(1, 2).requires_grad_()
+    )  # [B, heads, T, d] of a layer's [B, T, heads, d]
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        y = rotate(x, turn)
+        found += [y, *torch.autograd.grad(y.square().sum() + y[..., 0].sum(), x)]
+        assert y.dtype == dtype
+    torch.testing.assert_close(found[:2], found[2:])
+    torch.testing.assert_close(found[0].float().norm(dim=-1), x.float().norm(dim=-1), rtol=1e-2, atol=1e-2)
+
+
 def test_what_turned_channels_make_of_two_places_depends_on_how_they_lie_to_each_other() -> None:
     angles = rotary_angles((4, 5), 8).view(4, 5, 4)
     query, key = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -522,8 +522,8 @@ STEP_READS: dict[str, list[float]] = {"float16": [65536.0] * 2, "float16-adversa
 def test_whole_training_steps_stay_on_the_device(
     name: str, device: torch.device, toy: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vistok.training.trainer.build_lpips", random_lpips)
-    monkeypatch.setattr("vistok.training.trainer.build_classifier", random_classifier)
+    monkeypatch.setattr("vistok.training.building.build_lpips", random_lpips)
+    monkeypatch.setattr("vistok.training.building.build_classifier", random_classifier)
     config = toy(**{"precision": "bfloat16"} | STEPS[name])
     trainer = Trainer(Run.open(config=config), progress=False)
     assert trainer.device == device

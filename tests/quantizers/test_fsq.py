@@ -66,6 +66,8 @@ def test_fsq_on_an_example_worked_by_hand() -> None:
     assert FSQQuantizer(levels=[8, 4])(torch.zeros(1, 2, 1, 1)).codes.abs().max() == 0
     extreme = quantizer(torch.tensor([1e9, -1e9, 1e9]).view(1, 3, 1, 1))
     assert extreme.indices.item() == 2 + 0 * 3 + 3 * 15
+    nothing = quantizer(torch.tensor([math.nan, 0.0, 0.0]).view(1, 3, 1, 1))  # it is the loss that ends such a training
+    assert 0 <= nothing.indices.item() < 60 and nothing.codes.isnan().any()
 
 
 def test_fsq_levels_follow_from_the_sizes_or_must_agree_with_them() -> None:

@@ -131,6 +131,16 @@ def test_wrong_indices_are_refused(index: int) -> None:
         CodebookUsage([4], queue_size=0)
 
 
+def test_levels_are_as_many_as_codebooks_and_a_batch_may_be_empty() -> None:
+    usage, level = CodebookUsage([4, 4]), torch.zeros(1, 2, 2, dtype=torch.int64)
+    for wrong in ([level], [level] * 3):
+        with pytest.raises(ValueError, match=f"There are {len(wrong)} levels of indices, but 2 codebooks to count"):
+            usage.update(wrong)
+    usage.update([level[:0]] * 2, images_before=3)
+    usage.update([level] * 2, images_before=3)
+    assert [counts.tolist() for counts in usage.counts] == [[4, 0, 0, 0]] * 2
+
+
 def test_what_was_saved_elsewhere_is_counted_on_where_it_is_loaded() -> None:
     saved = CodebookUsage([4, 2])
     saved.update([torch.tensor([1, 1, 3]), torch.tensor([0])])

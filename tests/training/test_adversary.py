@@ -328,6 +328,9 @@ def test_fine_tuning_begins_at_an_official_checkpoint_by_its_name(
     [
         ({"adversarial_weight": 0.5}, "adversarial_weight is 0.5, but there is no discriminator"),
         ({"lecam_weight": 0.1}, "lecam_weight is 0.1, but there is no discriminator"),
+        ({"adversarial_loss": "vanilla"}, "adversarial_loss is 'vanilla', but there is no discriminator"),
+        ({"r1_every": 4}, "r1_every is 4, but there is no discriminator"),
+        (GAN | {"r1_every": 4}, "r1_every is 4, but r1_weight is 0; 10 is usual."),
         ({"discriminator": "patchgan"}, "but adversarial_weight is 0"),
         (GAN | {"discriminator": "patchgann"}, "There is no discriminator 'patchgann'; did you mean 'patchgan'?"),
         (GAN | {"discriminator_options": {"widht": 3}}, "has no option 'widht'"),
@@ -409,7 +412,7 @@ def test_a_classifier_s_loss_is_weighed_beside_the_others(
         torch.manual_seed(7)
         return ClassifierDistance(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 32, 32), torch.nn.Flatten()))
 
-    monkeypatch.setattr("vistok.training.trainer.build_classifier", build)
+    monkeypatch.setattr("vistok.training.building.build_classifier", build)
     settings = {"classifier": "resnet50", "classifier_weight": 0.5, "report_every": 1, "accumulate": 2}
     trainer = opened(toy(**settings, classifier_weights="file.pth"), tmp_path)
     assert asked == [("resnet50", "file.pth", True, "classifier_weights=FILE")]

@@ -187,8 +187,31 @@ def state_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [value.clone() for state in optimizer.state.values() for value in state.values()]
 
 
-def test_a_step_that_overflows_changes_nothing_and_is_counted(toy: Toy, tmp_path: Path) -> None:
-    trainer = opened(toy(precision="float16", ema_decay=0.9, lecam_weight=0.1, **GAN), tmp_path)
+def with_options(quantizer: str, **options: Any) -> dict[str, Any]:
+    return {"quantizer": quantizer, "quantizer_options": options}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"discriminator": "maskbit"},
+        {"discriminator": "patchgan"} | with_options("ema", revive_after=1),
+        {"discriminator": "patchgan"} | with_options("vq", revive_after=1),
+        {"discriminator": "patchgan"} | with_options("gumbel", final_temperature=0.5, anneal_steps=9),
+        {"discriminator": "patchgan"}
+        | with_options("residual", member="ema", member_options={"revive_after": 1}, num_levels=2),
+    ],
+    ids=["maskbit", "ema", "vq", "gumbel", "residual"],
+)
+def test_a_step_that_overflows_changes_nothing_and_is_counted(
+    toy: Toy, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Not what a pass moves by itself either: batch norm's statistics, moving averages, revived codes, counts of steps."""
+    options = (
+        GAN["discriminator_options"] if settings["discriminator"] == "maskbit" else {"hidden_dim": 4, "num_layers": 1}
+    )
+    settings = GAN | settings | {"discriminator_options": options}
+    trainer = opened(toy(precision="float16", ema_decay=0.9, lecam_weight=0.1, **settings), tmp_path)
     batches = trainer.batches()
     trainer.train_step(next(batches))
     sides = [
@@ -218,6 +241,21 @@ def test_a_step_that_overflows_changes_nothing_and_is_counted(toy: Toy, tmp_path
     assert not any(
         torch.equal(*pair) for pair in zip(trainer._average.module.parameters(), others_kept[1:], strict=False)
     )
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "ema"])
+def test_a_codebook_starts_at_the_first_step_that_is_taken(toy: Toy, tmp_path: Path, quantizer: str) -> None:
+    trainer = opened(toy(precision="float16", **with_options(quantizer, init="kmeans")), tmp_path)
+    quantizer, batches = trainer.tokenizer.quantizer, trainer.batches()
+    random = quantizer.weight.detach().clone()
+    trainer.scale.backward = lambda loss: LossScale.backward(trainer.scale, loss * 1e30)
+    trainer.train_step(next(batches))
+    assert torch.equal(quantizer.weight, random) and not quantizer.initialized
+    del trainer.scale.backward
+    while trainer.scale.skipped:
+        trainer.scale.skipped = 0
+        trainer.train_step(next(batches))
+    assert quantizer.initialized and (quantizer.weight - random).abs().mean() > 3 * random.abs().mean()
 
 
 def test_skipped_steps_stand_in_the_log_where_there_are_some(toy: Toy, tmp_path: Path) -> None:

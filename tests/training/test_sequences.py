@@ -262,7 +262,7 @@ def test_every_row_takes_a_step_at_paper_scale(
     begun = {"dataset": "folder", "data_root": str(images_root), "batch_size": 1, "steps": 1, "warmup_steps": 0}
     begun |= {"num_workers": 0}
     classifier = ClassifierDistance(untrained_classifier("convnext_s"))
-    monkeypatch.setattr("vistok.training.trainer.build_classifier", lambda *_, **__: classifier)
+    monkeypatch.setattr("vistok.training.building.build_classifier", lambda *_, **__: classifier)
     begun |= {} if row.endswith("-stage1") else {"adversarial_start": 0}
     begun |= {"lpips_weights": str(write_backbone("vgg", tmp_path))} if row == "titok-one-stage" else {}
     config = TrainConfig.from_row(f"imagenet256/{row}", "paper", **begun)

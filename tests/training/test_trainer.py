@@ -734,6 +734,15 @@ def test_a_busy_neighbour_is_told_of_and_trying_it_out_trains_nothing(
     assert "2 threads train 8 images a second now, one thread 16" in said and "OMP_NUM_THREADS=1" in said
 
 
+def test_a_few_images_are_enough_to_try_out_what_a_whole_batch_starts_by_kmeans(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.training.trainer.TRIAL_IMAGES", 1)  # 16 tokens
+    torch.set_num_threads(2)
+    start = {"quantizer_options": {"init": "kmeans"}, "codebook_size": 17, "steps": 1}
+    assert trained(toy(**start), tmp_path).tokenizer.quantizer.initialized
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_the_command_line_ends_well_where_neither_output_nor_locale_is_utf8(

@@ -9,10 +9,11 @@ A saved generator is a directory with `model.safetensors` and `config.json`; not
 
 import abc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from vistok.generation.transformer import Shape, Transformer
 from vistok.system.devices import eval_view, usable_device
 from vistok.system.files import shown
 from vistok.system.paths import resolve_path
-from vistok.system.values import call_with_options
+from vistok.system.values import call_with_options, checked
 from vistok.system.weights import check_weights, first_line, read_saved, write_saved
 from vistok.system.words import nearest
 from vistok.tokenizer import VisualTokenizer
@@ -156,7 +157,8 @@ class Generator(nn.Module, abc.ABC):
             int64 [B, h, w] in [0, K), or a tuple of one a level, as `VisualTokenizer.decode` takes them.
 
         Raises:
-            ValueError: a number is out of range, `given` is of another shape, or there is no such class.
+            ValueError: a number is out of range, `given` is of another shape or dtype, or there is no such class.
+            TypeError: a seed or a class is no integer.
         """
         for name in how.keys() & self.IDLE:
             raise ValueError(
@@ -209,27 +211,37 @@ class Generator(nn.Module, abc.ABC):
             how: how.
 
         Returns:
-            the tokens, int64 [B, T, L], and the logarithm of the probability that they were drawn with together, [B, T].
+            the tokens, int64 [B, T, L], and the logarithm of the probability that they were drawn with together, [B, T]; at
+            temperature 0, where all are certain, of the probability that was learned.
         """
         heads, tokens, likely = self.transformer.heads, [], 0.0
         for level, output in enumerate(heads.outputs):
-            logits = output(state)
-            shares = probabilities(guide(logits, how.guidance) if how.guided else logits, how)  # [B, T, K]
+            logits = guide(output(state), how.guidance) if how.guided else output(state)
+            shares = probabilities(logits, how)  # [B, T, K]
             drawn = draw(shares, uniform[..., level])
             drawn = torch.where(held[..., level] == UNKNOWN, drawn, held[..., level])
-            likely = likely + shares.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).log()
+            learned = probabilities(logits, Sampling()) if how.temperature == 0 else shares
+            likely = likely + learned.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).log()
             tokens.append(drawn)
             if level + 1 < len(heads.outputs):
                 state = heads.next_state(state, level, torch.cat([drawn, drawn]) if how.guided else drawn)
         return torch.stack(tokens, dim=-1), likely
 
     def label_numbers(self, labels: int | Sequence[int] | None, number: int) -> Tensor | None:
-        """Return the class of all of some images, or of each, as int64 [B]; ValueError where there is none such."""
+        """Return the class of all of some images, or of each, as int64 [B].
+
+        Raises:
+            ValueError: there is no such class, or no class where one is needed; there are more or fewer than images.
+            TypeError: a class is no integer.
+        """
         if labels is None:
             if self.classes and not self.class_dropout:
                 raise ValueError("This generator was trained with class_dropout 0 and needs a class: give labels.")
             return None
-        given = [labels] * number if isinstance(labels, int) else list(labels)
+        labels = labels.tolist() if isinstance(labels, Tensor | np.ndarray | np.generic) else labels
+        given = [
+            checked("labels", int, label) for label in (labels if isinstance(labels, Iterable) else [labels] * number)
+        ]
         if len(given) != number:
             raise ValueError(f"labels holds {len(given)} classes, but there are {number} seeds.")
         if not self.classes:
@@ -272,6 +284,10 @@ class Generator(nn.Module, abc.ABC):
             raise ValueError(
                 f"{name} has shapes {shapes}, but must be {[(batch, *s) for s in self.layout.level_shapes]}."
             )
+        if name == "known" and any(level.dtype != torch.bool for level in levels):
+            raise ValueError(f"known is {levels[0].dtype}, but must be bool, True where a token is given.")
+        if name == "given" and any(level.is_floating_point() or level.dtype == torch.bool for level in levels):
+            raise ValueError(f"given is {levels[0].dtype}, but tokens are integers.")
         return tuple(level.cpu().expand(batch, *level.shape[-2:]).long() for level in levels)
 
     # Where it is kept.
@@ -360,7 +376,7 @@ class Masked(Generator):
     """Predicts masked tokens from all others (MaskGIT, Chang et al. 2022, arXiv:2202.04200, section 3).
 
     A place is masked with all of its levels. Deviations: no label smoothing; the share of masked places is drawn from the same
-    cosine schedule, but its loss is the mean over the masked tokens of the batch.
+    cosine schedule, but its loss is the mean over the masked tokens of the batch (over several processes the mean of theirs).
     """
 
     MODEL, causal = "masked", False
@@ -406,8 +422,11 @@ class Masked(Generator):
 
 def cross_entropies(logits: Sequence[Tensor], places: Tensor) -> Tensor:
     """Return the cross entropy of each token, float32 [B, S, L], in nats, of logits [B, S, K_l] and places, int64 [B, S, L]."""
-    levels = enumerate(logits)
-    of_levels = [F.cross_entropy(of.float().mT, places[..., level], reduction="none") for level, of in levels]
+    of_levels = []
+    for level, of_level in enumerate(logits):
+        tokens = places[..., level]
+        losses = F.cross_entropy(of_level.float().flatten(0, 1), tokens.flatten(), reduction="none")
+        of_levels.append(losses.view_as(tokens))
     return torch.stack(of_levels, dim=-1)
 
 

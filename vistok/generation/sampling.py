@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -95,5 +96,5 @@ def draw(shares: Tensor, uniform: Tensor) -> Tensor:
 
 def uniform_numbers(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Tensor:
     """Return uniform numbers in [0, 1), [B, *shape], those of each image a function of its seed, the same on every device."""
-    drawn = [torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    drawn = [torch.rand(*shape, generator=torch.Generator().manual_seed(operator.index(seed))) for seed in seeds]
     return torch.stack(drawn).to(device)

@@ -15,6 +15,7 @@ know:
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -87,9 +88,13 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
         x: [..., T, d].
         turn: [2, T, d / 2], cosine and sine of the angles, in the dtype to compute in.
     """
-    first, second = x.to(turn.dtype).unflatten(-1, (-1, 2)).unbind(-1)  # each [..., T, d/2]
-    cos, sin = turn
-    return torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1).flatten(-2).to(x.dtype)
+    pairs = x.to(turn.dtype).unflatten(-1, (-1, 2))  # [..., T, d/2, 2]
+    if torch.compiler.is_compiling():  # it makes kernels of real numbers only
+        (first, second), (cos, sin) = pairs.unbind(-1), turn
+        turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    else:  # as complex numbers in one pass
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(*turn))
+    return turned.flatten(-2).to(x.dtype)
 
 
 class Cache:
@@ -136,10 +141,10 @@ class Block(nn.Module):
         return x + self.dropout(self.feed_forward(self.ffn_norm(x)))
 
     def _attention(self, x: Tensor, turn: Tensor | None, causal: bool, cache: Cache | None, number: int) -> Tensor:
-        qkv = self.wqkv(x).unflatten(2, (3, self.num_heads, -1))
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, B, heads, T, d]
-        query, key = qkv[:2] if turn is None else rotate(qkv[:2], turn)
-        value = qkv[2]
+        qkv = self.wqkv(x).unflatten(2, (3, self.num_heads, -1))  # [B, T, 3, heads, d]
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [B, heads, T, d]
+        if turn is not None:
+            query, key = rotate(query, turn), rotate(key, turn)
         if cache is not None:
             key, value = cache.extended(number, key, value)
             causal = causal and query.shape[2] > 1  # one place may see all that came before it
@@ -244,7 +249,8 @@ class Transformer(nn.Module):
 
     def embed(self, places: Tensor) -> Tensor:
         """Return the embeddings, float [B, T, dim], of places, int64 [B, T, L]: sums over their levels."""
-        return sum(embedding(places[..., level]) for level, embedding in enumerate(self.tokens))
+        levels = (embedding(places[..., level]) for level, embedding in enumerate(self.tokens))
+        return functools.reduce(torch.add, levels)
 
     def forward(
         self, classes: Tensor | None, places: Tensor | None, cache: Cache | None = None, first: int = 0

@@ -1,7 +1,7 @@
 """Shared by the networks: where tokens lie, activations that need not be kept, and group normalisation."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,15 @@ def recompute_activations(network: nn.Module, recompute: bool = True) -> None:
         )
     for block in blocks:
         block.recompute = recompute
+
+
+def initialise(network: nn.Module, draw: Callable[[str, Tensor], object]) -> None:
+    """Draw the first weights of linear layers and convolutions in place, by `draw(name, weight)`; their biases become 0."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            draw(name, module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def check_sizes(sizes: Mapping[str, int], multiples: Mapping[str, str]) -> None:

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from vistok.networks.blocks import ImageEncoder, check_sizes
+from vistok.networks.blocks import ImageEncoder, check_sizes, initialise
 from vistok.networks.vit import TransformerBlock, unpatchify
 from vistok.system.values import call_with_options, check_known
 
@@ -308,14 +308,14 @@ def _initialise(side: nn.Module, paper: bool) -> None:
 
     The paper's code cuts the normal distribution off, but at 2, a hundred times its width.
     """
-    for name, module in side.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            if paper and name.endswith("to_qkv"):
-                nn.init.xavier_uniform_(module.weight)
-            else:
-                nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+
+    def draw(name: str, weight: Tensor) -> None:
+        if paper and name.endswith("to_qkv"):
+            nn.init.xavier_uniform_(weight)
+        else:
+            nn.init.normal_(weight, std=0.02)
+
+    initialise(side, draw)
 
 
 def build(

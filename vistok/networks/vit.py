@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.networks.blocks import Block, ImageEncoder, check_sizes
+from vistok.networks.blocks import Block, ImageEncoder, check_sizes, initialise
 from vistok.system.words import nearest
 
 
@@ -182,7 +182,7 @@ class Encoder(ImageEncoder):
         self.blocks = blocks
         self.norm = nn.LayerNorm(dim)
         self.to_codes = nn.Linear(dim, codebook_dim)
-        _initialise(self)
+        initialise(self, _xavier)
 
     def forward(self, images: Tensor) -> Tensor:
         p = self.downsample_factor
@@ -203,7 +203,7 @@ class Decoder(nn.Module):
         self.blocks = blocks
         self.norm = nn.LayerNorm(dim)
         self.to_pixels = nn.Linear(dim, 3 * patch_size**2)
-        _initialise(self)
+        initialise(self, _xavier)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -217,13 +217,9 @@ class Decoder(nn.Module):
         return unpatchify(patches, grid, self.patch_size)  # [B, 3, p*h, p*w]
 
 
-def _initialise(network: nn.Module) -> None:
-    """Xavier-uniform linear layers without bias, as in the original ViT code."""
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+def _xavier(name: str, weight: Tensor) -> None:
+    """Draw a weight as the original ViT code does."""
+    nn.init.xavier_uniform_(weight)
 
 
 def build(

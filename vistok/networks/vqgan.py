@@ -18,10 +18,10 @@ Names of the parts, in both halves and in the order in which they run: `levels.<
 `mid.attention_0`, `mid.block_1`.
 """
 
-import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,36 +148,46 @@ def _middle(channels: int, attention: Callable[[int], nn.Module]) -> nn.Sequenti
     return nn.Sequential(parts)
 
 
+class _Shape(NamedTuple):
+    """What both halves are built by; see `build`."""
+
+    codebook_dim: int
+    hidden_dim: int
+    num_res_blocks: int
+    ch_mult: tuple[int, ...]
+    z_channels: int
+    code_kernel: int
+    attention_eps: float
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level, from the full resolution down."""
+        return [self.hidden_dim * factor for factor in self.ch_mult]
+
+    def attention(self, channels: int) -> Attention:
+        return Attention(channels, self.attention_eps)
+
+    def code_conv(self, in_channels: int, out_channels: int) -> nn.Conv2d:
+        """Return a convolution into or out of the code dimension."""
+        return nn.Conv2d(in_channels, out_channels, self.code_kernel, padding=self.code_kernel // 2)
+
+
 class Encoder(ImageEncoder):
     """Images [B, 3, H, W] to continuous codes z [B, D, H/f, W/f], f = 2^(levels - 1)."""
 
-    def __init__(
-        self,
-        codebook_dim: int,
-        hidden_dim: int,
-        num_res_blocks: int,
-        ch_mult: Sequence[int],
-        z_channels: int,
-        code_kernel: int,
-        attention_eps: float,
-    ) -> None:
+    def __init__(self, shape: _Shape) -> None:
         super().__init__()
-        attention = functools.partial(Attention, eps=attention_eps)
-        self.downsample_factor = 2 ** (len(ch_mult) - 1)
-        self.conv_in = nn.Conv2d(3, hidden_dim, 3, padding=1)
-        widths, channels = [hidden_dim * factor for factor in ch_mult], hidden_dim * ch_mult[-1]
+        widths, attention = shape.widths, shape.attention
+        self.downsample_factor = 2 ** (len(widths) - 1)
+        self.conv_in = nn.Conv2d(3, shape.hidden_dim, 3, padding=1)
+        options = {"attention_at": len(widths) - 1, "attention": attention}
         self.levels = levels_of_blocks(  # [B, C, H/f, W/f]
-            hidden_dim,
-            widths,
-            num_res_blocks,
-            ("downsample", Downsample),
-            attention_at=len(widths) - 1,
-            attention=attention,
+            shape.hidden_dim, widths, shape.num_res_blocks, ("downsample", Downsample), **options
         )
-        self.mid = _middle(channels, attention)
-        self.norm_out = group_norm(channels)
-        self.conv_out = nn.Conv2d(channels, z_channels, 3, padding=1)
-        self.to_codes = nn.Conv2d(z_channels, codebook_dim, code_kernel, padding=code_kernel // 2)  # [B, D, H/f, W/f]
+        self.mid = _middle(widths[-1], attention)
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], shape.z_channels, 3, padding=1)
+        self.to_codes = shape.code_conv(shape.z_channels, shape.codebook_dim)  # [B, D, H/f, W/f]
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.mid(self.levels(self.conv_in(images)))
@@ -187,24 +197,15 @@ class Encoder(ImageEncoder):
 class Decoder(nn.Module):
     """Codes [B, D, h, w] to images [B, 3, f*h, f*w], about [-1, 1]; one residual block a level more than the encoder."""
 
-    def __init__(
-        self,
-        codebook_dim: int,
-        hidden_dim: int,
-        num_res_blocks: int,
-        ch_mult: Sequence[int],
-        z_channels: int,
-        code_kernel: int,
-        attention_eps: float,
-    ) -> None:
+    def __init__(self, shape: _Shape) -> None:
         super().__init__()
-        attention = functools.partial(Attention, eps=attention_eps)
-        widths, channels = [hidden_dim * factor for factor in reversed(ch_mult)], hidden_dim * ch_mult[-1]
-        self.from_codes = nn.Conv2d(codebook_dim, z_channels, code_kernel, padding=code_kernel // 2)
-        self.conv_in = nn.Conv2d(z_channels, channels, 3, padding=1)
-        self.mid = _middle(channels, attention)
+        widths, attention = shape.widths[::-1], shape.attention
+        self.from_codes = shape.code_conv(shape.codebook_dim, shape.z_channels)
+        self.conv_in = nn.Conv2d(shape.z_channels, widths[0], 3, padding=1)
+        self.mid = _middle(widths[0], attention)
+        options = {"attention_at": 0, "attention": attention}
         self.levels = levels_of_blocks(  # [B, C, f*h, f*w]
-            channels, widths, num_res_blocks + 1, ("upsample", Upsample), attention_at=0, attention=attention
+            widths[0], widths, shape.num_res_blocks + 1, ("upsample", Upsample), **options
         )
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
@@ -265,5 +266,5 @@ def build(
         raise ValueError(f"code_kernel is {code_kernel}, but must be odd and at least 1: take {valid}.")
     if not 0 < attention_eps < math.inf:
         raise ValueError(f"attention_eps is {attention_eps}, but must be above 0; {EPS:g} is usual.")
-    options = (codebook_dim, hidden_dim, num_res_blocks, tuple(ch_mult), z_channels, code_kernel, attention_eps)
-    return Encoder(*options), Decoder(*options)
+    shape = _Shape(codebook_dim, hidden_dim, num_res_blocks, tuple(ch_mult), z_channels, code_kernel, attention_eps)
+    return Encoder(shape), Decoder(shape)

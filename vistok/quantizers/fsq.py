@@ -78,7 +78,10 @@ class FSQQuantizer(Quantizer):
         bounded = self.bound(z)
         rounded = bounded.round()  # integers in [-L//2, (L-1)//2]
         half_width = (self.levels // 2).view(-1, 1, 1)
-        indices = ((rounded.long() + half_width) * self.places.view(-1, 1, 1)).sum(1)  # [B, h, w]
+        whole = (
+            rounded.nan_to_num().long()
+        )  # what is not a number gets some index in [0, K) too, and a code that is none
+        indices = ((whole + half_width) * self.places.view(-1, 1, 1)).sum(1)  # [B, h, w]
         return Quantized(straight_through(bounded, rounded) / half_width, (indices,), {})
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:

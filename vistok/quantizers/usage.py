@@ -66,11 +66,14 @@ class CodebookUsage:
                 those seen here.
 
         Raises:
-            ValueError: the type is another; or an index is outside [0, K), which on another device than the CPU is said
-                by `compute`, for asking here would make every training step wait.
+            ValueError: there are more or fewer levels than codebooks; the type is another; or an index is outside [0, K), which
+                on another device than the CPU is said by `compute`, for asking here would make every training step wait.
         """
+        if len(levels) != len(self.counts):
+            raise ValueError(f"There are {len(levels)} levels of indices, but {len(self.counts)} codebooks to count.")
         for level, indices in enumerate(levels):
-            self._count(level, indices, None if images_before is None else images_before * indices[0].numel())
+            tokens_before = None if images_before is None else images_before * math.prod(indices.shape[1:])
+            self._count(level, indices, tokens_before)
 
     def _count(self, level: int, indices: Tensor, place: int | None) -> None:
         counts, size = self.counts[level], self.codebook_sizes[level]

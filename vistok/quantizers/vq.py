@@ -15,17 +15,16 @@ An optimizer's moments of a revived code stay as they were; those of a code with
 """
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistok.quantizers.base import Quantized, Quantizer, look_up, straight_through, to_grid, to_tokens
+from vistok.quantizers.base import Quantized, look_up, straight_through, to_grid, to_tokens
 from vistok.quantizers.entropy import entropy_of_distances
-from vistok.quantizers.remedies import count_and_sum, draw_tokens, kmeans, rotated
+from vistok.quantizers.remedies import VectorCodebook, count_and_sum
 from vistok.quantizers.search import nearest_code
-from vistok.system.processes import sum_over_processes
 
 
 def _uniform_codebook(codebook_size: int, codebook_dim: int) -> Tensor:
@@ -34,91 +33,7 @@ def _uniform_codebook(codebook_size: int, codebook_dim: int) -> Tensor:
     return codes.uniform_(-1 / codebook_size, 1 / codebook_size)
 
 
-class _VectorCodebook(Quantizer):
-    """What both quantizers of this file share: how codes start and revive, and the gradient that z gets."""
-
-    weight: Tensor  # float32 [K, D]
-    l2_norm = False
-
-    def __init__(
-        self, codebook_size: int, codebook_dim: int, init: str, revive_after: int | None, gradient: str
-    ) -> None:
-        super().__init__((codebook_size,), codebook_dim)
-        for name, value, choices in (
-            ("init", init, ("uniform", "kmeans")),
-            ("gradient", gradient, ("straight-through", "rotation")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}, but must be {choices[0]!r} or {choices[1]!r}.")
-        if revive_after is not None and revive_after < 1:
-            raise ValueError(f"revive_after is {revive_after}, but must be at least 1 step; 100 is usual.")
-        self.init, self.revive_after, self.gradient = init, revive_after, gradient
-        self._may_start = init == "kmeans"  # to ask `initialized` is to wait for a GPU: not at every step
-        if init == "kmeans":
-            self.of_batch = (*self.of_batch, "the start by k-means")
-            self.register_buffer("initialized", torch.tensor(False))
-        if revive_after is not None:
-            self.register_buffer("unused_steps", torch.zeros(codebook_size, dtype=torch.int64))  # since last chosen
-
-    @property
-    def codebook(self) -> Tensor:
-        return F.normalize(self.weight, dim=1) if self.l2_norm else self.weight
-
-    def _place(self, codes: Tensor, where: Tensor) -> None:
-        """Put codes, float32 [n, D], at the n places where `where`, bool [K], is true."""
-        self.weight[where] = codes
-
-    @property
-    def unstarted(self) -> bool:
-        return self._may_start and not self.initialized
-
-    @torch.no_grad()
-    def renew(self, z: Tensor) -> bool:
-        """Start the codebook on the first batch, and revive dead codes, at most once a step; before the search."""
-        renewed = False
-        if self._may_start:
-            if not self.initialized:
-                codes = kmeans(self._tokens(z), self.codebook_size, self.l2_norm)
-                self._place(codes, torch.ones(len(codes), dtype=torch.bool, device=codes.device))
-                self.initialized.fill_(True)
-                renewed = True
-            self._may_start = False
-        if self.revive_after is not None and self.first_part:
-            dead = self.unused_steps >= self.revive_after
-            if dead.any():
-                self._place(draw_tokens(self._tokens(z), int(dead.sum())), dead)
-                self.unused_steps.masked_fill_(dead, 0)
-                renewed = True
-        return renewed
-
-    @torch.no_grad()
-    def fitted(self, z: Tensor) -> Tensor:
-        """Return the codes, [B, D, h, w], that z gets from a k-means of its own, of K codes or as many as there are tokens."""
-        tokens = self._tokens(z)
-        codes = kmeans(tokens, self.codebook_size, self.l2_norm, enough=False)
-        return to_grid(codes[nearest_code(tokens, codes)], like=z)
-
-    def _tokens(self, z: Tensor) -> Tensor:
-        """Return the tokens of z, float32 [B*h*w, D], as they are compared with codes."""
-        return to_tokens(F.normalize(z, dim=1) if self.l2_norm else z)
-
-    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*args, **options)
-        self._may_start = self.init == "kmeans"  # the state may be of a codebook that had not started
-
-    @torch.no_grad()
-    def _count_unused(self, indices: Tensor) -> None:
-        """Count the steps since each code was chosen, in whatever process; after the search."""
-        if self.revive_after is not None:
-            chosen = torch.zeros_like(self.unused_steps).index_fill_(0, indices, 1)
-            self.unused_steps.add_(int(self.first_part)).masked_fill_(sum_over_processes(chosen) > 0, 0)
-
-    def _with_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
-        """Return codes, which are straight-through, as they are, or with the gradient of a rotation instead."""
-        return straight_through(rotated(z, codes), codes) if self.gradient == "rotation" else codes
-
-
-class VectorQuantizer(_VectorCodebook):
+class VectorQuantizer(VectorCodebook):
     """A codebook learned by the codebook loss |sg[z] - e|^2 (VQ-VAE, equation 3, second term)."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("codebook", "commitment")
@@ -176,7 +91,7 @@ class VectorQuantizer(_VectorCodebook):
         return Quantized(self._with_gradient(z, codes), (indices.view_as(z[:, 0]),), losses)
 
 
-class EMAQuantizer(_VectorCodebook):
+class EMAQuantizer(VectorCodebook):
     """A codebook that follows the mean of the tokens that chose each code (VQ-VAE, appendix A.1)."""
 
     loss_names: ClassVar[tuple[str, ...]] = ("commitment",)

@@ -25,9 +25,9 @@ from vistok.system.interrupts import deferred_interrupt
 from vistok.system.progress import progress_bar
 from vistok.system.values import checked
 from vistok.tokenizer import VisualTokenizer
+from vistok.training.building import build_tokenizer
 from vistok.training.checks import check_entries
 from vistok.training.stopping import Stoppable
-from vistok.training.trainer import build_tokenizer
 
 LOOK_SECONDS = 0.2  # between two looks at the log
 SHOWN_LINES = 60  # the last that the processes printed, where they fail without a sentence of ours

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vistok.config import TrainConfig
 from vistok.networks.discriminators import EqualizedConv2d, EqualizedLinear
-from vistok.quantizers import SimVQQuantizer
+from vistok.quantizers import Quantizer, SimVQQuantizer
 
 KERNELS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, EqualizedConv2d, EqualizedLinear)
 LEAST_SCALE = 1e-4  # of a loss, as in fairseq: a gradient that overflows below it is not one that is only large
@@ -92,9 +92,8 @@ class LossScale:
     """Keeps gradients in float16's range (Micikevicius et al. 2018, arXiv:1710.03740, section 3.2), by `torch.amp.GradScaler`.
 
     What goes backward is multiplied by the scale, and gradients are divided by it before they are clipped. A step whose
-    gradients overflowed all the same leaves weights and moments as they are, and halves the scale; after 2,000 steps that did
-    not it doubles. What a module keeps of its own in `forward` (batch norm's statistics, an EMA codebook's sums) stays moved.
-    Of other precisions the scale is 1, and nothing is done or read.
+    gradients overflowed all the same leaves everything as it was, and halves the scale; after 2,000 steps that did not it
+    doubles. Of other precisions the scale is 1, and nothing is done or read.
 
     Attributes:
         value: the scale.
@@ -109,6 +108,17 @@ class LossScale:
     def _begin(self) -> None:
         self._scaler = torch.amp.GradScaler(self._device, enabled=self._enabled)
         self.value, self.skipped = self._scaler.get_scale(), 0
+        self._before: tuple[nn.Module, dict[str, Tensor]] | None = None
+
+    def begin(self, module: nn.Module) -> None:
+        """Keep what the passes of the coming step move in a module by themselves, so that `step` can put it back.
+
+        That is batch norm's statistics, an EMA codebook's sums, counts of steps, and codes that start or revive.
+        """
+        if self._enabled:
+            moved = _moved_by_passes(module)
+            state = {name: value.clone() for name, value in module.state_dict().items() if name in moved}
+            self._before = module, state
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss, times the scale."""
@@ -121,6 +131,8 @@ class LossScale:
             optimizer: of the parameters.
             parameters: whose gradients `backward` added.
             clip: largest norm of all gradients together; None: any.
+
+        Where it is left out, what passes have moved since `begin` is as it was then.
 
         Raises:
             FloatingPointError: gradients overflow at every scale.
@@ -136,6 +148,10 @@ class LossScale:
         before, self.value = self.value, self._scaler.get_scale()  # a GPU is waited for, once a step
         taken = self.value >= before
         self.skipped += not taken
+        if self._before is not None and not taken:
+            module, state = self._before
+            module.load_state_dict(state, strict=False)
+        self._before = None
         if self.value < LEAST_SCALE:
             raise FloatingPointError(
                 f"Gradients overflow float16 even with the loss times {before:.2g}: they are not finite, whatever its scale. "
@@ -153,3 +169,12 @@ class LossScale:
         if state and self._enabled:
             self._scaler.load_state_dict(state["scaler"])
             self.value, self.skipped = self._scaler.get_scale(), state["skipped"]
+
+
+def _moved_by_passes(module: nn.Module) -> set[str]:
+    """Return the names of what `forward` may move in a module while training: its buffers, and a quantizer's codes."""
+    names = {name for name, _ in module.named_buffers()}
+    for where, part in module.named_modules():
+        if isinstance(part, Quantizer):
+            names |= {name for name, _ in part.named_parameters(prefix=where)}
+    return names

@@ -8,32 +8,25 @@ Batch k of the data is a function of (seed, k), whatever was interrupted before 
 
 import contextlib
 import copy
-import inspect
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vistok.config import TrainConfig
 from vistok.data import check_batch_size, check_same_images, open_training_images, to_float, train_batches
-from vistok.losses import ProxyCrossEntropy, TokenizerLoss
-from vistok.networks import NETWORKS
+from vistok.losses import TokenizerLoss
 from vistok.networks.blocks import recompute_activations
-from vistok.networks.lpips import build_lpips
-from vistok.networks.perceptual import build_classifier
-from vistok.pretrained import load_pretrained
 from vistok.quantizers.usage import CodebookUsage
 from vistok.system.devices import in_precision
 from vistok.system.processes import is_distributed, share_model
 from vistok.system.threads import say_if_one_is_faster
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.adversary import Adversary
+from vistok.training.building import build_perceptual, build_tokenizer, load_proxies
 from vistok.training.loop import TrainingLoop
 from vistok.training.optimization import LossScale, average_decay, build_optimizer, lr_factor, set_lr
 
@@ -149,6 +142,9 @@ class Trainer(TrainingLoop):
             self.tokenizer.quantizer.eval()  # a codebook that learns inside `forward` stays as well
         factor = lr_factor(config, self.step)
         set_lr(self.optimizer, config.lr * factor)
+        self.scale.begin(self.tokenizer)
+        if self._discriminator_learns:
+            self.adversary.scale.begin(self.adversary.discriminator)
         parts = images.chunk(config.accumulate)
         losses = []
         for number, part in enumerate(parts):
@@ -247,7 +243,8 @@ class Trainer(TrainingLoop):
         """Begin as every loop does, and say where one thread would train faster: nothing changes by itself."""
         super().begin()
         if self.accelerator.num_processes == 1 and self.device.type == "cpu":
-            trial = copy.deepcopy(self.tokenizer).train()  # so that no codebook learns from it
+            trial = copy.deepcopy(self.tokenizer).train()
+            trial.quantizer.eval()  # a start by k-means may need more tokens than a few images have
             images = torch.zeros(min(self.config.batch_size, TRIAL_IMAGES), 3, *[self.config.image_size] * 2)
 
             def step() -> None:
@@ -258,89 +255,3 @@ class Trainer(TrainingLoop):
 
             with torch.random.fork_rng(devices=[]):  # a quantizer may draw
                 say_if_one_is_faster(step, self.config.steps - self.step, len(images), "images")
-
-
-def build_tokenizer(config: TrainConfig, fresh: bool = True, proxies: VisualTokenizer | None = None) -> VisualTokenizer:
-    """Return the tokenizer that a training begins with, on the CPU; torch's random numbers begin anew at the seed.
-
-    Args:
-        config: of the training.
-        fresh: with the weights of `init_from` and `proxy_from`, where it has them; else they will be loaded.
-        proxies: what `load_proxies` returns; None: it is asked.
-
-    Raises:
-        ValueError, FileNotFoundError: these weights are of another architecture, or not there.
-    """
-    proxies = load_proxies(config) if proxies is None and fresh else proxies
-    set_seed(config.seed)
-    tokenizer = VisualTokenizer.from_config(config)
-    if config.init_from is not None and fresh:
-        tokenizer.load_weights(load_pretrained(config.init_from).state_dict(), source=config.init_from)
-    elif proxies is not None and fresh:
-        tokenizer.decoder.take_painting(proxies.quantizer.codebook, proxies.decoder)
-    return tokenizer
-
-
-def load_proxies(config: TrainConfig) -> VisualTokenizer | None:
-    """Return the tokenizer of `proxy_from`, whose codes are predicted, on the CPU; None where there is none.
-
-    Raises:
-        ValueError, FileNotFoundError: it is not there, or not as the network's `pixel_decoder` describes it, or it has no
-            codebook, or several.
-    """
-    if config.proxy_from is None:
-        return None
-    proxies, named = load_pretrained(config.proxy_from), f"proxy_from is {config.proxy_from!r}"
-    if (number := len(proxies.quantizer.codebook_sizes)) != 1:
-        raise ValueError(
-            f"{named}, whose quantizer {proxies.settings['quantizer']!r} has {number or 'no'} codebooks, but each patch "
-            "predicts one code: take a tokenizer with one codebook."
-        )
-    with torch.device("meta"):  # shapes only
-        expected = VisualTokenizer.from_config(config).decoder.grid
-    if (found := proxies.token_grids(config.image_size, config.image_size)[0]) != expected:
-        raise ValueError(
-            f"{named}, which makes {found[0]}x{found[1]} tokens of {config.image_size} pixels, but there are {expected[0]}x"
-            f"{expected[1]} patches: take a tokenizer with a grid of that size, or another patch_size."
-        )
-    described, own = config.network_options["pixel_decoder"], _described(proxies)
-    if _with_defaults(described) != _with_defaults(own):
-        options = json.dumps(config.network_options | {"pixel_decoder": own})
-        raise ValueError(f"{named}, but network_options describe another pixel_decoder; they would be {options}.")
-    return proxies
-
-
-def _described(proxies: VisualTokenizer) -> dict[str, Any]:
-    """Return what `pixel_decoder` says of a tokenizer."""
-    network = {name: proxies.settings[name] for name in ("network", "network_options")}
-    return network | {"codebook_size": proxies.quantizer.codebook_size, "codebook_dim": proxies.quantizer.codebook_dim}
-
-
-def _with_defaults(described: dict[str, Any]) -> dict[str, Any]:
-    """Return a description with all options of its network, those at their defaults too, as it is read from JSON."""
-    options = inspect.signature(NETWORKS[described["network"]]).parameters
-    usual = {name: option.default for name, option in options.items() if option.default is not option.empty}
-    network_options = usual | {"image_size": None} | (described.get("network_options") or {})
-    return json.loads(json.dumps(described | {"network_options": network_options}))
-
-
-def build_perceptual(config: TrainConfig, proxies: VisualTokenizer | None = None) -> dict[str, nn.Module]:
-    """Return the frozen networks that a training looks through, by the name of their loss.
-
-    Args:
-        config: of the training.
-        proxies: what `load_proxies` returns.
-
-    Raises:
-        Unavailable: the weights of one are not here and cannot be downloaded.
-        FileNotFoundError, ValueError: a file that was given is not there, or not that network's.
-    """
-    found: dict[str, nn.Module] = {}
-    if proxies is not None:
-        found["proxy"] = ProxyCrossEntropy(proxies.encoder, proxies.quantizer)
-    if config.lpips_weight:
-        found["lpips"] = build_lpips("vgg", config.lpips_weights, download=True, options="lpips_weights=FILE")
-    if config.classifier_weight:
-        options = "classifier_weights=FILE"
-        found["classifier"] = build_classifier(config.classifier, config.classifier_weights, True, options=options)
-    return found
