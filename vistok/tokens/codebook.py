@@ -223,9 +223,7 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
     pyramid = len(set(grids)) > 1 or tokenizer.is_sequence
     side = context if tokenizer.encoder.decodes_parts and not pyramid else tokenizer.image_size // factor
     shapes = grids if pyramid else [(side, side)] * len(grids)
-    neutral = [0]
-    if len(grids) > 1:
-        neutral = [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
+    neutral = middle_codes(tokenizer) if len(grids) > 1 else [0]
     for part in codes.split(max(1, TOKENS_AT_A_TIME // side**2)):
         filled = [torch.full((len(part), *shape), n, device=device) for n, shape in zip(neutral, shapes, strict=True)]
         filled[level] = part.to(device)[:, None, None].expand(-1, *shapes[level])
@@ -236,6 +234,11 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
             first = (side - 1) // 2 * factor
             images = images[:, :, first : first + factor, first : first + factor]
         yield to_uint8(images).cpu()
+
+
+def middle_codes(tokenizer: VisualTokenizer) -> list[int]:
+    """Return the code of each level that is nearest to the mean of its codebook: what stands for a token that is not known."""
+    return [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
 
 
 def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
