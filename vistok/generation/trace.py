@@ -1,7 +1,7 @@
 """One image as it is drawn, token by token: what the picture is so far, and which codes could have come next, how likely.
 
-An autoregressive generator gives each token a probability from those before it. Once an image is drawn, one pass over its tokens
-gives all of these again, without a cache; that they are those it was drawn with is a test.
+An autoregressive generator gives each token a probability from those before it. One pass over the tokens of an image gives all
+of these again, without a cache; that they are those it was drawn with is a test.
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from vistok.generation.rate import check_orders
 from vistok.generation.sampling import Sampling, guide, probabilities
 from vistok.images import to_uint8
 from vistok.system.devices import computing, eval_view
-from vistok.system.values import call_with_options
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import middle_codes
 
@@ -75,33 +74,35 @@ def trace(generator: Generator, seed: int, label: int | None = None, **how: Any)
     check_orders(generator)
     levels = generator.sample([seed], label, **how)
     places = generator.layout.from_levels(levels if isinstance(levels, tuple) else (levels,))
-    return trace_of(generator, places[0], label, **how)
+    sampling = generator.sampling(label is not None, **how)
+    return trace_of(generator, places[0], generator.label_numbers(label, 1), sampling)
 
 
 @torch.no_grad()
-def trace_of(generator: Generator, places: Tensor, label: int | None = None, **how: Any) -> Trace:
+def trace_of(generator: Generator, places: Tensor, label: Tensor | None, how: Sampling) -> Trace:
     """Say what each token of an image is drawn from after those before it.
 
     Args:
         generator: an autoregressive one.
-        places: int64 [S, L], as `layout` has them.
-        label: the class, in [0, C); None: none.
-        **how: fields of `Sampling`.
+        places: int64 [S, L], as `layout` has them; UNKNOWN where a token is not drawn yet: what comes after the first such
+            place means nothing.
+        label: int64 [1], the class; None: none.
+        how: how tokens are drawn.
 
     Raises:
-        ValueError: the generator is masked, or there is no such class.
+        ValueError: the generator is masked.
     """
     check_orders(generator)
-    sampling, view = call_with_options("sampling", Sampling, how), eval_view(generator)
-    batch = places[None].to(view.device)  # [1, S, L]
-    classes = view.class_numbers(view.label_numbers(label, 1), 1)
-    if sampling.guided:
+    view = eval_view(generator)
+    batch = places[None].to(view.device).clamp(min=0)  # [1, S, L]
+    classes = view.class_numbers(label, 1)
+    if how.guided:
         classes, batch = torch.cat([classes, view.class_numbers(None, 1)]), torch.cat([batch, batch])
     with computing(view.device, exact=True):
         state = view.transformer(classes, batch[:, :-1])  # [1 or 2, S, dim]
         logits = view.transformer.heads(state, batch)
-    logits = [guide(of_level, sampling.guidance) if sampling.guided else of_level for of_level in logits]
-    shares = tuple(probabilities(of_level[0], sampling).cpu() for of_level in logits)  # [S, K_l]
+    logits = [guide(of_level, how.guidance) if how.guided else of_level for of_level in logits]
+    shares = tuple(probabilities(of_level[0], how).cpu() for of_level in logits)  # [S, K_l]
     return Trace(generator.layout, places.cpu(), shares)
 
 
