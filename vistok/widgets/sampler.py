@@ -50,9 +50,8 @@ class Sampler(AskedView):
     knows both; a masked one draws in no order in which a token had a probability).
 
     Attributes:
-        settings: how the next image is drawn: `label`, number of its class, None: none; fields of `Sampling`; `seed`; and
-            `pace`, tokens a second, 0: as fast as they come.
-        advance: whether the seed of each drawing is one more than that of the one before.
+        settings: how the next image is drawn: `label`, number of its class, None: none; fields of `Sampling`; `seed`;
+            `advance`, whether the drawing after it takes the next seed; and `pace`, tokens a second, 0: as fast as they come.
         phase: "drawing", "stopped", "finished" or "failed".
         drawn_of: places that are drawn, and all of the image.
         title: what is shown, in words.
@@ -65,7 +64,6 @@ class Sampler(AskedView):
     fields = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of `settings`, that this generator has
     without_class = traitlets.Bool(True).tag(sync=True)  # whether it draws images of no class
     settings = traitlets.Dict().tag(sync=True)
-    advance = traitlets.Bool(True).tag(sync=True)
     picture_name = traitlets.Unicode("").tag(sync=True)  # of the picture to complete; empty: there is none
     phase = traitlets.Unicode("finished").tag(sync=True)
     drawn_of = traitlets.List(traitlets.Int(), [0, 0]).tag(sync=True)
@@ -134,7 +132,7 @@ class Sampler(AskedView):
             del own["guidance"]
         self.fields = [*own]
         label = 0 if label is None and self.classes else label
-        self._take_up({**own, "label": label, "seed": seed, "pace": PACE} | how)
+        self._take_up({**own, "label": label, "seed": seed, "advance": True, "pace": PACE} | how)
 
     # Done by the buttons.
 
@@ -230,19 +228,19 @@ class Sampler(AskedView):
 
     def _take_up(self, how: dict[str, Any]) -> None:
         """Change settings; ValueError where the generator cannot draw so, and nothing is changed."""
-        advance = checked("advance", bool, how.get("advance", self.advance))
-        settings = {**self.settings, **{name: value for name, value in how.items() if name != "advance"}}
+        settings = self.settings | how
         if isinstance(label := settings["label"], str):
             label = settings["label"] = self._generator.label_of(label)
-        checked("seed", Seed, settings["seed"])
-        checked("pace", NonNegativeInt, settings["pace"])
+        own = {"label": int | None, "seed": Seed, "pace": NonNegativeInt, "advance": bool}
         try:
-            others = {name: value for name, value in settings.items() if name not in ("label", "seed", "pace")}
-            self._how = self._generator.sampling(label is not None, **others)
+            for name, kind in own.items():
+                checked(name, kind, settings[name])
+            others = {name: value for name, value in settings.items() if name not in own}
+            how = self._generator.sampling(label is not None, **others)
         except TypeError as error:
             raise ValueError(str(error)) from error
-        self._labels = self._generator.label_numbers(label, 1)
-        self.settings, self.advance = settings, advance
+        self._labels, self._how = self._generator.label_numbers(label, 1), how
+        self.settings = settings
 
     def _nothing(self) -> Tensor:
         return torch.full((1, self._layout.num_places, len(self._layout.sizes)), UNKNOWN)
@@ -257,7 +255,7 @@ class Sampler(AskedView):
         with self._writing:
             self._places = places
             self._show(phase="drawing", title=f"{self._in_words()}{', ' + what if what else ''}")
-            if self.advance:
+            if self.settings["advance"]:
                 self.settings = self.settings | {"seed": (seed + 1) % 2**32}
         if wait:
             self._draw(steps, kept, 0)
@@ -387,7 +385,7 @@ class Sampler(AskedView):
         if codes:
             where = f"token {left}" if self.sequence else f"row {top}, column {left}"
             draw_likeliest(axes[2], tiles, shares, codes)
-            axes[2].set_title(f"likeliest codes at {where}", fontsize=SMALL)
+            axes[2].set_title(f"codes at {where}", fontsize=SMALL)
         else:
             axes[2].remove()
         return figure

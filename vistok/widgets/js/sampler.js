@@ -30,8 +30,9 @@ function render({ model, el }) {
   // A number as Python tells whole ones from others.
   const number = (input) => input.value === "" ? null : Number(input.value);
 
-  const sample = button("sample", () => talk.ask("sample", values()), "draw an image from its first token on");
-  const halt = node("button", { class: "stop", onclick: () => talk.ask("stop"), title: "what is not drawn stays empty" }, "■ stop");
+  const drawing = () => model.get("phase") === "drawing" && alive(model);
+  // One button, so that the focus stays where it is.
+  const sample = node("button", { class: "sample-or-stop", style: "min-width:5.5em", onclick: () => drawing() ? talk.ask("stop") : talk.ask("sample", values()) });
   const given = button("show the photograph", () => talk.ask("show_picture"), "its tokens, to be completed from where you click");
   const first = () => { const [top, left] = chosen(); return top * model.get("grid")[1] + left; };
   const chosen = () => face.canvas.dataset.selection?.split(",").map(Number) ?? model.get("selection");
@@ -65,7 +66,7 @@ function render({ model, el }) {
   const named = (name) => name.replace("top_", "top-").replace("num_steps", "steps");
   box.append(
     node("div", { class: "bar" }, classes.length ? node("label", {}, "class ", label) : "", seedLabel,
-      node("label", { ...middle, title: "each drawing takes the next seed" }, advance, "then the next"), sample, halt, given, progress, drawn, busy),
+      node("label", { ...middle, title: "each drawing takes the next seed" }, advance, "then the next"), sample, given, progress, drawn, busy),
     node("div", { class: "bar" }, ...Object.entries(inputs).map(([name, input]) => node("label", {}, `${named(name)} `, input)), pace),
     grid.row,
     node("div", { class: "faces drawing" }, node("div", { class: "column" }, title, face.element), heatColumn, likely),
@@ -78,17 +79,16 @@ function render({ model, el }) {
     label.value = settings.label ?? "";
     if (!PACES.some(([value]) => value === settings.pace)) pace.append(node("option", { value: settings.pace }, `${count(settings.pace)} tokens a second`));
     pace.value = settings.pace;
-    advance.checked = model.get("advance");
+    advance.checked = settings.advance;
   }
 
   function tell() {
-    const [done, all] = model.get("drawn_of"), drawing = model.get("phase") === "drawing" && alive(model);
+    const [done, all] = model.get("drawn_of");
     Object.assign(progress, { max: all, value: done });
-    progress.hidden = !drawing;
-    drawn.textContent = done < all ? `${count(done)} of ${count(all)} tokens${drawing ? "" : model.get("phase") === "failed" ? ", failed" : ", stopped"}` : "";
-    const focused = document.activeElement === halt;
-    halt.hidden = !drawing;
-    if (focused && !drawing) sample.focus({ preventScroll: true });
+    progress.hidden = !drawing();
+    drawn.textContent = done < all ? `${count(done)} of ${count(all)} tokens${drawing() ? "" : model.get("phase") === "failed" ? ", failed" : ", stopped"}` : "";
+    sample.textContent = drawing() ? "■ stop" : "sample";
+    sample.title = drawing() ? "what is not drawn stays empty" : "draw an image from its first token on";
     given.hidden = !model.get("picture_name");
     given.title = `the tokens of ${model.get("picture_name")}, to be completed from where you click`;
     title.textContent = title.title = model.get("title");
@@ -153,7 +153,7 @@ function render({ model, el }) {
     }));
   }
 
-  const handlers = { "change:settings": tellSettings, "change:advance": tellSettings, "change:picture": load, "change:likely_codes": tellLikely,
+  const handlers = { "change:settings": tellSettings, "change:picture": load, "change:likely_codes": tellLikely,
     "change:entropy": compose, "change:token_values": compose };
   for (const name of ["phase", "drawn_of", "title", "picture_name"]) handlers[`change:${name}`] = tell;
   const stopListening = listen(model, handlers), stopTheme = onTheme(box, () => { compose(); grid.draw(); });
