@@ -4,7 +4,7 @@ import math
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class Sampler(AskedView):
             device: of what is loaded; None: a GPU where there is one, or else the CPU.
             seed: of the first image.
             label: its class, a number or a name; None: the first, or none where there are none.
-            **how: fields of `Sampling`.
+            **how: fields of `Sampling`; `advance` and `pace` of `settings`.
         """
         super().__init__()
         self._writing = threading.Lock()  # held by whoever writes what the page shows
@@ -245,7 +245,7 @@ class Sampler(AskedView):
     def _nothing(self) -> Tensor:
         return torch.full((1, self._layout.num_places, len(self._layout.sizes)), UNKNOWN)
 
-    def _start(self, held: Any, what: str = "", *, wait: bool = False) -> None:
+    def _start(self, held: Callable[[], Tensor], what: str = "", *, wait: bool = False) -> None:
         """Begin to draw; `held` gives the places that are kept once nothing else is drawn, `wait`: until it is done."""
         self._stop_and_join()
         self._stop.clear()
