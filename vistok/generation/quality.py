@@ -60,7 +60,7 @@ COLUMNS = {  # value of a measured set -> what a table calls it
     "precision": "precision ↑",
     "recall": "recall ↑",
     "nearest_distance": "to the nearest training image, grey levels",
-    "nearer_share": "nearer than most test images are",
+    "nearer_share": "nearer to one than {:.0%} of test images",
 }
 SHOWN = {"swd": ".1f", "precision": ".3f", "recall": ".3f", "nearest_distance": ".1f", "nearer_share": ".1%"}
 Sets = dict[str, Tensor]  # name of what is measured -> uint8 [N, 3, H, W]
@@ -494,7 +494,8 @@ def _images_of(
 
 def record_markdown(record: dict[str, Any]) -> str:
     """Return a record, as `quality.json` holds it, as a Markdown table: the samples, and what they are read beside."""
-    lines = ["| images | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    headings = [heading.format(1 - record["settings"]["quantile"]) for heading in COLUMNS.values()]
+    lines = ["| images | " + " | ".join(headings) + " |", "|---|" + "---:|" * len(COLUMNS)]
     for name, values in ({"samples": record["samples"]} | record["controls"]).items():
         shown = [None if values is None else values[column] for column in COLUMNS]
         cells = [
