@@ -17,7 +17,7 @@ function render({ model, el }) {
   const busy = node("span", { class: "caption", role: "status", data: { role: "busy" } });
   const talk = asking(model, busy);
   const button = (text, act, title) => node("button", { onclick: act, title }, text);
-  const label = node("select", {}, ...model.get("without_class") && classes.length ? [node("option", { value: "" }, "no class")] : [],
+  const label = node("select", { "aria-label": "class" }, ...model.get("without_class") && classes.length ? [node("option", { value: "" }, "no class")] : [],
     ...classes.map((name, number) => node("option", { value: number }, name)));
   const [seedLabel, seed] = numberField("seed", {});
   const advance = node("input", { type: "checkbox" });
