@@ -8,7 +8,7 @@ from helpers.generators import generator, toy_tokenizer
 from matplotlib.figure import Figure
 
 from vistok.generation.trace import decode_so_far, trace
-from vistok.plots.generation import draw_bits, draw_so_far, drawn_step_by_step
+from vistok.plots.generation import draw_bits, draw_so_far, drawn_step_by_step, on_plane
 from vistok.tokens.store import describe
 
 
@@ -48,6 +48,12 @@ def test_the_bars_are_the_likeliest_codes_and_the_maps_their_entropy_and_surpris
 
 
 def test_a_sequence_is_shown_in_lines_and_its_picture_whole() -> None:
+    lines = on_plane(generator(grid="sequence").layout, np.arange(12.0))
+    assert lines.shape == (3, 4) and (lines[1] == [4, 5, 6, 7]).all()
+    assert (
+        np.isnan(on_plane(generator(grid="scales").layout, np.arange(14.0)).ravel()).tolist()
+        == [False] * 14 + [True] * 2
+    )
     figure, (above, below) = plt.subplots(1, 2)
     draw_so_far(above, torch.zeros(3, 8, 8, dtype=torch.uint8))
     assert above.images[0].get_array().shape == (8, 8, 3)

@@ -11,6 +11,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from vistok.generation.layout import Layout
 from vistok.generation.trace import Trace, decode_so_far
 from vistok.plots.figures import DPI, SMALL, WIDTH
 from vistok.plots.styles import COLOURS
@@ -51,8 +52,10 @@ def drawn_step_by_step(
     _draw_steps(above.subplots(2, len(steps), squeeze=False, height_ratios=(1, 0.62)), tokenizer, trace, steps)
     axes = below.subplots(1, 3, width_ratios=(1.15, 1.15, 1))
     most = sum(np.log2(size) for size in trace.layout.sizes)
-    draw_bits(axes[0], _on_plane(trace, trace.entropy_bits), most, chosen)
-    draw_bits(axes[1], _on_plane(trace, trace.surprise_bits), None, chosen, "surprise of what was drawn, bits")
+    draw_bits(axes[0], on_plane(trace.layout, trace.entropy_bits.numpy()), most, chosen)
+    draw_bits(
+        axes[1], on_plane(trace.layout, trace.surprise_bits.numpy()), None, chosen, "surprise of what was drawn, bits"
+    )
     codes, shares = trace.likeliest(chosen, LIKELIEST)
     drawn = trace.places[chosen, :1]
     if drawn not in codes:
@@ -162,11 +165,11 @@ def draw_likeliest(
         axis.spines[side].set_visible(False)
 
 
-def _on_plane(trace: Trace, values: Tensor) -> np.ndarray:
-    """Return a number of each place as rows: where they lie, or, of a sequence, in lines as text is."""
-    if trace.layout.grid is not None:
-        return values.view(*trace.layout.grid).numpy()
+def on_plane(layout: Layout, values: np.ndarray) -> np.ndarray:
+    """Return a number of each place, [S], as rows: where they lie, or, of a sequence, in lines as text is, NaN at the end."""
+    if layout.grid is not None:
+        return values.reshape(layout.grid)
     columns = int(np.ceil(np.sqrt(len(values))))
     padded = np.full(columns * -(-len(values) // columns), np.nan)
-    padded[: len(values)] = values.numpy()
+    padded[: len(values)] = values
     return padded.reshape(-1, columns)

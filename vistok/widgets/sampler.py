@@ -20,7 +20,7 @@ from vistok.generation.sampling import Sampling
 from vistok.generation.trace import Trace, decode_so_far, trace_of
 from vistok.images import to_float
 from vistok.plots.figures import DPI, SMALL
-from vistok.plots.generation import draw_bits, draw_likeliest, draw_so_far
+from vistok.plots.generation import draw_bits, draw_likeliest, draw_so_far, on_plane
 from vistok.runs import short_names
 from vistok.system.devices import computing, usable_device
 from vistok.system.threads import release_idle_threads
@@ -369,7 +369,7 @@ class Sampler(AskedView):
             return None
         with self._writing:
             known = (self._places != UNKNOWN).all(2)[0].view(*self.grid)
-            entropy = None if self._trace is None else self._entropy().reshape(self.grid)
+            entropy = None if self._trace is None else on_plane(self._layout, self._entropy())
             codes, shares = self._likeliest()
             tiles = [self._tiles[code] for code in codes]
         figure = plt.figure(figsize=(7.5, 3.0), dpi=DPI, layout="constrained")

@@ -145,7 +145,7 @@ function render({ model, el }) {
   async function tellLikely() {
     const codes = model.get("likely_codes"), shares = model.get("likely_shares"), made = await picture(model.get("likely_tiles"));
     if (codes !== model.get("likely_codes")) return;
-    nearTitle.textContent = codes.length ? "likeliest codes of the chosen token, each decoded alone" : "what may come at the chosen token is not known yet";
+    nearTitle.textContent = codes.length ? `likeliest codes of the chosen token, each decoded ${model.get("sequence") ? "as all tokens" : "alone"}` : "what may come at the chosen token is not known yet";
     near.replaceChildren(...codes.map((code, place) => {
       const tile = node("canvas", { "aria-hidden": "true" });
       if (made) paint(tile, made, 32, 32, [place * made.height, 0, made.height, made.height]);
