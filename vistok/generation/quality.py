@@ -55,14 +55,6 @@ CLOSEST = 16  # samples that a record names with their nearest training images
 FEWEST = image_sets.NEIGHBOURS + 1  # images of a set: each has so many neighbours
 CONTROLS = ("real", "reconstructions", "shuffled")
 OF_INCEPTION = ("gfid", "inception_score", "inception_score_deviation")
-COLUMNS = {  # value of a measured set -> what a table calls it
-    "swd": "sliced Wasserstein distance ↓",
-    "precision": "precision ↑",
-    "recall": "recall ↑",
-    "nearest_distance": "to the nearest training image, grey levels",
-    "nearer_share": "nearer to one than {:.0%} of test images",
-}
-SHOWN = {"swd": ".1f", "precision": ".3f", "recall": ".3f", "nearest_distance": ".1f", "nearer_share": ".1%"}
 Sets = dict[str, Tensor]  # name of what is measured -> uint8 [N, 3, H, W]
 Values = dict[str, dict[str, Any]]  # name of what is measured -> name of a value -> value
 Share = Annotated[float, must_be("in (0, 1); 0.05 is usual", lambda share: 0 < share < 1)]
@@ -490,19 +482,6 @@ def _images_of(
             f"was trained on (fingerprint {training.fingerprint}, then {record['fingerprint']}): give their data_root."
         )
     return training, open_dataset(record["name"], "test", image_size, **reading)
-
-
-def record_markdown(record: dict[str, Any]) -> str:
-    """Return a record, as `quality.json` holds it, as a Markdown table: the samples, and what they are read beside."""
-    headings = [heading.format(1 - record["settings"]["quantile"]) for heading in COLUMNS.values()]
-    lines = ["| images | " + " | ".join(headings) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    for name, values in ({"samples": record["samples"]} | record["controls"]).items():
-        shown = [None if values is None else values[column] for column in COLUMNS]
-        cells = [
-            "–" if value is None else format(value, SHOWN[column]) for column, value in zip(COLUMNS, shown, strict=True)
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -48,13 +48,6 @@ class Rate:
         """Mean over tokens and images."""
         return self.bits_per_image / self.num_tokens
 
-    def to_markdown(self) -> str:
-        """Return the rate beside the nominal one, as a Markdown table."""
-        lines = [f"| {len(self.bits):,} images | bits an image | bits a token | bits a pixel |", "|---|---:|---:|---:|"]
-        for name, bits in (("nominal", self.nominal_bits), ("under the generator", self.bits_per_image)):
-            lines.append(f"| {name} | {bits:.0f} | {bits / self.num_tokens:.2f} | {bits / self.num_pixels:.3f} |")
-        return "\n".join(lines)
-
 
 @torch.no_grad()
 def measure_rate(

@@ -193,6 +193,11 @@ def nearest_codes(codebook: Tensor, code: int, number: int) -> tuple[Tensor, Ten
     return found.indices, found.values
 
 
+def middle_codes(tokenizer: VisualTokenizer) -> list[int]:
+    """Return the code of each level that is nearest to the mean of its codebook: what stands for a token that is not known."""
+    return [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
+
+
 @torch.no_grad()
 def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, context: int = 1) -> Iterator[Tensor]:
     """Decode codes on their own, many at a time.
@@ -234,11 +239,6 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
             first = (side - 1) // 2 * factor
             images = images[:, :, first : first + factor, first : first + factor]
         yield to_uint8(images).cpu()
-
-
-def middle_codes(tokenizer: VisualTokenizer) -> list[int]:
-    """Return the code of each level that is nearest to the mean of its codebook: what stands for a token that is not known."""
-    return [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
 
 
 def token_grids(tokenizer: VisualTokenizer) -> list[tuple[int, int]]:
