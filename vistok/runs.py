@@ -39,6 +39,7 @@ from vistok.tokenizer import VisualTokenizer
 
 EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights
 COLLAPSED_RUN = "runs/vq-d64-laptop-imagenet-sample-s0-9168796a"  # the other one: an eighth of its codes is used
+EXAMPLE_GENERATOR = "runs/autoregressive-320k-cifar10-images-s0"  # a small generator by class, beside its tokenizer
 
 
 _RUN_NAME = re.compile(

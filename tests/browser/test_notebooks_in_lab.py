@@ -188,6 +188,28 @@ def test_07_quantizers_shows_the_tables_and_its_explorer_follows_a_choice(
     assert not notebook.errors, notebook.errors
 
 
+def test_08_generate_shows_samples_rate_and_quality_and_its_widget_draws_on(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook("08_generate", num_samples=2)
+    notebook.run_all(SECONDS)
+    rate, quality = notebook.tables()
+    assert [row[0] for row in rate[1:]] == ["nominal", "under the generator"]
+    nominal, measured = (float(row[1]) for row in rate[1:])
+    assert 0.5 * nominal < measured < 0.9 * nominal
+    assert [row[0] for row in quality[1:]] == ["samples", "real", "reconstructions", "shuffled"]
+    check_figures(notebook, number=3)  # samples, one of them step by step, a photograph completed
+
+    expect = pytest.importorskip("playwright.sync_api").expect
+    view = notebook.page.locator(".vistok.sampler")
+    view.scroll_into_view_if_needed()
+    expect(view.locator("[data-role=title]")).to_have_text("seed 0, ship, guidance 1.5")
+    view.get_by_label("class", exact=True).select_option("frog")
+    view.get_by_label("pace").select_option("0")
+    view.get_by_role("button", name="sample").click()
+    expect(view.locator("[data-role=title]")).to_have_text("seed 1, frog, guidance 1.5")
+    expect(view).to_have_attribute("data-phase", "finished")
+    assert not notebook.errors, notebook.errors
+
+
 def test_02_train_interrupted_goes_on_where_it_stopped(lab: Any, open_notebook: OpenNotebook) -> None:
     settings = {"dataset": "photos", "hidden_dim": 8, "batch_size": 4, "steps": FOREVER}
     run = run_directory(lab.runs, **settings)

@@ -35,6 +35,7 @@ OTHERS = {  # class of a view to the cell that shows it; of those that are not h
     "QuantizerGallery": "QuantizerGallery(['vq-d64', 'ema-d64'])",
     "RunComparison": "RunComparison(encoded, encoded)",
     "RunCurves": "RunCurves(EXAMPLE_RUN)",
+    "Sampler": "from vistok.runs import EXAMPLE_GENERATOR\nSampler(EXAMPLE_GENERATOR, device='cpu')",
     "TrainingDashboard": DASHBOARD,
 }
 

@@ -288,3 +288,12 @@ def test_what_it_draws_is_what_the_tokenizer_decodes(quantizer: str) -> None:
         made.layout.to_rows(places), rows_of_file
     )
     assert tokenizer.decode(made.sample(range(2))).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_first_places_are_those_that_are_drawn_first(grid: str) -> None:
+    made = generator(grid=grid)
+    layout = made.layout
+    held = made._held(made.sample([0]), layout.first(5), 1)
+    assert ((held != UNKNOWN).all(2)[0] == (torch.arange(layout.num_places) < 5)).all()
+    assert not torch.cat([level.flatten() for level in as_tuple(layout.first(0))]).any()

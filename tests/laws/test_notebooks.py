@@ -291,6 +291,9 @@ def test_a_default_image_that_a_small_folder_lacks_is_said(tmp_path: Path) -> No
         ("06_pretrained", {"checkpoints": ["llamagen-ds61"]}, "Did you mean 'llamagen-ds16'"),
         ("06_pretrained", {"dataset": "folder", "data_root": "nowhere"}, "does not exist"),
         ("07_quantizers", {"table": "quantizer64"}, "did you mean 'quantizers64'"),
+        ("08_generate", {"run_dir": "nowhere"}, "There is no generator in"),
+        ("08_generate", {"completed_as": "kat"}, "did you mean 'cat'"),
+        ("08_generate", {"class_name": None}, "no class is given, so that there is nothing to guide"),
     ],
 )
 def test_what_cannot_be_is_refused_by_the_first_cell_and_leaves_nothing(

@@ -225,6 +225,8 @@ TEXTS = [  # notebook, what papermill's -p makes of the text, what it is
         {"checkpoints": ["runs/x"], "zoom": [0.0, 0.0, 1.0]},
     ),
     ("07_quantizers", {"seeds": 0}, {"seeds": [0]}),
+    ("08_generate", {"top_k": "5", "temperature": "1"}, {"top_k": 5, "temperature": 1.0}),
+    ("08_generate", {"class_name": "null", "top_k": "null"}, {"class_name": None, "top_k": None}),
 ]
 
 
@@ -542,6 +544,7 @@ MISSPELT = [
     ("05_table", ("rows = ", "codebook_dim = 3\nrows = "), "'codebook_dim'; Known: "),  # of another notebook
     ("06_pretrained", ("zoom = ", "zooom = "), "'zooom'; did you mean 'zoom'?"),
     ("07_quantizers", ("method = ", "methode = "), "'methode'; did you mean 'method'?"),
+    ("08_generate", ("temperature = ", "temprature = "), "'temprature'; did you mean 'temperature'?"),
 ]
 
 
@@ -600,6 +603,8 @@ VALUES = [
     ("07_quantizers", {"num_steps": 0}, "num_steps is 0, but must be at least 1."),
     ("07_quantizers", {"seeds": []}, "seeds is [], but must hold at least one."),
     ("06_pretrained", {"checkpoints": []}, "checkpoints is [], but must hold at least one."),
+    ("08_generate", {"top_p": 2.0}, "top_p is 2.0, but must be in (0, 1]."),
+    ("08_generate", {"num_samples": 0}, "num_samples is 0, but must be at least 1."),
 ]
 
 

@@ -25,11 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vistok.generation.coding import checksum, decode_tokens, encode_tokens
-from vistok.generation.generator import Generator
+from vistok.generation.generator import Generator, load_with_tokenizer
 from vistok.generation.rate import check_orders
 from vistok.images import to_float, to_uint8
 from vistok.system.devices import computing
-from vistok.system.paths import resolve_path
 from vistok.system.weights import state_sha256
 from vistok.tokenizer import VisualTokenizer
 
@@ -63,13 +62,8 @@ class Codec(NamedTuple):
             FileNotFoundError: one of them is not there.
             ValueError: the generator is masked, or the tokenizer is another than its.
         """
-        loaded = Generator.load(generator)
-        check_orders(loaded)
-        place = resolve_path(generator if tokenizer is None else tokenizer)
-        if tokenizer is None and not (place / "tokenizer").is_dir():
-            raise FileNotFoundError(f"{place} keeps no tokenizer: name the one whose tokens it knows, --tokenizer DIR.")
-        codec = cls(loaded, VisualTokenizer.load(place))
-        loaded.check_tokenizer(codec.tokenizer)
+        codec = cls(*load_with_tokenizer(generator, tokenizer))
+        check_orders(codec.generator)
         return codec
 
     @property

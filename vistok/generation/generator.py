@@ -160,14 +160,7 @@ class Generator(nn.Module, abc.ABC):
             ValueError: a number is out of range, `given` is of another shape or dtype, or there is no such class.
             TypeError: a seed or a class is no integer.
         """
-        for name in how.keys() & self.IDLE:
-            raise ValueError(
-                f"{name} is {shown(how[name])}, but the {self.MODEL} generator has no such thing; leave it out."
-            )
-        how, parts = call_with_options("sampling", Sampling, how), []
-        if how.guided and (labels is None or not self.class_dropout):
-            why = "no class is given" if labels is None else "it was trained with class_dropout 0"
-            raise ValueError(f"guidance is {how.guidance}, but {why}, so that there is nothing to guide; leave it 1.")
+        how, parts = self.sampling(labels is not None, **how), []
         all_labels = self.label_numbers(labels, len(seeds))
         held = self._held(given, known, len(seeds))
         for first in range(0, len(seeds), AT_ONCE):
@@ -177,6 +170,24 @@ class Generator(nn.Module, abc.ABC):
                 last = places
             parts.append(last)
         return self.layout.to_indices(torch.cat(parts) if parts else held)
+
+    def sampling(self, with_class: bool, **how: Any) -> Sampling:
+        """Return how to draw, of fields of `Sampling`; ValueError or TypeError where this generator cannot draw so.
+
+        Args:
+            with_class: whether images are of a class.
+        """
+        for name in how.keys() & self.IDLE:
+            raise ValueError(
+                f"{name} is {shown(how[name])}, but the {self.MODEL} generator has no such thing; leave it out."
+            )
+        sampling = call_with_options("sampling", Sampling, how)
+        if sampling.guided and not (with_class and self.class_dropout):
+            why = "it was trained with class_dropout 0" if with_class else "no class is given"
+            raise ValueError(
+                f"guidance is {sampling.guidance}, but {why}, so that there is nothing to guide; leave it 1."
+            )
+        return sampling
 
     @torch.no_grad()
     def steps(self, seeds: Sequence[int], labels: Tensor | None, held: Tensor, how: Sampling) -> Iterator[Tensor]:
@@ -428,6 +439,29 @@ def cross_entropies(logits: Sequence[Tensor], places: Tensor) -> Tensor:
         losses = F.cross_entropy(of_level.float().flatten(0, 1), tokens.flatten(), reduction="none")
         of_levels.append(losses.view_as(tokens))
     return torch.stack(of_levels, dim=-1)
+
+
+def load_with_tokenizer(
+    generator: str | Path, tokenizer: str | Path | None = None, device: str | torch.device = "cpu"
+) -> tuple[Generator, VisualTokenizer]:
+    """Load a generator and the tokenizer whose tokens it was trained on.
+
+    Args:
+        generator: a run that trained one, or a directory written by `Generator.save`.
+        tokenizer: a run or a directory of the tokenizer; None: the run of the generator keeps it.
+        device: where to put them.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: the tokenizer is another than the generator's; or as of `load` of either.
+    """
+    loaded = Generator.load(generator, device)
+    place = resolve_path(generator if tokenizer is None else tokenizer)
+    if tokenizer is None and not (place / "tokenizer").is_dir():
+        raise FileNotFoundError(f"{place} keeps no tokenizer: name the one whose tokens it knows, --tokenizer DIR.")
+    found = VisualTokenizer.load(place, device)
+    loaded.check_tokenizer(found)
+    return loaded, found
 
 
 GENERATORS: dict[str, type[Generator]] = {kind.MODEL: kind for kind in (Autoregressive, Masked)}

@@ -76,3 +76,8 @@ class Layout:
     def from_levels(self, levels: tuple[Tensor, ...]) -> Tensor:
         """Return levels, [B, h_l, w_l] each, as places, [B, S, L]."""
         return self.to_places(torch.cat([level.flatten(1) for level in levels], dim=1))
+
+    def first(self, number: int) -> Tensor | tuple[Tensor, ...]:
+        """Return which tokens lie at the first `number` places, bool [1, h_l, w_l], as `known` of a generator's `sample`."""
+        places = torch.arange(self.num_places) < number
+        return self.to_indices(places.view(1, -1, 1).repeat(1, 1, len(self.sizes)))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from vistok.config import TrainConfig
 from vistok.data import DATASETS
+from vistok.generation.sampling import Guidance, Temperature, TopP
 from vistok.lessons.plane import METHODS
 from vistok.system.paths import in_repository, repository_root
 from vistok.system.values import NonNegativeInt, PositiveInt, at_least, not_empty, one_of
@@ -24,25 +25,30 @@ Seeds = Annotated[list[int], at_least(0), not_empty]
 # checks further bounds.
 TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True) | {
     "checkpoints": Annotated[list[str], not_empty] | None,
+    "class_name": str | None,
     "compare_runs": list[str],
     "compare_with": str | None,
+    "completed_as": str | None,
     "dataset": Dataset,
     "device": str | None,
     "evaluation": dict[str, Any],
     "figure_data_root": str | None,
     "figure_dataset": Dataset | None,
     "figure_index": NonNegativeInt,
+    "guidance": Guidance,
     "image": NonNegativeInt,
     "lpips": str,
     "max_images": PositiveInt | None,
     "method": Annotated[str, one_of(METHODS)],
     "num_processes": PositiveInt,
+    "num_samples": PositiveInt,
     "num_steps": PositiveInt,
     "num_tokens": PositiveInt,
     "num_turns": PositiveInt,
     "other_image": NonNegativeInt,
     "overrides": dict[str, Any],
     "overwrite": bool,
+    "photograph": NonNegativeInt,
     "picture": str | None,
     "print_commands": bool,
     "rfid": bool,
@@ -56,7 +62,10 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True) 
     "split": Literal["train", "val", "test"],
     "start_over": bool,
     "table": str,
+    "temperature": Temperature,
     "tokens": str | None,
+    "top_k": PositiveInt | None,
+    "top_p": TopP,
     "zoom": list[float],
 }
 

@@ -193,6 +193,11 @@ def nearest_codes(codebook: Tensor, code: int, number: int) -> tuple[Tensor, Ten
     return found.indices, found.values
 
 
+def middle_codes(tokenizer: VisualTokenizer) -> list[int]:
+    """Return the code of each level that is nearest to the mean of its codebook: what stands for a token that is not known."""
+    return [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
+
+
 @torch.no_grad()
 def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, context: int = 1) -> Iterator[Tensor]:
     """Decode codes on their own, many at a time.
@@ -223,9 +228,7 @@ def decode_alone(tokenizer: VisualTokenizer, codes: Tensor, *, level: int = 0, c
     pyramid = len(set(grids)) > 1 or tokenizer.is_sequence
     side = context if tokenizer.encoder.decodes_parts and not pyramid else tokenizer.image_size // factor
     shapes = grids if pyramid else [(side, side)] * len(grids)
-    neutral = [0]
-    if len(grids) > 1:
-        neutral = [int((book - book.mean(0)).square().sum(1).argmin()) for book in tokenizer.quantizer.codebooks]
+    neutral = middle_codes(tokenizer) if len(grids) > 1 else [0]
     for part in codes.split(max(1, TOKENS_AT_A_TIME // side**2)):
         filled = [torch.full((len(part), *shape), n, device=device) for n, shape in zip(neutral, shapes, strict=True)]
         filled[level] = part.to(device)[:, None, None].expand(-1, *shapes[level])

@@ -14,6 +14,7 @@ from vistok.widgets.gallery import QuantizerGallery
 from vistok.widgets.places import PlaceExplorer
 from vistok.widgets.plane import PlaneExplorer
 from vistok.widgets.reconstructions import ReconstructionViewer
+from vistok.widgets.sampler import Sampler
 from vistok.widgets.sortable import SortableTable
 from vistok.widgets.space import CodebookSpace
 from vistok.widgets.try_picture import TryPicture
@@ -30,6 +31,7 @@ __all__ = [
     "Refusal",
     "RunComparison",
     "RunCurves",
+    "Sampler",
     "SortableTable",
     "TokenEditor",
     "TrainingDashboard",

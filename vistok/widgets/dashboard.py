@@ -117,10 +117,7 @@ class TrainingDashboard(View):
             adversarial=list(plots.ADVERSARIAL_NAMES),
             levels=[len(of_codes) for of_codes in trainer.counts],
         )
-        if self.comm is not None:
-            # ipykernel from 7.4 on sends a click where the last message came from: to the main thread, which `wait` keeps busy.
-            # Left alone, JupyterLab's go to a subshell, which is free.
-            self.comm._reply_subshell_for = lambda _data, asked_for: asked_for
+        self._answer_beside_cells()
         self._take_counts()
         self._push()
         self.on_msg(self._heard)

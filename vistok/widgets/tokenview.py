@@ -1,7 +1,7 @@
 """Shared by views with tokens to click and change: the selection, the codes offered in place of one, what can be undone."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import decode_alone, nearest_codes
-from vistok.widgets.view import View, answering, check_level, strip_png
+from vistok.widgets.view import AskedView, answering, check_level, strip_png
 
 NEAREST = 8  # codes offered in place of one
 
@@ -98,7 +98,7 @@ class NearCodes:
         return codes, [0.0, *distances.tolist()], torch.stack([self._tile_of[level, number] for number in codes])
 
 
-class TokenView(View):
+class TokenView(AskedView):
     """Base of the views in which tokens are clicked and changed.
 
     A subclass sets `_edits` and `_near`, shows what has changed in `_update`, and names in `ACTS` what its page may ask for.
@@ -126,7 +126,6 @@ class TokenView(View):
     near = traitlets.List(traitlets.Int()).tag(sync=True)
     near_distances = traitlets.List(traitlets.Float()).tag(sync=True)
     near_tiles = traitlets.Bytes().tag(sync=True)  # PNG of these codes in a row, each decoded alone
-    answered = traitlets.Int(0).tag(sync=True)  # how many requests of the page were dealt with
 
     _edits: Edits
     _near: NearCodes
@@ -184,19 +183,6 @@ class TokenView(View):
         return self._edits.now.mine[self.level][0].numpy().copy()
 
     # How it is done.
-
-    def _asked(self, widget: Any, content: dict[str, Any], buffers: Any) -> None:
-        """Do what the page asks for."""
-        arguments = dict(content)
-        act = arguments.pop("do", None)
-        if buffers:
-            arguments["data"] = bytes(buffers[0])
-        with self._turn:
-            try:
-                if act in self.ACTS:
-                    getattr(self, act)(**arguments)
-            finally:  # whatever came of it: the page waits for it
-                self.answered += 1
 
     def _do(self, edit: Edit, *, sliding: bool = False) -> None:
         self._edits.do(edit, sliding=sliding)

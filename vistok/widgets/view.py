@@ -98,6 +98,15 @@ class View(anywidget.AnyWidget):
             self.message = f"There is no {name} {proposal.value}: {name}s are 0 to {number - 1}."
         return getattr(self, name)
 
+    def _answer_beside_cells(self) -> None:
+        """Let clicks reach Python while a cell runs, also after a thread of ours has sent something to the page.
+
+        ipykernel from 7.4 on sends a click where the last message came from: to the main thread, which the cell keeps busy.
+        Left alone, JupyterLab's go to a subshell, which is free.
+        """
+        if self.comm is not None:
+            self.comm._reply_subshell_for = lambda _data, asked_for: asked_for
+
     def figure(self) -> Figure | None:
         """Return the widget as a figure, for readers without a kernel; None where there is only the message."""
         raise NotImplementedError
@@ -114,6 +123,32 @@ class View(anywidget.AnyWidget):
             metadata = dict(metadata or {}) | {"image/png": {"alt": self.description, "width": page_width(figure)}}
             data["image/png"] = base64.b64encode(figure_png(figure)).decode()
         return data, metadata
+
+
+class AskedView(View):
+    """Base of the views whose page asks for what Python does: `{do: "replace", code: 5}` calls `replace(code=5)`.
+
+    A subclass names in `ACTS` what its page may ask for, and listens by `self.on_msg(self._asked)`.
+
+    Attributes:
+        answered: how many requests of the page were dealt with.
+    """
+
+    ACTS: tuple[str, ...] = ()
+    answered = traitlets.Int(0).tag(sync=True)
+
+    def _asked(self, widget: Any, content: dict[str, Any], buffers: Any) -> None:
+        """Do what the page asks for."""
+        arguments = dict(content)
+        act = arguments.pop("do", None)
+        if buffers:
+            arguments["data"] = bytes(buffers[0])
+        with self._turn:
+            try:
+                if act in self.ACTS:
+                    getattr(self, act)(**arguments)
+            finally:  # whatever came of it: the page waits for it
+                self.answered += 1
 
 
 def answering(act: Callable[..., None]) -> Callable[..., None]:

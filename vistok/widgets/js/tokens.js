@@ -2,6 +2,7 @@
 // offered in place of one.
 
 const WAITING = "waiting for the kernel …";
+const NOT_DRAWN = 0xffffffff;  // in place of the code of a token that a generator has not drawn yet
 
 // Requests of the page: {do: "replace", code: 5} and the like. Whatever comes of them comes back in the model, whose `answered`
 // counts them. `busy` says so when the kernel keeps the reader waiting. `last` asks for what is dragged: one request at a time,
@@ -62,9 +63,10 @@ function whenTyped(inputs, act, pause = 400) {
 
 // A grid of tokens over one picture or several, with one selection: a click, a drag or arrow keys select. `enter` is what the
 // enter key does. Tokens of a sequence lie nowhere in a picture: they are a row of their own, `row`, which is broken where the page
-// ends, and the pictures are pictures only. `shares()` gives each of them a number in [0, 1] that colours it, or null.
+// ends, and the pictures are pictures only. `shares()` gives each of them a number in [0, 1] that colours it, or null. `words` says
+// what a token is, of its code and its number; `released` is called with what a click or a drag has selected.
 // Returns {face, row, lines, codes, status, draw, first, stop}.
-function tokenGrid(model, talk, enter, shares = () => null) {
+function tokenGrid(model, talk, enter, shares = () => null, { words = (code) => `code ${code}`, released = () => {} } = {}) {
   const CELL = 44, HIGH = 28;  // CSS pixels of a token of a sequence
   const sequence = () => model.get("sequence");
   const faces = [], shape = () => model.get("grid");  // rows and columns of tokens
@@ -75,7 +77,8 @@ function tokenGrid(model, talk, enter, shares = () => null) {
   const [lines, codes] = [0, 1].map(() => node("input", { type: "checkbox", checked: true, onchange: () => draw() }));
   const status = node("p", { class: "caption number", "aria-live": "polite", data: { role: "token" } });
   const token = (row, column) => u32(model.get("token_values"))[row * shape()[1] + column];
-  const say = (row, column) => `${sequence() ? `token ${column}` : `row ${row}, column ${column}`}: code ${token(row, column)}`;
+  const what = (row, column) => words(token(row, column), row * shape()[1] + column);
+  const say = (row, column) => `${sequence() ? `token ${column}` : `row ${row}, column ${column}`}: ${what(row, column)}`;
 
   // A picture that tokens lie over, at most `side` CSS pixels wide, and enlarged by a whole number if `whole`, or else as there is
   // room; `numbers` writes the codes where they can be read.
@@ -94,8 +97,8 @@ function tokenGrid(model, talk, enter, shares = () => null) {
   function describe() {
     const [top, left, bottom, right] = selection, tokens = (bottom - top) * (right - left);
     status.textContent = tokens === 1 ? `selected: ${say(top, left)}`
-      : sequence() ? `selected: tokens ${left} to ${right - 1}; first code ${token(top, left)}`
-      : `selected: rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}, ${tokens} tokens; first code ${token(top, left)}`;
+      : sequence() ? `selected: tokens ${left} to ${right - 1}; first ${what(top, left)}`
+      : `selected: rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}, ${tokens} tokens; first ${what(top, left)}`;
   }
 
   const draw = () => { faces.forEach(drawFace); drawRow(); };
@@ -136,9 +139,14 @@ function tokenGrid(model, talk, enter, shares = () => null) {
     if (!row.firstChild) row.append(strip.canvas, strip.tip);
     const number = shape()[1], columns = across(), known = shares(), prefix = model.get("prefix") || number;
     const context = sized(strip.canvas, columns * CELL, Math.ceil(number / columns) * HIGH), edited = bytes(model.get("edited"));
+    const { rule } = theme(row);
     const corner = (place) => [(place % columns) * CELL, Math.floor(place / columns) * HIGH];
     for (let place = 0; place < number; place++) {
       const [x, y] = corner(place), share = known?.[place];
+      if (token(0, place) === NOT_DRAWN) {
+        context.strokeStyle = rule; context.lineWidth = 1; context.strokeRect(x + 0.5, y + 0.5, CELL - 2, HIGH - 2);
+        continue;
+      }
       context.fillStyle = Number.isFinite(share) ? `rgb(${heat(share)})` : "#5b6770";
       context.fillRect(x, y, CELL - 1, HIGH - 1);
       if (place >= prefix) {
@@ -202,7 +210,7 @@ function tokenGrid(model, talk, enter, shares = () => null) {
       hover(made, at(event));
       if (dragged && String(at(event)) !== String(cursor)) { cursor = at(event); select(between(anchor, cursor)); }
     });
-    canvas.addEventListener("pointerup", () => { if (dragged) { dragged = null; send(); } });
+    canvas.addEventListener("pointerup", () => { if (dragged) { dragged = null; send(); released(selection); } });
     canvas.addEventListener("pointercancel", () => { dragged = null; selected(); });
     canvas.addEventListener("pointerleave", () => hover(made, null));
     canvas.addEventListener("keydown", (event) => {
@@ -248,12 +256,13 @@ function drawLines(context, rows, columns, width, height) {
 
 // The codes of all tokens, white on dark edges; where the longest would be too small to read, none.
 function drawNumbers(context, codes, columns, wide, high) {
-  const longest = String(codes.reduce((a, b) => Math.max(a, b), 0)), font = (size) => `${size}px Arial, Helvetica, sans-serif`;
+  const longest = String(codes.reduce((a, b) => b === NOT_DRAWN ? a : Math.max(a, b), 0)), font = (size) => `${size}px Arial, Helvetica, sans-serif`;
   context.font = font(10);
   const size = Math.min(10 * 0.8 * wide / context.measureText(longest).width, high * 0.6, 12);
   if (size < 6.5) return;
   Object.assign(context, { font: font(size), textAlign: "center", textBaseline: "middle", strokeStyle: "rgba(0,0,0,.55)", fillStyle: "#fff", lineWidth: 2, lineJoin: "round" });
   codes.forEach((code, place) => {
+    if (code === NOT_DRAWN) return;
     const where = [String(code), (place % columns + 0.5) * wide, (Math.floor(place / columns) + 0.5) * high + 0.5];
     context.strokeText(...where); context.fillText(...where);
   });
