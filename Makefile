@@ -57,7 +57,7 @@ gpu-table: $(TEST_READY)
 	$(BIN)/python -m vistok.tables.gpu $(ARGS)
 
 bench: $(TEST_READY)
-	PYTHONPATH=tests $(BIN)/python -m benchmarks
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
