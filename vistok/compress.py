@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vistok.system.files import check_writable, replace_file, say
+from vistok.system.interrupts import run_command
 from vistok.system.paths import resolve_path
 
 
@@ -147,4 +148,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -113,13 +113,14 @@ def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook:
 
     rows = list(load_table("celeba64").rows)
     assert len(rows) == 11
-    committed, conclusions, *published, ran = notebook.tables()
+    committed, conclusions, longer, *published, ran = notebook.tables()
+    assert longer[0][2:] == ["2,500 steps", "10,000 steps"] and len(longer) == 9
     for name, shown_rows in zip(["imagenet64", "imagenet256"], published, strict=True):
         assert [row[0] for row in shown_rows[1:]] == list(load_table(name).rows)
     assert [row[0] for row in committed[1:]] == rows
     assert len(conclusions) > 1
     assert {row[-1] for row in conclusions[1:]} <= {"holds", "does not hold", "open"}
-    check_figures(notebook, number=1)
+    check_figures(notebook, number=2)
 
     header = [cell.replace("\n", " ") for cell in committed[0]]
     psnr = header.index("PSNR ↑")

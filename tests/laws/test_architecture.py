@@ -135,6 +135,14 @@ def commands() -> list[str]:
     return sorted(name.removesuffix(".__main__") for name in names)
 
 
+@pytest.mark.parametrize("command", sorted(set(commands()) - {"gpu_check"}))  # which is over in a minute
+def test_ctrl_c_of_a_command_is_no_traceback(command: str) -> None:
+    file = importlib.util.find_spec(
+        f"vistok.{command}.__main__" if (PACKAGE / command).is_dir() else f"vistok.{command}"
+    )
+    assert Path(file.origin).read_text(encoding="utf-8").endswith("    run_command(main)\n")
+
+
 @pytest.mark.parametrize("command", commands())
 def test_help_answers_before_pytorch_is_loaded(command: str) -> None:
     program = (

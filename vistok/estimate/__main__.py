@@ -1,10 +1,10 @@
 """What rows of tables need, from the command line; `python -m vistok.estimate --help` says how."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from vistok.system.files import say
+from vistok.system.interrupts import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,4 +27,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from vistok.system.files import say
+from vistok.system.interrupts import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,4 +83,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

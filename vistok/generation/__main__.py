@@ -1,10 +1,10 @@
 """Train a generator from the command line; `python -m vistok.generation --help` says how."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from vistok.generator_config import GeneratorConfig
+from vistok.system.interrupts import run_command
 from vistok.training.command import add_arguments, read_settings, train
 
 
@@ -43,4 +43,4 @@ def _configuration(given: argparse.Namespace) -> GeneratorConfig:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vistok.system.files import check_writable, say
+from vistok.system.interrupts import run_command
 from vistok.system.lazy import lazily
 from vistok.system.values import literal
 
@@ -78,4 +79,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

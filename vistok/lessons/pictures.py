@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from PIL import Image
 
 from vistok.config import TrainConfig
 from vistok.system.files import replace_file, say, strict_json
+from vistok.system.interrupts import run_command
 from vistok.system.paths import resolve_path, runs_root
 from vistok.system.words import nearest
 
@@ -248,4 +248,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

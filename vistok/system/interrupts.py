@@ -3,10 +3,12 @@
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 SAME_SIGNAL_SECONDS = 1.0  # a launcher passes on the Ctrl-C that the terminal has sent to all of its processes
 
@@ -46,3 +48,13 @@ def deferred_interrupt(stop: Callable[[], None], number: int = signal.SIGINT) ->
         # A loop that was left by another thread is closed wherever it is collected.
         if threading.current_thread() is threading.main_thread():
             signal.signal(number, previous)
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """End the process with what a command returns; ended by Ctrl-C with 130, as shells do, and a line, not a traceback."""
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("Interrupted. What was complete is kept: give the same command again to go on.", file=sys.stderr)
+        status = 130
+    sys.exit(status)

@@ -1,12 +1,12 @@
 """Run and show rows from the command line; `python -m vistok.tables --help` says how."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from vistok.recipes import load_table
 from vistok.system.files import replace_file, say
+from vistok.system.interrupts import run_command
 from vistok.system.paths import in_repository, repository_root, runs_root
 
 READMES = ("README.md", "notebooks/README.md", "runs/README.md", "tests/README.md", "vistok/README.md")
@@ -92,4 +92,4 @@ def _renew_readmes() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -7,11 +7,11 @@ writes what JPEG, WebP and AVIF make of the test images of a dataset to `codecs-
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vistok.system.files import replace_file, say
+from vistok.system.interrupts import run_command
 from vistok.system.paths import runs_root
 
 if TYPE_CHECKING:
@@ -116,4 +116,4 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -6,11 +6,11 @@ The rows themselves are trained before, by `python -m vistok.tables` with the sa
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from vistok.generator_config import SIZES
 from vistok.system.files import say
+from vistok.system.interrupts import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,4 +46,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

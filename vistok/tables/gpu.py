@@ -19,6 +19,7 @@ from vistok.config import TrainConfig
 from vistok.gpu_check import check_gpu
 from vistok.recipes import load_table
 from vistok.system.files import json_object, replace_file, say
+from vistok.system.interrupts import run_command
 from vistok.system.paths import in_repository, repository_root, runs_root
 
 PAPER_ROWS = (
@@ -269,4 +270,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

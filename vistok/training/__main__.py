@@ -1,10 +1,10 @@
 """Train a tokenizer from the command line; `python -m vistok.training --help` says how."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from vistok.config import TrainConfig, settings_as_given
+from vistok.system.interrupts import run_command
 from vistok.training.command import add_arguments, read_settings, train
 
 
@@ -44,4 +44,4 @@ def _configuration(given: argparse.Namespace) -> TrainConfig:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)
