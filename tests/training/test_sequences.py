@@ -251,7 +251,9 @@ def test_the_rows_of_two_stages_train_one_after_the_other() -> None:
 
 def digests(tokenizer: VisualTokenizer) -> dict[str, bytes]:
     """Return of each parameter what tells it from a changed one: a copy of all would not fit beside a step of the largest."""
-    return {name: hashlib.sha256(value.detach().numpy().tobytes()).digest() for name, value in tokenizer.named_parameters()}
+    return {
+        name: hashlib.sha256(value.detach().numpy().tobytes()).digest() for name, value in tokenizer.named_parameters()
+    }
 
 
 PAPER_ROWS = ["titok-one-stage"] + [
