@@ -1,5 +1,6 @@
 """The command and its two functions: an image as a file, and the file as an image."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from vistok.compress import compress, decompress, main
 from vistok.generation.codec import Codec
+from vistok.system.files import replace_file
 from vistok.tokens.store import describe
 
 
@@ -62,6 +64,53 @@ def test_nothing_that_is_there_is_lost(run: Path, tmp_path: Path, capsys: pytest
     assert file.read_bytes() != written and photo.read_bytes() != before
 
 
+def test_a_file_where_a_folder_would_have_to_be_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert main([str(run / "photo.jpg"), str(file / "deep" / "photo.vtk"), "--generator", str(run)]) == 1
+    assert f"{file} is a file, and no folder in which anything could be written." in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+def test_a_device_a_pipe_or_a_link_is_not_replaced(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    assert main([str(run / "photo.jpg"), str(pipe), "--generator", str(run), "--overwrite"]) == 1
+    assert f"{pipe} is a device or a pipe: name the file that is to be written." in capsys.readouterr().err
+    with pytest.raises(OSError, match="is a device or a pipe, and no file that could be replaced"):
+        replace_file(pipe, b"")
+    link.symlink_to(tmp_path / "not there")
+    assert main([str(run / "photo.jpg"), str(link), "--generator", str(run)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert pipe.is_fifo() and link.is_symlink()
+
+
+def test_of_an_image_that_comes_out_dark_it_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_12_bits = np.asarray(Image.open(run / "photo.jpg").convert("L")).astype(np.uint16) * 16
+    Image.fromarray(of_12_bits).save(tmp_path / "raw.png")
+    compress(tmp_path / "raw.png", tmp_path / "raw.vtk", run)
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'raw.png'} has more than 8 bits a pixel" in said and "come out dark: the largest value" in said
+    compress(run / "photo.jpg", tmp_path / "photo.vtk", run)
+    assert not capsys.readouterr().err
+
+
+def test_a_picture_too_large_for_its_format_is_one_sentence(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compress(run / "photo.jpg", tmp_path / "photo.vtk", run)
+    monkeypatch.setattr(Codec, "decode", lambda *_: torch.zeros(3, 1, 16_400, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"of 16400x1 pixels cannot be written as WEBP: call it own\.png\."):
+        decompress(tmp_path / "photo.vtk", tmp_path / "own.webp", run)
+    assert not (tmp_path / "own.webp").exists()
+
+
 def test_a_photograph_is_taken_as_the_camera_was_held_and_folders_are_made(run: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -86,6 +135,7 @@ def test_a_photograph_is_taken_as_the_camera_was_held_and_folders_are_made(run: 
             "has no suffix of an image: call it a.png.",
         ),  # 256 pixels at most
         (["--decode", "{run}/photo.jpg", "{out}/a.pdf"], "has no suffix of an image: call it a.png."),
+        (["{run}/photo.jpg", "{out}/a.PNG"], "has the suffix of an image, which it would not be: call it a.vtk."),
         (["{run}/photo.jpg", "{out}"], "is a folder: name the file that is to be written there."),
         (
             ["--decode", "{run}/photo.jpg", "{out}/a.png", "--label", "dog"],

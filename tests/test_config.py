@@ -323,6 +323,24 @@ def test_a_run_is_named_by_what_makes_it() -> None:
     assert config.run_dir == runs_root() / config.run_name
 
 
+@pytest.mark.parametrize("name", ["init_from", "proxy_from"])
+def test_a_run_to_begin_with_is_told_by_its_name_wherever_runs_lie(name: str) -> None:
+    needs = (
+        {"network": "titok", "network_options": {"pixel_decoder": {"network": "maskgit"}}}
+        if name == "proxy_from"
+        else {}
+    )
+    grid = "maskgit-64-laptop-imagenet-sample-s0-092b642f"
+    places = [f"runs/{grid}", f"/data/runs/{grid}", f"../elsewhere/{grid}/"]
+    one, *others = (TrainConfig(**needs, **{name: place}) for place in places)
+    for other in others:
+        assert one.differences(other) == {} and other.run_name == one.run_name
+    another = TrainConfig(**needs, **{name: places[1].replace("s0", "s1")})
+    assert list(one.differences(another)) == [name] and another.run_name != one.run_name
+    elsewhere = [TrainConfig(**needs, **{name: place}) for place in ("here/my-run", "there/my-run")]
+    assert list(elsewhere[0].differences(elsewhere[1])) == [name], "a name that says nothing of its settings"
+
+
 def test_fingerprints_do_not_depend_on_how_a_configuration_was_made() -> None:
     config = TrainConfig.from_row("celeba64/vq-d8", "smoke")
     assert TrainConfig.from_dict(json.loads(config.to_json())).fingerprint == config.fingerprint

@@ -120,6 +120,13 @@ def test_starting_over_where_nothing_is_just_starts(toy: Toy) -> None:
     assert [path.name for path in run.path.parent.iterdir()] == [run.path.name]
 
 
+def test_the_settings_of_a_tokenizer_are_not_taken_for_a_runs(toy: Toy) -> None:
+    run = begun(toy(), 2)
+    (run.path / "config.json").write_text('{"network": "titok", "image_size": 64}')
+    with pytest.raises(ValueError, match="can read: it has no entry 'config', as a run's has."):
+        Run.open(run.path)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"config": {"colour": 1}}', '{"config": {"lr": "fast"}}', "\x00"])
 def test_an_unreadable_configuration_is_named(toy: Toy, content: str) -> None:
     run = begun(toy(), 2)

@@ -262,6 +262,44 @@ def test_numbers_of_tokens_that_there_are_not(network: str, num_tokens: int, sen
         tokenizer(images(), num_tokens=num_tokens)
 
 
+@pytest.mark.parametrize("network", ["simple_cnn", "titok"])
+def test_proxies_of_a_network_that_predicts_none(network: str) -> None:
+    with pytest.raises(ValueError, match=f"proxies are .* and network '{network}' has none here: a titok has one by"):
+        with_network(network)(images(), proxies=True)
+
+
+def sequence_of(quantizer: str, quantizer_options: dict[str, Any], **network_options: Any) -> VisualTokenizer:
+    options = NETWORK_OPTIONS["titok"] | network_options
+    return VisualTokenizer(
+        network="titok",
+        network_options=options,
+        quantizer=quantizer,
+        quantizer_options=quantizer_options,
+        image_size=16,
+    )
+
+
+def test_the_beginning_of_a_sequence_without_a_codebook() -> None:
+    tokenizer = sequence_of("none", {"codebook_dim": 4}, prefixes="uniform").eval()
+    whole, part = tokenizer(images()), tokenizer(images(), num_tokens=2)
+    assert torch.equal(part.reconstruction.clamp(-1, 1), tokenizer.decode_codes(whole.codes[..., :2]))
+    with pytest.raises(ValueError, match="num_tokens is 6, but an image is 5 tokens: the most is 5"):
+        tokenizer(images(), num_tokens=6)
+
+
+def test_levels_of_several_lengths_are_not_trained_on_their_beginnings() -> None:
+    codes = {"codebook_size": 16, "codebook_dim": 4}
+    sequence_of("residual", codes | {"num_levels": 2}, prefixes="powers")
+    with pytest.raises(ValueError, match="prefixes is 'powers', but the levels of quantizer 'multiscale' have several"):
+        sequence_of("multiscale", codes, prefixes="powers")
+
+
+@pytest.mark.parametrize("name", ["image_size", "codebook_dim"])
+def test_settings_of_their_own_are_no_options_of_the_network(name: str) -> None:
+    with pytest.raises(ValueError, match=f"network_options holds '{name}', which is a setting of its own"):
+        VisualTokenizer(network_options={name: 16}, quantizer_options={"codebook_size": 16, "codebook_dim": 4})
+
+
 def test_more_tokens_than_a_sequence_has_are_refused() -> None:
     tokenizer = with_network("titok")
     for shape in ((2, 6), (2, 1, 6), (2, 2, 3)):
@@ -388,6 +426,17 @@ def test_one_level_of_a_quantizer_that_can_have_several_is_a_tuple_or_not() -> N
     assert torch.equal(tokenizer.decode(indices), tokenizer.decode(levels))
 
 
+def test_what_is_no_beginning_of_a_sequence_is_told_what_one_is() -> None:
+    options = {"hidden_dim": 8, "depth": 1, "num_heads": 2, "patch_size": 4, "num_tokens": 5}
+    quantizer = {"codebook_size": 16, "codebook_dim": 4}
+    tokenizer = VisualTokenizer(network="titok", network_options=options, quantizer_options=quantizer, image_size=8)
+    for wrong in (torch.zeros(1, 0, dtype=torch.int64), [1, 2], torch.zeros(1, 3)):
+        with pytest.raises(
+            ValueError, match=r"\[B, 1, 5\] or \[B, 5\] or the first n, \[B, 1, n\] or \[B, n\] with n from 1 to 5"
+        ):
+            tokenizer.decode(wrong)
+
+
 ONE_LEVEL = r"Indices must be integers in \[0, 16\), \[B, 4, 4\] or \[B, 16\] or another \[B, h, w\], not "
 
 
@@ -399,6 +448,8 @@ ONE_LEVEL = r"Indices must be integers in \[0, 16\), \[B, 4, 4\] or \[B, 16\] or
         (torch.zeros(2, 4, 4, dtype=torch.bool), ONE_LEVEL + r"torch\.bool \[2, 4, 4\]"),
         (torch.zeros(2, 25, dtype=torch.int64), ONE_LEVEL + r"torch\.int64 \[2, 25\]"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.int64), ONE_LEVEL + r"torch\.int64 \[2, 1, 4, 4\]"),
+        (torch.zeros(2, 4, 0, dtype=torch.int64), ONE_LEVEL + r"torch\.int64 \[2, 4, 0\]"),
+        (torch.zeros(2, 0, 4, dtype=torch.int64), ONE_LEVEL + r"torch\.int64 \[2, 0, 4\]"),
         (torch.tensor(3), ONE_LEVEL + r"torch\.int64 \[\]"),
         (3, ONE_LEVEL + "int"),
         (None, ONE_LEVEL + "NoneType"),
@@ -486,6 +537,11 @@ def test_weights_of_another_architecture_are_refused_by_name(tmp_path: Path) -> 
     tokenizer = toy()
     tokenizer.save(tmp_path)
     config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"codebook_dim": 4', '"codebook_dim": "4"'))
+    with pytest.raises(
+        ValueError, match=f"The tokenizer in {tmp_path} cannot be built: .*codebook_dim is '4' \\(str\\)"
+    ):
+        VisualTokenizer.load(tmp_path)
     (tmp_path / "config.json").write_text(config.replace('"codebook_dim": 4', '"codebook_dim": 5'))
     with pytest.raises(ValueError, match=r"another architecture: .*quantizer\.weight is \[16, 4\], not \[16, 5\]"):
         VisualTokenizer.load(tmp_path)
@@ -614,3 +670,10 @@ def test_the_fields_of_the_configuration_that_describe_a_tokenizer() -> None:
     assert fields == {name: getattr(config, name) for name in fields}
     again = VisualTokenizer.from_config(TrainConfig(**fields))
     assert again.settings == VisualTokenizer.from_config(config).settings
+
+
+def test_options_without_a_default_are_asked_for_by_name() -> None:
+    with pytest.raises(ValueError, match="The quantizer 'vq' needs codebook_size and codebook_dim: no value is given."):
+        VisualTokenizer()
+    with pytest.raises(ValueError, match="The quantizer 'vq' needs codebook_dim: no value is given."):
+        VisualTokenizer(quantizer_options={"codebook_size": 4})

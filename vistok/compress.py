@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vistok.system.files import check_writable, replace_file, say
+from vistok.system.files import check_writable, make_folder, replace_file, say
 from vistok.system.interrupts import run_command
 from vistok.system.paths import resolve_path
 
@@ -40,17 +40,23 @@ def compress(
     """
     import numpy as np
     import torch
+    from PIL import Image
 
-    from vistok.data.transforms import decode
+    from vistok.data.transforms import LARGEST, decode, unusual_range
     from vistok.generation.codec import Codec
 
     picture, file = resolve_path(picture), resolve_path(file)
     if not picture.is_file():
         raise FileNotFoundError(f"There is no image {picture}.")
     _check_target(file, picture, overwrite)
+    if file.suffix.lower() in Image.registered_extensions():
+        raise ValueError(f"{file} has the suffix of an image, which it would not be: call it {file.stem}.vtk.")
     codec = Codec.load(generator, tokenizer)
     number = None if label is None else codec.generator.label_of(label)
-    pixels = torch.from_numpy(np.array(decode(picture.read_bytes(), str(picture), is_upright=True)))  # [H, W, 3]
+    image = decode(picture.read_bytes(), str(picture), is_upright=True)
+    if LARGEST in image.info:
+        say(f"{picture} has {unusual_range(picture.name, image.info[LARGEST])}", warning=True)
+    pixels = torch.from_numpy(np.array(image))  # [H, W, 3]
     _make_folder(file)
     data = codec.encode(pixels.permute(2, 0, 1).contiguous(), number)
     replace_file(file, data)
@@ -95,7 +101,12 @@ def decompress(
     pixels = codec.decode(file.read_bytes(), str(file))
     content = io.BytesIO()
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    image.save(content, format=kind)
+    try:
+        image.save(content, format=kind)
+    except (ValueError, OSError) as error:  # it has more pixels than the format may have
+        raise ValueError(
+            f"A picture of {image.width}x{image.height} pixels cannot be written as {kind}: call it {picture.stem}.png."
+        ) from error
     replace_file(picture, content.getvalue())
 
 
@@ -103,15 +114,17 @@ def _check_target(target: Path, source: Path, overwrite: bool) -> None:
     """Raise ValueError where writing would destroy what is there."""
     if target.is_dir():
         raise ValueError(f"{target} is a folder: name the file that is to be written there.")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{target} is a device or a pipe: name the file that is to be written.")
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is what is to be read: give what is written another name.")
-    if target.exists() and not overwrite:
+    if (target.exists() or target.is_symlink()) and not overwrite:
         raise ValueError(f"{target} is there already; --overwrite replaces it.")
 
 
 def _make_folder(target: Path) -> None:
     """Make the folder of a file, before any work is done for that; OSError where nothing can be written there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     check_writable(target.parent)
 
 

@@ -23,6 +23,7 @@ from vistok.system.values import (
     above_zero,
     checked,
     must_be,
+    refuse_settings_among,
 )
 
 Share = Annotated[float, must_be("between 0 and 1; 0.1 is usual", lambda share: 0 < share < 1)]
@@ -72,11 +73,9 @@ class TrainConfig(Settings):
     quantizer_options: dict[str, Any] = setting({})  # as {"init": "kmeans"} of vq
 
     # Where training starts from, and what it changes.
-    init_from: FilePath | None = None  # a run, tokenizer or official checkpoint to fine-tune; None: random weights
+    init_from: FilePath | None = setting(None, names_run=True)  # a run or checkpoint to fine-tune; None: random weights
     train_parts: TrainParts = "all"  # decoder: the rest stays, so that tokens keep their meaning
-    proxy_from: FilePath | None = (
-        None  # the same of a grid: titok's decoder learns to predict its codes, and no pictures
-    )
+    proxy_from: FilePath | None = setting(None, names_run=True)  # one of a grid, whose codes titok's decoder predicts
 
     # Loss of the tokenizer: a weighted sum of reconstruction, perceptual and adversarial terms and the quantizer's own.
     reconstruction_error: Literal["l2", "l1"] = setting("l2", of_pictures=True)  # on images in [-1, 1]
@@ -157,9 +156,8 @@ class TrainConfig(Settings):
     def refuse_without_effect(self) -> None:
         """Raise ValueError for a setting that was made, but that another one makes idle."""
         for options in ("quantizer_options", "network_options"):
-            for name in getattr(self, options):
-                if name in self.types():
-                    raise ValueError(f"{options} holds {name!r}, which is a setting of its own: set {name} instead.")
+            refuse_settings_among(options, getattr(self, options), self.types())
+        refuse_settings_among("discriminator_options", self.discriminator_options, ("image_size",))
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate is {self.accumulate}, but must divide batch_size {self.batch_size}.")
         if self.weight_decay and self.optimizer != "adamw":
@@ -168,6 +166,11 @@ class TrainConfig(Settings):
             raise ValueError(f"weight_decay_on is {self.weight_decay_on!r}, but weight_decay is 0; 0.0001 is usual.")
         if self.classifier != "convnext_s" and not self.classifier_weight:
             raise ValueError(f"classifier is {self.classifier!r}, but classifier_weight is 0; 0.1 is usual.")
+        for name in SOURCES:
+            if str(getattr(self, name)).startswith(OF_ROW):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, a row's run, which TrainConfig.from_row finds: give its folder here."
+                )
         if self.train_parts != "all" and self.init_from is None:
             raise ValueError(f"train_parts is {self.train_parts!r}, but without init_from the other parts are random.")
         self._refuse_pictures_without_effect()

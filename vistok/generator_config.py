@@ -15,6 +15,7 @@ from vistok.system.values import (
     Seed,
     above_zero,
     one_of,
+    refuse_settings_among,
 )
 
 # Name -> options of the transformer. Names in millions count parameters without embeddings, and are for a CPU; the others are
@@ -85,8 +86,7 @@ class GeneratorConfig(Settings):
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         if not self.by_class and self.class_dropout != usual["class_dropout"]:
             raise ValueError(f"class_dropout is {self.class_dropout}, but by_class is False; leave class_dropout out.")
-        if "dropout" in self.network_options:
-            raise ValueError("network_options holds 'dropout', which is a setting of its own: set dropout instead.")
+        refuse_settings_among("network_options", self.network_options, ("dropout",))
         if self.optimizer != "adamw" and self.weight_decay:
             raise ValueError(
                 f"weight_decay is {self.weight_decay}, but only optimizer 'adamw' decays weights; set it 0."

@@ -142,7 +142,7 @@ def load_table(name: str) -> Table:
     """Return a results table, `tables/<name>.toml`; files are read anew, and parsed where one has changed.
 
     A table that is `based_on` another has its recipe and scales; a row that is the `same_as` one of another table, named
-    "table/row", is that row.
+    "table/row", is that row, with its published numbers where both tables have one source.
 
     Raises:
         ValueError: there is no such table, or its file does not hold one.
@@ -178,12 +178,16 @@ def _load(name: str, files: tuple[tuple[str, bytes], ...], readers: tuple[str, .
     families = _part(table, "families", dict, what, {})
     for family, parts in _each(families, families, f"families of {what}").items():
         families[family] = _each(parts, scales, f"family {shown(family)} of {what}")
+    title, source, note = (_part(table, text, str, what) for text in ("title", "source", "note"))
     rows: dict[str, Row] = {}
     for number, entry in enumerate(_entries(table, "rows", what)):
         if "same_as" in entry:
             _check_parts(entry, ("same_as",), f"row {number} of {what}, which is the same as another,")
             other_table, _, row_name = _part(entry, "same_as", str, f"row {number} of {what}").partition("/")
-            row = _row_of(other(other_table), row_name)
+            first = other(other_table)
+            row = _row_of(first, row_name)
+            if first.source != source:  # which has published nothing of it
+                row = dataclasses.replace(row, published={})
         else:
             row = _row(entry, name, recipe, scales, families)
         if row.name in rows:
@@ -191,7 +195,6 @@ def _load(name: str, files: tuple[tuple[str, bytes], ...], readers: tuple[str, .
                 f"The row {shown(row.name)} of {what} stands there twice; every row has a name of its own."
             )
         rows[row.name] = row
-    title, source, note = (_part(table, text, str, what) for text in ("title", "source", "note"))
     columns = tuple(_part(table, "columns", list[str], what, USUAL_COLUMNS))
     concluded = _entries(table, "conclusions", what) if "conclusions" in table else []
     conclusions = tuple(_typed(Conclusion, entry, f"a conclusion of {what}") for entry in concluded)

@@ -28,9 +28,9 @@ from vistok.config import TrainConfig
 from vistok.data import find_run_dir
 from vistok.generator_config import GeneratorConfig
 from vistok.system.checkpoints import Checkpoints, step_of
-from vistok.system.files import json_object, left_behind, readable, replace_file, shown, strict_json
+from vistok.system.files import json_object, left_behind, make_folder, readable, replace_file, shown
 from vistok.system.locks import only_process
-from vistok.system.paths import resolve_path
+from vistok.system.paths import RUN_NAME, resolve_path
 from vistok.system.provenance import provenance
 from vistok.system.settings import Settings
 from vistok.system.values import checked
@@ -39,12 +39,10 @@ from vistok.tokenizer import VisualTokenizer
 
 EXAMPLE_RUN = "runs/ema-d4-laptop-imagenet-sample-s0-754f9643"  # a record that is committed with its weights
 COLLAPSED_RUN = "runs/vq-d64-laptop-imagenet-sample-s0-9168796a"  # the other one: an eighth of its codes is used
-EXAMPLE_GENERATOR = "runs/autoregressive-320k-cifar10-images-s0"  # a small generator by class, beside its tokenizer
-
-
-_RUN_NAME = re.compile(
-    r"(?P<row>.+)-(?P<scale>smoke|quick|laptop|paper)-(?P<dataset>.+)-s(?P<seed>\d+)-(?P<settings>[0-9a-f]{8})"
+EXAMPLE_SEQUENCE = (
+    "runs/titok-64-prefixes-laptop-imagenet-sample-s0-09668d65"  # 64 tokens without a grid, any first of them a picture
 )
+EXAMPLE_GENERATOR = "runs/autoregressive-320k-cifar10-images-s0"  # a small generator by class, beside its tokenizer
 
 # Files that may lie in a run's folder before its config.json does: an executed notebook, a job's script, settings and logs.
 BESIDE_A_RUN = (
@@ -100,7 +98,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     Returns:
         one for each name; two that differ in neither end in the digits of their settings.
     """
-    found = [_RUN_NAME.fullmatch(name) for name in names]
+    found = [RUN_NAME.fullmatch(name) for name in names]
     parts = [match.groupdict() for match in found if match]
     differ = [key for key in ("scale", "dataset", "seed") if len({part[key] for part in parts}) > 1]
 
@@ -224,7 +222,7 @@ class Run:
                 "start_over (what is there is set aside, not deleted), or give another run_dir."
             )
         with run.writing():
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         return run
 
     def _lacks_weights(self, first_checkpoint: int) -> bool:
@@ -243,7 +241,9 @@ class Run:
         if not file.is_file():
             return None
         try:
-            return config_from(strict_json(file.read_bytes())["config"])
+            if "config" not in (entries := json_object(file)):
+                raise ValueError("it has no entry 'config', as a run's has.")
+            return config_from(entries["config"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is not a configuration that this version can read: {error}") from error
 
@@ -379,9 +379,10 @@ class Run:
         if checkpoints := self.checkpoints.files():
             step = min(step, step_of(checkpoints[-1]))  # whose tokenizer it is, wherever the log ends
         if step < self.config.steps:
+            by = {"tokenizer": "02_train", "generator": "python -m vistok.generation"}[kind_of(self.config)]
             raise ValueError(
                 f"{self.path} has taken {step} of {self.config.steps} steps. Train it to the end first: running "
-                "02_train with the same parameters goes on where it stopped."
+                f"{by} with the same parameters goes on where it stopped."
             )
 
     def save_metrics(

@@ -48,7 +48,8 @@ class InTiles(nn.Module):
         """
         tile, overlap = _in_tokens(self, tile, overlap)
         self.quantizer.check_codebook()
-        images, view, f = self.check_images(images), eval_view(self), self.downsample_factor
+        view, f = eval_view(self), self.downsample_factor
+        images = self.check_images(images, tile * f)
         with without_cached_casts(images.device):
             z = in_tiles(view.encoder, images, tile * f, overlap * f, lambda length: length // f)
             return as_indices(view.quantizer(z).levels)

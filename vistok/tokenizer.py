@@ -18,7 +18,7 @@ from vistok.quantizers.levels import Grid, as_indices, as_levels
 from vistok.system.devices import eval_view, floating_dtype, usable_device, without_cached_casts
 from vistok.system.hub import OnTheHub
 from vistok.system.paths import resolve_path
-from vistok.system.values import PositiveInt, call_with_options, checked
+from vistok.system.values import PositiveInt, call_with_options, checked, refuse_settings_among
 from vistok.system.weights import check_weights, first_line, read_saved, write_saved
 from vistok.tiling import InTiles
 
@@ -81,7 +81,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
 
         Raises:
             ValueError: a part or an option is unknown or out of range, or the network cannot halve `image_size` often
-                enough.
+                enough, or would train on beginnings of levels of several lengths.
         """
         super().__init__()
         self.settings = {
@@ -91,6 +91,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
             "quantizer_options": dict(quantizer_options or {}),
             "image_size": image_size,
         }
+        refuse_settings_among("network_options", self.settings["network_options"], ("codebook_dim", "image_size"))
         self.quantizer = quantizers.build(quantizer, **self.settings["quantizer_options"])
         self.encoder, self.decoder = networks.build(
             network,
@@ -102,6 +103,11 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
         self.downsample_factor: int = self.encoder.downsample_factor
         self.is_sequence: bool = self.encoder.is_sequence
         self.check_size(image_size, image_size)
+        if self.encoder.prefixes is not None and len(set(self.token_grids())) > 1:
+            raise ValueError(
+                f"prefixes is {self.encoder.prefixes!r}, but the levels of quantizer {quantizer!r} have several lengths, and "
+                "so no beginning: leave it out."
+            )
         if torch.get_default_dtype() != torch.float32:
             self.float()  # weights that are loaded keep their precision, and another one is asked for by name
 
@@ -146,9 +152,14 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
             proxies: have the decoder predict the codes of its pixel decoder's tokenizer, and paint nothing.
 
         Raises:
-            ValueError: as of `encode`, or of `check_num_tokens`.
+            ValueError: as of `encode`, or of `check_num_tokens`; proxies of a network without a pixel decoder.
         """
         self.check_num_tokens(num_tokens)
+        if proxies and not getattr(self.decoder, "has_proxies", False):
+            raise ValueError(
+                f"proxies are the codes that a pixel decoder takes, and network {self.settings['network']!r} has none here: "
+                "a titok has one by network_options pixel_decoder."
+            )
         images = self._as_images(images)
         looks = not self.training or images.device.type == "cpu"
         bounds = begin_range_check(images) if looks else None
@@ -257,7 +268,8 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
                 f"num_tokens is {num_tokens}, but tokens of {self.settings['network']!r} lie on a grid, which has no "
                 "beginning: leave it out."
             )
-        (_, length), *others = dict.fromkeys(self.token_grids())
+        whole = self.encoder.grid(self.image_size, self.image_size)  # where there is no codebook, and so no level
+        (_, length), *others = dict.fromkeys(self.token_grids() or [whole])
         if others:
             raise ValueError(
                 f"num_tokens is {num_tokens}, but levels of several lengths have no beginning: leave it out."
@@ -295,15 +307,18 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
         path = resolve_path(path)
         directory = path / "tokenizer" if (path / "tokenizer").is_dir() else path
         if not (directory / "model.safetensors").is_file() or not (directory / "config.json").is_file():
+            hint = "Committed records have no weights; train the row again to get them."
+            if (path.parent / "tokenizer").is_dir():  # of a run it is another folder, as that of its checkpoints
+                hint = f"Did you mean '{path.parent}'?"
             raise FileNotFoundError(
                 f"There is no tokenizer in {path}: model.safetensors and config.json are expected there or in its "
-                "tokenizer/. Committed records have no weights; train the row again to get them."
+                f"tokenizer/. {hint}"
             )
         settings, state = read_saved(directory)
         try:
             with torch.device("meta"):  # shapes only: a file of unknown origin may describe more than there is memory
                 check_weights(call_with_options("tokenizer", cls, settings).state_dict(), state, directory)
-        except (RuntimeError, OverflowError) as error:  # sizes beyond what any tensor has
+        except (RuntimeError, OverflowError, TypeError) as error:  # sizes beyond any tensor's, settings of another type
             raise ValueError(f"The tokenizer in {directory} cannot be built: {first_line(error)}.") from error
         tokenizer = call_with_options("tokenizer", cls, settings)
         tokenizer.load_weights(state, source=directory)
@@ -314,23 +329,32 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
         check_weights(self.state_dict(), state, source)
         self.load_state_dict(state)
 
-    def check_images(self, images: Tensor | np.ndarray) -> Tensor:
+    def check_images(self, images: Tensor | np.ndarray, tile: int | None = None) -> Tensor:
         """Return images as `encode` takes them, in the dtype and on the device of the encoder.
+
+        Args:
+            images: as of `encode`.
+            tile: as of `check_size`.
 
         Raises:
             ValueError: as of `encode`.
         """
-        images = self._as_images(images)
+        images = self._as_images(images, tile)
         end_range_check(begin_range_check(images))
         return images
 
-    def _as_images(self, images: Tensor | np.ndarray) -> Tensor:
+    def _as_images(self, images: Tensor | np.ndarray, tile: int | None = None) -> Tensor:
         images = as_images(images, like=_weight_of(self.encoder))
-        self.check_size(*images.shape[2:])
+        self.check_size(*images.shape[2:], tile)
         return images
 
-    def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError where images of this height and width, in pixels, cannot be encoded."""
+    def check_size(self, height: int, width: int, tile: int | None = None) -> None:
+        """Raise ValueError where images of this height and width, in pixels, cannot be encoded.
+
+        Args:
+            height, width: of the images.
+            tile: pixels, height and width of the parts that are encoded by themselves; None: they are encoded whole.
+        """
         for size in (height, width):
             if size < self.downsample_factor or size % self.downsample_factor:
                 valid = max(self.downsample_factor, round(size / self.downsample_factor) * self.downsample_factor)
@@ -338,7 +362,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
                     f"image_size {size} is not divisible by the downsample factor {self.downsample_factor} of "
                     f"{self.settings['network']!r}; the nearest that is: {valid}."
                 )
-        self.encoder.grid(height, width)
+        self.encoder.grid(*(size if tile is None else min(size, tile) for size in (height, width)))
 
 
 def _weight_of(network: nn.Module) -> Tensor:

@@ -17,12 +17,14 @@ from vistok.runs import EXAMPLE_RUN
 from vistok.tokens.encoded import EncodedImages
 
 SECONDS = 300
+SEQUENCE_OF_32 = "runs/titok-32-laptop-imagenet-sample-s0-ed6bfeba"  # trained in one stage
 VIEWS = {  # class of the widget's element to the file of its screenshot
     "try-picture": "try-picture",
     "codebook-explorer": "explorer",
     "codebook-space": "space",
     "place-explorer": "places",
     "token-editor": "editor",
+    "coarse-to-fine": "coarse-to-fine",
     "reconstruction-viewer": "reconstructions",
     "run-comparison": "comparison",
 }
@@ -40,7 +42,7 @@ def expect(target: Any) -> Any:
 
 
 def view(notebook: Any, name: str) -> Any:
-    found = notebook.page.locator(f".vistok.{name}")
+    found = notebook.page.locator(f".vistok.{name}").first  # of two editors that of the grid
     found.scroll_into_view_if_needed()
     expect(found).to_be_visible()
     return found
@@ -95,7 +97,46 @@ def test_a_codebook_is_explored_and_a_picture_changed(
         keep_screenshot(view(notebook, name), VIEWS[name])
 
     _change_a_token(notebook)
+    _decode_beginnings(notebook)
     assert not notebook.errors, notebook.errors
+
+
+def test_a_tokenizer_without_a_grid_opens_by_parameter(lab: Any, open_notebook: OpenNotebook) -> None:
+    """Every view of the notebook either shows a sequence or says in a sentence what has no meaning of it."""
+    notebook = open_notebook("03_codebook", run_dir=SEQUENCE_OF_32, compare_with=EXAMPLE_RUN, max_images=64)
+    notebook.run_all(seconds=SECONDS)
+    explorer = view(notebook, "codebook-explorer")
+    expect(explorer.locator(".no-patches")).to_contain_text("tokens are a sequence")
+    keep_screenshot(explorer, "explorer-32-tokens")
+    editor = view(notebook, "token-editor")
+    expect(editor.locator("[data-role=influence]")).to_contain_text("What does token")
+    keep_screenshot(editor, "editor-32-tokens")
+    expect(view(notebook, "place-explorer")).to_contain_text("sequence")
+    for name in VIEWS:
+        expect(view(notebook, name).locator(".message")).to_have_text("")
+    assert not notebook.errors, notebook.errors
+
+
+def _decode_beginnings(notebook: Any) -> None:
+    """Of a sequence: fewer tokens are a coarser picture, and a selected token has pixels that follow it."""
+    coarse = view(notebook, "coarse-to-fine")
+    expect(coarse.locator("[data-role=step]")).to_contain_text("64 tokens")
+    keep_screenshot(coarse, VIEWS["coarse-to-fine"])
+    now = coarse.locator("canvas[data-picture=now]")
+    whole = pixels(now)
+    coarse.get_by_role("radio").first.click()
+    expect(now).to_have_attribute("data-step", "0")
+    assert (
+        whole.astype(float).var((0, 1)).sum() > pixels(now).astype(float).var((0, 1)).sum()
+    )  # one token: nearly one colour
+    editor = notebook.page.locator(".vistok.token-editor").nth(1)
+    editor.scroll_into_view_if_needed()
+    expect(editor.locator("[data-role=influence]")).to_contain_text("What does token 0 do?")
+    row = editor.locator("canvas[data-picture=sequence]")
+    row.focus()
+    notebook.page.keyboard.press("ArrowRight")
+    expect(editor.locator("canvas[data-map=random]")).to_have_attribute("data-token", "1")
+    keep_screenshot(editor, "editor-sequence")
 
 
 def _change_a_token(notebook: Any) -> None:
@@ -145,6 +186,7 @@ def test_what_cannot_be_opened_is_said_in_a_sentence(
         parameters = {"run_dir": f"runs/{record.name}"}
     notebook = open_notebook("03_codebook", **parameters)
     notebook.run_all(seconds=SECONDS)  # no cell fails
-    for name in VIEWS:
+    another = set() if "dataset" in parameters else {"coarse-to-fine"}  # of another tokenizer, and tokens of its own
+    for name in VIEWS.keys() - another:
         expect(view(notebook, name).locator(".message")).to_contain_text(sentence)
     assert not notebook.errors, notebook.errors

@@ -208,10 +208,12 @@ def test_a_trusted_notebook_without_its_kernel_shows_the_views(left: Path, reope
     notebook.page.keyboard.press("Escape")
     expect(editor.locator(".message")).to_be_hidden()
     viewer = notebook.page.locator(".reconstruction-viewer")
-    heading = viewer.locator("[data-role=psnr]").inner_text()
+    # Not `inner_text`, which says nothing of what is out of sight.
+    heading = viewer.locator("[data-role=psnr]").text_content()
+    assert heading
     viewer.locator("[role=radio][aria-checked=false]").first.click()
     expect(viewer.locator(".message")).to_have_text(GONE)
-    assert viewer.locator("[data-role=psnr]").inner_text() == heading
+    assert viewer.locator("[data-role=psnr]").text_content() == heading
     lens = viewer.locator("select").first
     lens.select_option("8")
     expect(lens).to_have_value("8")

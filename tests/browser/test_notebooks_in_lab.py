@@ -113,7 +113,9 @@ def test_05_table_shows_the_records_and_the_row_it_runs(lab: Any, open_notebook:
 
     rows = list(load_table("celeba64").rows)
     assert len(rows) == 11
-    committed, conclusions, longer, *published, ran = notebook.tables()
+    committed, conclusions, longer, sequences, stages, *published, ran = notebook.tables()
+    assert [row[0] for row in sequences[1:]] == list(load_table("one_dimensional64").rows)
+    assert stages[1][1] == "titok-32-stage2 over titok-32" and stages[1][-1] != "not measured"
     assert longer[0][2:] == ["2,500 steps", "10,000 steps"] and len(longer) == 9
     for name, shown_rows in zip(["imagenet64", "imagenet256"], published, strict=True):
         assert [row[0] for row in shown_rows[1:]] == list(load_table(name).rows)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.golden import GOLDEN
-from safetensors.torch import load_file
+from helpers.golden import put_official
 
 from vistok.evaluation import check_results, evaluate, open_subject, save_record
 from vistok.evaluation.__main__ import main
-from vistok.pretrained import load_pretrained, official_file
+from vistok.pretrained import load_pretrained
 from vistok.tokenizer import VisualTokenizer
 
 FEW = ["--no-rfid", "--lpips", "off", "--max-images", "2", "--batch-size", "2"]
@@ -42,15 +41,6 @@ def saved(repository: Path) -> Path:
     return repository / "saved"
 
 
-def put_official(name: str = "llamagen-ds16") -> Path:
-    """Put a toy of LlamaGen's where the file of an official checkpoint is expected."""
-    golden = load_file(GOLDEN / "model_vqgan_llamagen.safetensors")
-    file = official_file(name)
-    file.parent.mkdir(parents=True)
-    torch.save({n.removeprefix("state."): t for n, t in golden.items() if n.startswith("state.")}, file)
-    return file
-
-
 def record_of(folder: Path, prefix: str = "") -> tuple[str, dict[str, object]]:
     """The one record in a folder: how it is called, and what it holds."""
     (file,) = folder.glob(f"{prefix}metrics-*.json")
@@ -76,9 +66,9 @@ def test_a_saved_tokenizer_has_its_records_in_its_directory(
 
 
 def test_an_official_checkpoint_is_measured_by_its_name(
-    repository: Path, images_root: Path, capsys: pytest.CaptureFixture[str]
+    repository: Path, images_root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = put_official()
+    file = put_official(monkeypatch)
     options = ["--dataset", "folder", "--data-root", str(images_root), *FEW]
     assert main(["llamagen-ds16", *options]) == 0
     output = capsys.readouterr()

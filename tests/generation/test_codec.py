@@ -191,6 +191,8 @@ def test_another_rounding_is_found_and_said(codec: Codec, monkeypatch: pytest.Mo
 def test_what_cannot_be_written(codec: Codec) -> None:
     with pytest.raises(ValueError, match=r"A picture is uint8 \[3, H, W\], not torch.float32 \[3, 8, 8\]"):
         codec.encode(torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match=r"A picture is a tensor, uint8 \[3, H, W\], not ndarray"):
+        codec.encode(picture(16, 16).numpy())
     for height, width in ((1, 65_536), (20_000, 20_000)):
         with pytest.raises(ValueError, match=f"The picture has {width}x{height} pixels, but must have at most 65535 a"):
             codec.encode(torch.zeros(1, 1, 1, dtype=torch.uint8).expand(3, height, width))

@@ -35,7 +35,7 @@ def rows(indices: Tensor | tuple[Tensor, ...], which: slice | list[int]) -> tupl
 @pytest.mark.parametrize("grid", GRIDS)
 def test_an_image_is_a_function_of_its_seed(kind: str, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = generator(kind, grid)
-    seeds = [4, 9, 4, 2**40, 0]
+    seeds = [4, 9, 4, 2**32 - 1, 0]
     together = made.sample(seeds)
     assert [tuple(level.shape[1:]) for level in as_tuple(together)] == made.layout.level_shapes
     assert same(made.sample(seeds), together)
@@ -247,8 +247,32 @@ def test_numbers_are_whole_whoever_counts_them() -> None:
     for wrong in (1.0, [0, True]):
         with pytest.raises(TypeError, match="labels is"):
             made.sample([0, 1], wrong)
-    with pytest.raises(TypeError):
-        made.sample([0.5])
+    for wrong in ([0.5], ["1"], 3):
+        with pytest.raises(ValueError, match="seeds is .*, but must be a list of whole numbers."):
+            made.sample(wrong)
+    with pytest.raises(TypeError, match="labels is 'cat'"):
+        made.sample([0, 1], "cat")
+
+
+@pytest.mark.parametrize(("seed", "bound"), [(-1, "at least 0"), (2**32, r"below 2\*\*32"), (2**64, "within 64 bits")])
+def test_a_seed_is_one_that_no_other_draws_like(seed: int, bound: str) -> None:
+    with pytest.raises(ValueError, match=f"seeds is {seed}, but must be {bound}"):
+        generator().sample([0, seed])
+
+
+def test_arrays_are_completed_as_tensors_are() -> None:
+    made = generator()
+    given, known = made.sample([3]), torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    completed = made.sample([7], given=given, known=known)
+    assert torch.equal(made.sample([7], given=given.numpy(), known=known.numpy()), completed)
+    assert torch.equal(made.sample([7], given=given, known=known.numpy()[0]), completed)
+    for wrong in ("tokens", given.tolist()):
+        with pytest.raises(
+            ValueError, match="given is .*, but must be a tensor or an array, or a tuple of one a level"
+        ):
+            made.sample([7], given=wrong, known=known)
+    with pytest.raises(ValueError, match="given is torch.complex64, but tokens are integers"):
+        made.sample([7], given=given.to(torch.complex64), known=known)
 
 
 def test_classes_that_it_needs_or_does_not_know() -> None:

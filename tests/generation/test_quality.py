@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.generators import SMALL, class_images, pictures, toy_tokenizer, toy_tokens
+from helpers.generators import SMALL, class_images, generator, pictures, toy_tokenizer, toy_tokens
 from torch import Tensor
 
 from vistok.data import open_dataset
@@ -26,6 +26,7 @@ from vistok.networks.inception import Inception
 from vistok.runs import EXAMPLE_RUN, Run
 from vistok.system.paths import repository_root
 from vistok.tokenizer import VisualTokenizer
+from vistok.tokens.store import describe
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,29 @@ def test_copies_of_training_images_are_found_and_others_are_not() -> None:
     assert ordinary.samples["nearer_share"] == pytest.approx(0.2, abs=0.15)
     assert ordinary.controls["real"]["nearer_share"] == pytest.approx(0.2, abs=0.1)
     assert ordinary.samples["precision"] == pytest.approx(ordinary.controls["real"]["precision"], abs=0.2)
+
+
+def test_a_copy_counts_where_test_images_are_copies_too() -> None:
+    training, fresh = pictures(40, 16), pictures(20, 16, seed=1)
+    test = torch.cat([training[:4], fresh])
+    found = measured(training[:12], training, test, quantile=0.1)
+    assert found.settings["nearer_than"] == 0 and found.samples["nearer_share"] == 1
+    assert measured(fresh[:12], training, test, quantile=0.1).samples["nearer_share"] == 0
+
+
+@pytest.mark.parametrize(("number", "bound"), [(0, "at least 1"), (-2, "at least 1"), (2.5, "of type int")])
+def test_how_many_samples_is_a_number_of_some(number: float, bound: str) -> None:
+    tokenizer = toy_tokenizer()
+    with pytest.raises((ValueError, TypeError), match=f"number is {number}.*, but must be {bound}"):
+        draw_samples(generator(tokenizer=describe(tokenizer)), tokenizer, number, progress=False)
+
+
+def test_samples_without_a_seed_of_their_own_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = toy_tokenizer()
+    made = generator(tokenizer=describe(tokenizer))
+    monkeypatch.setattr(Generator, "sample", lambda *_, **__: pytest.fail("it began to draw"))
+    with pytest.raises(ValueError, match=r"the last sample's seed is 4294967298, but must be below 2\*\*32"):
+        draw_samples(made, tokenizer, 100, 2**32 - 97, progress=False)
 
 
 def test_the_record_is_json_and_says_what_is_missing() -> None:
@@ -224,11 +248,11 @@ def test_the_command_measures_a_run_and_keeps_its_record(
 ) -> None:
     shutil.copytree(trained / "run", tmp_path / "run")
     arguments = [str(tmp_path / "run"), "--data-root", str(trained / "images"), "--no-inception", "--device", "cpu"]
-    assert main([*arguments, "-p", "top_p", "0.9"]) == 0
+    assert main([*arguments, "-p", "top_p", "0.9", "-p", "top_k", "none"]) == 0
     printed = json.loads(capsys.readouterr().out)
     kept = json.loads((tmp_path / "run" / "quality.json").read_bytes())
     assert printed == kept
-    assert kept["settings"]["num_samples"] == 16 and kept["settings"]["sampling"] == {"top_p": 0.9}
+    assert kept["settings"]["num_samples"] == 16 and kept["settings"]["sampling"] == {"top_p": 0.9, "top_k": None}
     assert kept["settings"]["by_class"] is True
     assert kept["dataset"]["test"]["split"] == "test" and kept["dataset"]["training"]["num_images"] == 32
     assert all(kept["controls"][name]["swd"] >= 0 for name in CONTROLS)
@@ -267,7 +291,11 @@ def test_runs_that_cannot_be_measured(trained: Path, tmp_path: Path) -> None:
         measure_run(run, data_root=images, inception=False, num_samples=3)
     with pytest.raises(ValueError, match="quantile is 0"):
         measure_run(run, data_root=images, quantile=0.0)
-    with pytest.raises(ValueError, match="has taken 3 of 9 steps"):
+    with pytest.raises(ValueError, match="sampling: top_p is 2.0"):  # before images are looked for
+        measure_run(run, data_root=tmp_path / "none", inception=False, sampling={"top_p": 2})
+    with pytest.raises(
+        ValueError, match=r"has taken 3 of 9 steps.* running python -m vistok\.generation with the same"
+    ):
         measure_run(Run(run.path, dataclasses.replace(run.config, steps=9)), data_root=images)
     shutil.rmtree(run.path / "tokenizer")
     with pytest.raises(FileNotFoundError, match="keeps no tokenizer, which would decode samples"):

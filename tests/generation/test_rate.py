@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.generators import class_images, generator, toy_tokenizer, toy_tokens
@@ -59,5 +60,8 @@ def test_what_has_no_rate(tokens: TokenFile, tmp_path: Path) -> None:
         ValueError, match=r"have the classes \['dark', 'light'\], but this generator was trained on \['a'\]"
     ):
         measure_rate(of(tokens, classes=["a"]), tokens)
+    beyond = TokenFile(tokens.path, header, np.where(np.arange(32)[:, None, None] == 30, 16, tokens.tokens))
+    with pytest.raises(ValueError, match="is damaged: it holds the code 16"):
+        measure_rate(of(tokens), beyond)
     with pytest.raises(FileNotFoundError, match="There are no tokens in"):
         measure_rate(of(tokens), tmp_path / "none")

@@ -83,7 +83,8 @@ def test_guidance_goes_beyond_the_class() -> None:
         ({"top_k": 0}, "top_k is 0, but must be at least 1."),
         ({"top_p": 0.0}, "top_p is 0.0, but must be in (0, 1]."),
         ({"top_p": 1.5}, "top_p is 1.5, but must be in (0, 1]."),
-        ({"guidance": -0.5}, "guidance is -0.5, but must be at least 0; 1 is none."),
+        ({"guidance": -0.5}, "guidance is -0.5, but must be in [0, 1,000,000]; 1 is none."),
+        ({"guidance": 1e39}, "guidance is 1e+39, but must be in [0, 1,000,000]; 1 is none."),
         ({"num_steps": 0}, "num_steps is 0, but must be at least 1."),
     ],
 )
@@ -91,3 +92,12 @@ def test_what_is_out_of_range(how: dict[str, float], sentence: str) -> None:
     with pytest.raises(ValueError) as error:
         Sampling(**how)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_at_a_temperature_next_to_0_it_is_the_likeliest(temperature: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[-3.0, 70.0, 5.0], [-900.0, -800.0, -801.0]], dtype=dtype)
+    for top in ({}, {"top_k": 2}, {"top_p": 0.5}):
+        shares = probabilities(logits, Sampling(temperature=temperature, **top))
+        assert shares.tolist() == [[0, 1, 0], [0, 1, 0]]

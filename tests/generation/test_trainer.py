@@ -145,7 +145,8 @@ def test_a_run_of_the_other_kind_is_refused(toy: Toy, data: Path, tmp_path: Path
         ({"size": "2m"}, "size is '2m'; "),
         ({"model": "causal"}, "model is 'causal'; "),
         ({"class_dropout": 0.2}, "class_dropout is 0.2, but by_class is False; leave class_dropout out."),
-        ({"warmup_steps": 20, "lr_schedule": "cosine"}, "warmup_steps is 20, but the run has only 12 steps."),
+        ({"warmup_steps": 12, "lr_schedule": "cosine"}, "warmup_steps is 12, but the run has only 12 steps."),
+        ({"warmup_steps": 13}, "warmup_steps is 13, but the run has only 12 steps."),
         ({"optimizer": "adam"}, "weight_decay is 0.05, but only optimizer 'adamw' decays weights; set it 0."),
         ({"network_options": {"dropout": 0.2}}, "network_options holds 'dropout', which is a setting of its own"),
     ],
@@ -165,6 +166,7 @@ def test_settings_that_are_refused(settings: dict[str, Any], sentence: str, toy:
             "The autoregressive generator has no option 'depht'; did you mean 'depth'?",
         ),
         ({"network_options": {"image_size": 2}}, "network_options holds 'image_size', which the tokens or another"),
+        ({"network_options": {"classes": ["a"]}}, "network_options holds 'classes', which the tokens or another"),
         ({"network_options": {"hidden_dim": 20}}, "hidden_dim is 20, but must be a multiple of 4"),
     ],
 )

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from helpers.generators import class_images
 from PIL import Image
 
 from vistok import plots, widgets
@@ -44,12 +45,14 @@ SANITIZE = Path(__file__).with_name("sanitize.cfg")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, kernels: dict[str, str]) -> dict[str, str]:
-    """Runs go into a copy of the records: a test changes nothing in the checkout."""
-    runs = tmp_path_factory.mktemp("notebooks") / "runs"
+    """Runs go into a copy of the records, pixels into a cache of their own: what a checkout beside this one has cached of
+    the same photographs is said to be built again, and that would be a notebook's output."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    runs = folder / "runs"
     records = repository_root() / "runs"
     committed = shutil.ignore_patterns("checkpoint", "*-smoke-*", "*-quick-*")
     shutil.copytree(records, runs, ignore=committed)
-    return os.environ | kernels | {"VISTOK_RUNS": str(runs)}
+    return os.environ | kernels | {"VISTOK_RUNS": str(runs), "VISTOK_CACHE": str(folder / "cache")}
 
 
 def nbval(notebook: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -127,8 +130,8 @@ def test_an_unset_variable_is_not_the_usual_choice(monkeypatch: pytest.MonkeyPat
         return Refusal("not opened")
 
     monkeypatch.setattr("vistok.widgets.open_encoded", open_encoded)
-    run_cells("03_codebook", run_dir="", compare_with="")
-    assert opened == ["", ""]
+    run_cells("03_codebook", run_dir="", compare_with="", without_grid="")
+    assert opened == ["", "", ""]
     with pytest.raises(ValueError, match="There is no dataset ''"):
         run_cells("04_evaluate", dataset="")
 
@@ -293,6 +296,7 @@ def test_a_default_image_that_a_small_folder_lacks_is_said(tmp_path: Path) -> No
         ("07_quantizers", {"table": "quantizer64"}, "did you mean 'quantizers64'"),
         ("08_generate", {"run_dir": "nowhere"}, "There is no generator in"),
         ("08_generate", {"completed_as": "kat"}, "did you mean 'cat'"),
+        ("08_generate", {"tokens": "nowhere"}, "There are no tokens in"),
         ("08_generate", {"class_name": None}, "no class is given, so that there is nothing to guide"),
     ],
 )
@@ -306,3 +310,13 @@ def test_what_cannot_be_is_refused_by_the_first_cell_and_leaves_nothing(
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence)):
         exec(first, namespace | wrong)
     assert not runs_root().exists() or not any(runs_root().iterdir())
+
+
+def test_08_completes_a_photograph_of_a_small_folder_too(tmp_path: Path) -> None:
+    cells = nbformat.read(repository_root() / "notebooks" / "08_generate.ipynb", as_version=4).cells
+    parameters, first = [cell.source for cell in cells if cell.cell_type == "code"][:2]
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(parameters, namespace)
+    namespace |= {"dataset": "folder", "data_root": str(class_images(tmp_path / "images", 2))}
+    exec(first, namespace)
+    assert len(namespace["photos"]) < namespace["photograph"] and len(namespace["photo"]) == 1

@@ -1,6 +1,7 @@
 """What the READMEs say is so: tables come from the records, examples run, links lead somewhere, nothing is said twice."""
 
 import json
+import math
 import re
 import shlex
 from collections import Counter
@@ -11,8 +12,9 @@ from unittest import mock
 import pytest
 
 from vistok.quantizers import QUANTIZERS
+from vistok.runs import EXAMPLE_SEQUENCE, Run
 from vistok.system.paths import repository_root
-from vistok.tables import measured, plan, with_tables
+from vistok.tables import core_hours, measured, plan, with_tables
 from vistok.tables.__main__ import READMES
 
 TEXTS = {name: (repository_root() / name).read_text(encoding="utf-8") for name in READMES}
@@ -93,16 +95,24 @@ def test_what_it_says_of_the_small_vqgan_is_recorded() -> None:
 
 
 def test_what_it_says_of_the_records_is_so() -> None:
-    records = list((repository_root() / "runs").glob("*-laptop-*/metrics.json"))
-    assert int(re.search(r"(\d+) training runs at 64x64", TEXTS["README.md"])[1]) <= len(
-        records
-    )  # whoever reads it may have added some
+    for size, dataset in {"at 64x64": "imagenet-sample", "at 32x32": "cifar10-images"}.items():
+        said = int(re.search(rf"(\d+) (training runs )?{size}", TEXTS["README.md"])[1])
+        records = list((repository_root() / "runs").glob(f"*-laptop-*{dataset}-s*/metrics.json"))
+        assert 0 < said <= len(records)  # whoever reads it may have added some
     planned = plan("celeba64", ["vq-d4"], "laptop", [0, 1, 2], dataset="imagenet-sample")
     usage, psnr = (measured(planned, key)["vq-d4"] for key in ("usage_queue", "psnr"))
     seeds = sorted(zip(psnr, usage, strict=True))
     (best, its_usage), (other, most) = seeds[-1], max(seeds, key=lambda seed: seed[1])
     said = f"the one with {most:.0%} reaches {other:.1f} dB, the one with {its_usage:.0%} {best:.1f} dB"
     assert said in RESULTS
+
+
+def test_a_record_is_found_by_the_name_that_its_configuration_has() -> None:
+    records = [file.parent for file in (repository_root() / "runs").glob("*-laptop-*/config.json")]
+    assert len(records) > 90
+    assert {record.name: Run.open(record).config.run_name for record in records} == {
+        record.name: record.name for record in records
+    }
 
 
 def test_what_it_says_of_lfq_and_ibq_is_recorded() -> None:
@@ -117,6 +127,75 @@ def test_what_it_says_of_the_ceilings_is_recorded() -> None:
     none, kl = mean(psnr.pop("none")), mean(psnr.pop("kl"))
     best = max(mean(values) for values in psnr.values())
     assert f"they reach {none:.1f} dB and {kl:.1f} dB, the best row with a codebook {best:.1f} dB" in RESULTS
+
+
+def test_what_it_says_of_the_corrected_recipes_is_recorded() -> None:
+    rows = {"taming": 1024, "taming-corrected": 1024, "llamagen": 16384}
+    planned = plan("imagenet256", list(rows), "laptop", [0, 1, 2], dataset="imagenet-sample")
+    usage, psnr = (measured(planned, metric) for metric in ("usage", "psnr"))
+    first, corrected, other = (mean(psnr[row]) for row in rows)
+    assert f"`taming-corrected` is {first - corrected:.1f} dB behind `taming`" in RESULTS
+    assert f"what the two families differ in, {other - first:.1f} dB" in RESULTS
+    long, slow, short = ([round(size * share) for share in usage[row]] for row, size in rows.items())
+    assert f"{min(slow)} to {max(slow)} of its 1,024 codes are in use" in RESULTS
+    assert f"codes of 256 dimensions {min(long)} to {max(long)} are in use" in RESULTS
+    assert f"of eight dimensions and one length {min(short)} to {max(short)}." in RESULTS
+    vits = plan("imagenet256", ["vit-small", "vit-base"], "laptop", [0], dataset="imagenet-sample")
+    small, base = (round(8192 * usage) for (usage,) in measured(vits, "usage").values())
+    its, other = (psnr for (psnr,) in measured(vits, "psnr").values())
+    assert f"use {small} and {base} of 8,192 codes: {its:.1f} dB and {other:.1f} dB" in RESULTS
+
+
+def test_what_it_says_of_beginnings_of_a_sequence_is_recorded() -> None:
+    records = [
+        repository_root() / EXAMPLE_SEQUENCE / f"metrics-imagenet-sample-test-{2**n}tokens.json" for n in range(7)
+    ]
+    *first, last = [f"{json.loads(record.read_bytes())['psnr']:.1f}" for record in records]
+    assert f"make {', '.join(first)} and {last} dB" in RESULTS
+
+
+def test_what_it_says_of_sequences_and_of_two_stages_is_recorded() -> None:
+    planned = plan("one_dimensional64", None, "laptop", [0, 1, 2], dataset="imagenet-sample")
+    every = {key: measured(planned, key) for key in ("psnr", "ssim", "usage", "entropy_bits", "bits_per_pixel")}
+    psnr = {row: mean(values) for row, values in every["psnr"].items() if values}
+    one, two = every["psnr"]["titok-32"], every["psnr"]["titok-32-stage2"]
+    assert len(one) == len(two) == 3 and max(two) < min(one)
+    assert f"they are {mean(one) - mean(two):.1f} dB behind" in RESULTS
+    rows = ["titok-32", "maskgit-64", "titok-32-stage1", "titok-32-stage2"]
+    hours, *stages = (sum(core_hours([run for run in planned if run.row.name == row])) for row in rows)
+    assert f"{sum(stages) / hours:.1f} times the training" in RESULTS
+    nats = mean(every["entropy_bits"]["maskgit-64"]) * math.log(2)
+    first = [run.run_dir / "log.jsonl" for run in planned if run.row.name == "titok-32-stage1"]
+    ends = [[json.loads(line)["losses"]["proxy"] for line in log.read_text().splitlines()[-10:]] for log in first]
+    learnt = nats - mean(mean(end) for end in ends)
+    assert f"Of the {nats:.1f} nats that a code of the grid has, stage 1 has learnt to predict {learnt:.1f}" in RESULTS
+    assert f"grid itself, {psnr['maskgit-64']:.1f} dB" in RESULTS
+    bits = {row: round(values[0] * 64**2) for row, values in every["bits_per_pixel"].items() if values}
+    few, many = bits["titok-32"], bits["ema-d4"]
+    assert f"{few} of them are {mean(one):.1f} dB, where `ema-d4` spends {many:,} on {psnr['ema-d4']:.1f} dB" in RESULTS
+    assert bits["maskgit-64"] == bits["titok-64"] and f"same {bits['titok-64']} bits" in RESULTS
+    grid, sequence = (mean(every["ssim"][row]) for row in ("maskgit-64", "titok-64"))
+    assert f"SSIM {grid:.4f} against {sequence:.4f}" in RESULTS
+    assert f"{psnr['titok-64']:.1f} dB against {psnr['maskgit-64']:.1f} dB" in RESULTS
+    least, middle, most = (psnr[f"titok-{tokens}"] for tokens in (16, 32, 64))
+    assert f"16, 32 and 64 of them reach {least:.1f} dB, {middle:.1f} dB and {most:.1f} dB" in RESULTS
+    assert f"seeds of 32 alone lie {max(one) - min(one):.1f} dB apart" in RESULTS
+    used = [value for row, values in every["usage"].items() if row.startswith("titok") for value in values]
+    assert f"All use {min(used):.0%} to {max(used):.0%} of their codes" in RESULTS
+
+
+def test_what_it_says_of_training_longer_is_recorded() -> None:
+    short, long = (
+        measured(plan("cifar10", None, scale, [0, 1, 2], dataset="cifar10-images"), "psnr")
+        for scale in ("laptop", "laptop-10k")
+    )
+    short, long = ({row: mean(values) for row, values in psnr.items()} for psnr in (short, long))
+    lead, later = (psnr["vq-d4"] - psnr["vq-d64"] for psnr in (short, long))
+    gains = [f"{long[row] - short[row]:.1f} dB to `{row}`" for row in ("fsq-888", "vq-d64")]
+    assert f"is worth {', '.join(gains)} and about 1 dB to the others" in RESULTS
+    assert f"over `vq-d64` shrinks from {lead:.1f} to {later:.1f} dB" in RESULTS
+    assert max(short, key=short.get) == "fsq-888"
+    assert sorted(long, key=long.get, reverse=True)[:3] == ["ema-d4", "vq-d4", "fsq-888"]
 
 
 @pytest.mark.parametrize("name", [*READMES, *markdown_cells()])

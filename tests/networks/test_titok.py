@@ -198,6 +198,14 @@ def test_sizes_of_the_paper_have_heads_of_64_channels(name: str, heads: int) -> 
         ),
         ({"pixel_decoder": TOY_PROXIES | {"network": "simple_cn"}}, "There is no network 'simple_cn'; did you mean"),
         (
+            {"pixel_decoder": TOY_PROXIES | {"network_options": {"hidden_dim": 8, "image_size": 64}}},
+            "network_options of pixel_decoder holds 'image_size', which is a setting of its own",
+        ),
+        (
+            {"pixel_decoder": TOY_PROXIES | {"network_options": {"hidden_dim": 8, "codebook_dim": 9}}},
+            "network_options of pixel_decoder holds 'codebook_dim', which is a setting of its own",
+        ),
+        (
             {"pixel_decoder": TOY_PROXIES},
             "pixel_decoder 'simple_cnn' has 8x8 tokens for images of 32 pixels, but there are 4x4 patches: a tokenizer with a "
             "grid of that size is needed, or patch_size 4.",

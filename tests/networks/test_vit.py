@@ -130,6 +130,10 @@ def test_sincos_positions_work_for_other_sizes() -> None:
 
 def test_learned_positions_refuse_other_sizes() -> None:
     encoder, decoder = build(positions="learned")
+    assert encoder.grid(16, 16) == (4, 4)
+    with pytest.raises(ValueError, match="6x4 tokens has no learned positions, only 4x4"):
+        encoder.grid(24, 16)  # asked before any image is read
+    assert all(build(positions=other)[0].grid(24, 16) == (6, 4) for other in ("sincos", "interpolated"))
     with pytest.raises(ValueError, match="6x4 tokens has no learned positions, only 4x4"):
         encoder(images_of(24, 16))
     with pytest.raises(ValueError, match="positions='sincos'; positions='interpolated' takes the same weights"):

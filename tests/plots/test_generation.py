@@ -8,7 +8,8 @@ from helpers.generators import generator, toy_tokenizer
 from matplotlib.figure import Figure
 
 from vistok.generation.trace import decode_so_far, trace
-from vistok.plots.generation import draw_bits, draw_so_far, drawn_step_by_step, on_plane
+from vistok.images import to_uint8
+from vistok.plots.generation import EMPTY, completions, draw_bits, draw_so_far, drawn_step_by_step, on_plane
 from vistok.tokens.store import describe
 
 
@@ -45,6 +46,22 @@ def test_the_bars_are_the_likeliest_codes_and_the_maps_their_entropy_and_surpris
         ("surprise of what was drawn, bits", found.surprise_bits),
     ):
         np.testing.assert_allclose(titles[name].images[0].get_array(), values.view(4, 4))
+
+
+def test_a_completion_stands_below_what_was_given() -> None:
+    tokenizer = toy_tokenizer()
+    made = generator(tokenizer=describe(tokenizer))
+    given = made.sample([7])
+    drawn = made.sample(range(3), given=given, known=made.layout.first(8))
+    photograph = torch.full((3, 16, 16), 9, dtype=torch.uint8)
+    figure = completions(tokenizer, photograph, given, {"as none": drawn})
+    shown = {axis.get_title(): axis.images[0].get_array() for axis in figure.axes if axis.images}
+    decoded = to_uint8(tokenizer.decode(given))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(shown["its upper half, decoded"][:8], decoded[:8])
+    assert (shown["its upper half, decoded"][8:] == EMPTY).all() and (shown["photograph"] == 9).all()
+    last = to_uint8(tokenizer.decode(drawn))[2].permute(1, 2, 0).numpy()  # of three with one title
+    np.testing.assert_array_equal(shown["as none"], last)
+    plt.close(figure)
 
 
 def test_a_sequence_is_shown_in_lines_and_its_picture_whole() -> None:

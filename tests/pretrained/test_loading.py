@@ -21,12 +21,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.golden import GOLDEN
+from helpers.golden import GOLDEN, know_toy, put_official
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vistok.config import TrainConfig
 from vistok.losses import loss_weights
+from vistok.networks import NETWORKS
 from vistok.pretrained import (
     FORMATS,
     find_format,
@@ -406,6 +407,21 @@ def test_wrapped_names_in_safetensors_and_in_our_own_files(written: Callable[...
         load_pretrained(tmp_path / "saved")
     with pytest.raises(ValueError, match="named as this package's own, but no config.json .*VisualTokenizer.save"):
         load_pretrained(written({"step": 3, "tokenizer": own}))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_file_of_this_package_s_own_without_its_configuration(network: str, written: Callable[..., Path]) -> None:
+    codes = {"codebook_size": 4, "codebook_dim": 4}
+    options = {"vit": {"num_heads": 2, "depth": 1}, "titok": {"num_heads": 2, "depth": 1}, "simple_cnn": {}}
+    options = options.get(network, {"ch_mult": [1, 1], "num_res_blocks": 1}) | {"hidden_dim": 32}
+    with torch.device("meta"):
+        own = VisualTokenizer(network=network, network_options=options, quantizer_options=codes).state_dict()
+    path = written({"tokenizer": {name: torch.zeros(tensor.shape) for name, tensor in own.items()}})
+    with pytest.raises(ValueError, match="named as this package's own, but no config.json .*VisualTokenizer.save"):
+        load_pretrained(path)
+    (path.parent / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="own, but the config.json beside them is only read with .* model.safetensors"):
+        load_pretrained(path)
 
 
 def test_several_tokenizers_in_a_file_are_not_guessed(written: Callable[..., Path]) -> None:
@@ -978,6 +994,14 @@ def test_torchscript_archives_are_refused_unexecuted(tmp_path: Path) -> None:
         load_pretrained(path)
 
 
+def test_a_run_that_is_not_trained_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTOK_RUNS", str(tmp_path))
+    missing = tmp_path / "titok-32-stage1-smoke-photos-s77-d533c954"
+    sentence = f"checkpoint {missing}. It would be a run of titok-32-stage1, with seed 77, and is not trained yet."
+    with pytest.raises(FileNotFoundError, match=re.escape(sentence)):
+        load_pretrained(missing)
+
+
 @pytest.mark.parametrize("given", ["ema-d4", "runs/ema-d4-laptop-s0-754f964"])
 def test_a_run_is_named_that_is_begun_or_misspelt(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISTOK_RUNS", str(tmp_path))
@@ -990,9 +1014,7 @@ def test_a_run_is_named_that_is_begun_or_misspelt(given: str, tmp_path: Path, mo
         load_pretrained("nothing.pt")
 
 
-def test_an_official_checkpoint_can_be_named(
-    written: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_official_checkpoint_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
     expected = official_file("llamagen-ds16")
     assert expected == tmp_path / "checkpoints/llamagen-ds16/vq_ds16_c2i.pt"
@@ -1001,7 +1023,7 @@ def test_an_official_checkpoint_can_be_named(
         raise urllib.error.URLError("no network in this test")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
-    for given in ("llamagen-ds16", expected):
+    for given in ("llamagen-ds16", expected, "checkpoints/llamagen-ds16/vq_ds16_c2i.pt"):
         with pytest.raises(
             FileNotFoundError,
             match=r"no checkpoint .*vq_ds16_c2i\.pt, and it could not be downloaded \(no network in this test\)\. "
@@ -1011,9 +1033,35 @@ def test_an_official_checkpoint_can_be_named(
     assert not expected.parent.exists()
     with pytest.raises(ValueError, match="no official checkpoint 'llamagen-ds17'; did you mean 'llamagen-ds16'"):
         official_file("llamagen-ds17")
-    expected.parent.mkdir(parents=True)
-    written(golden("llamagen")[1]).rename(expected)
+    put_official(monkeypatch)
     assert load_pretrained("llamagen-ds16").quantizer.l2_norm
+
+
+def test_another_checkpoint_has_not_the_name_of_an_official_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
+    file = put_official(monkeypatch)
+    other = official_file("llamagen-ds8")
+    other.parent.mkdir()
+    file.rename(other)
+    for given in ("llamagen-ds8", other):
+        with pytest.raises(
+            ValueError,
+            match=r"another checkpoint than the 'llamagen-ds8' that belongs there: codebook_size is 128, not 16384, "
+            r"downsample_factor is 4, not 8\. Put that one there, from https://\S+, and this one elsewhere\.",
+        ):
+            load_pretrained(given)
+    other.rename(tmp_path / other.name)
+    assert load_pretrained(other.name).downsample_factor == 4  # elsewhere it is what it is
+    tokenizer, own = load_pretrained(other.name), official_file("titok-l32")
+    tokenizer.save(own.parent)
+    with pytest.raises(ValueError, match="codebook_size is 128, not 4096, .*num_tokens is None, not 32"):
+        load_pretrained("titok-l32")
+    file.parent.mkdir(exist_ok=True)
+    torch.save(golden("taming")[1], file)
+    with pytest.raises(ValueError, match="that belongs there: format is taming, not llamagen"):
+        load_pretrained("llamagen-ds16")
 
 
 def test_an_official_checkpoint_that_is_not_here_is_downloaded(
@@ -1023,6 +1071,7 @@ def test_an_official_checkpoint_that_is_not_here_is_downloaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path / "repository")
+    know_toy(monkeypatch)
     source, opened = written(golden("llamagen")[1]), []
     open_url = urllib.request.urlopen
 
@@ -1097,7 +1146,30 @@ def test_a_model_of_the_hub_is_had_by_its_name(tmp_path: Path, monkeypatch: pyte
         load_pretrained("owner/name/c.pt")
 
 
-@pytest.mark.parametrize("given", ["llamagen-ds17", "runs/nothing-like-it", "folder/last.ckpt", "./a/b", "../a/b"])
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("checkpoints/llamagen-ds16", "llamagen-ds16"),
+        ("owner/name@main", "owner/name"),
+        ("owner/name/a.pt@main", "owner/name/a.pt"),
+        ("celeba64/ema-d4", "ema-d4-laptop-s0-754f9643"),
+        ("runs/ema-d4-laptop-s0-754f9643/checkpoint", "ema-d4-laptop-s0-754f9643"),
+    ],
+)
+def test_what_is_nearest_to_a_name_is_said(
+    given: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
+    for folder in ("tokenizer", "checkpoint"):
+        (tmp_path / "runs/ema-d4-laptop-s0-754f9643" / folder).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=rf"Did you mean '(/\S*/)?{re.escape(meant)}'\?$"):
+        load_pretrained(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["llamagen-ds17", "runs/nothing-like-it", "folder/last.ckpt", "./a/b", "../a/b", "celeba64/vq-d8", "a/b@main"],
+)
 def test_what_is_no_name_of_the_hub_asks_no_network(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vistok.system.hub.HfApi", lambda: pytest.fail("the Hub was asked"))
     with pytest.raises(FileNotFoundError, match="There is no run, tokenizer or checkpoint") as failed:

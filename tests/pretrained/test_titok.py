@@ -83,6 +83,14 @@ def test_a_file_is_the_original_and_goes_round(name: str, format: str, tmp_path:
     )
 
 
+def test_of_a_downloaded_folder_the_file_is_to_be_given(tmp_path: Path) -> None:
+    save_file(of_file("titok_pixels")[1], tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model": {"vq_model": {"codebook_size": 4096}}}')
+    with pytest.raises(FileNotFoundError, match=r"holds model.safetensors: give a file, as .*/model.safetensors\.$"):
+        load_pretrained(tmp_path)
+    assert load_pretrained(tmp_path / "model.safetensors").token_grids() == [(1, 8)]
+
+
 def test_codes_of_those_that_paint_pixels_are_plain_unless_it_is_said(tmp_path: Path) -> None:
     save_file(of_file("titok_pixels")[1], tmp_path / "file.safetensors")
     assert not load_pretrained(tmp_path / "file.safetensors").quantizer.l2_norm

@@ -292,6 +292,23 @@ def test_a_followed_bar_is_written_whole(tmp_path: Path, monkeypatch: pytest.Mon
     assert (state["n"], state["total"], state["initial"], state["postfix"]) == (5, 8, 2, "loss 1.0")
 
 
+def test_a_followed_file_is_whole_whoever_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_request", lambda: request(person=False))
+    monkeypatch.setenv(progress.FOLLOWED, str(tmp_path / "bar.json"))
+    with progress_bar(total=8, desc="short") as short, progress_bar(total=10**9, desc="long " * 200) as long:
+
+        def write(bar: Any) -> None:
+            for _ in range(500):
+                bar.display()
+
+        writers = [threading.Thread(target=write, args=(bar,)) for bar in (short, long)]
+        for writer in writers:
+            writer.start()
+        while any(writer.is_alive() for writer in writers):
+            assert json.loads((tmp_path / "bar.json").read_bytes())["total"] in (8, 10**9)
+    assert [file.name for file in tmp_path.iterdir()] == ["bar.json"]
+
+
 def test_without_standard_error_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     for _ in progress_bar(range(3)):

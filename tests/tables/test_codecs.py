@@ -16,7 +16,15 @@ def test_the_command_records_what_the_table_reads(capsys: pytest.CaptureFixture[
     runs_root().mkdir(parents=True)
     assert codecs.main(["photos", "--image-size", "16", "--per-file", "4", "--max-images", "40"]) == 0
     assert "33 points" in capsys.readouterr().out
-    record = json.loads((runs_root() / "codecs-photos-16.json").read_bytes())
+    written = (runs_root() / "codecs-photos-16.json").read_bytes()
+    for more, sentence in (
+        (["--max-images", "16"], "codecs-photos-16.json is there already; --overwrite replaces it."),
+    ) + ((["--overwrite", "--max-images", "-1"], "max_images is -1, but must be at least 1."),):
+        with pytest.raises(SystemExit):
+            codecs.main(["photos", "--image-size", "16", *more])
+        assert sentence in capsys.readouterr().err
+        assert (runs_root() / "codecs-photos-16.json").read_bytes() == written
+    record = json.loads(written)
     assert record["num_images"] == 32 and record["per_file"] == 4 and record["dataset"]["name"] == "photos"
     for metric in ("psnr", "ssim"):
         curves = tables.codec_points("photos", 16, metric)

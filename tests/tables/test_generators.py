@@ -118,10 +118,7 @@ def test_the_table_and_the_ranking_are_made_of_the_records() -> None:
     train_row(train_row_of)
     mark = f'<!-- generators {TABLE} rows=["vq-d4","ema-d4","fsq-888"] seeds=[0,1] -->'
     made = with_tables(f"{mark}\nstale\n<!-- /generators -->\n")
-    assert (
-        "| vq-d4 | 64 x 512 | 20.00 | 576 | 1m | 500<br>(500 to 500) | 40.5<br>(40.0 to 41.0) | 20.0<br>(20.0 to 20.0) |"
-        in made
-    )
+    assert "| vq-d4 | 64 x 512 | 20.00 | 576 | 1m | 500 | 40.5<br>(40.0 to 41.0) | 20.0 |" in made
     assert "| fsq-888 | K = 512 | – | – | 3m | 500" in made and "stale" not in made
 
 

@@ -472,12 +472,23 @@ def test_the_table_shows_measured_beside_published_with_mean_and_range() -> None
     assert (named["quantizer"], named["dim"], named["size"], named["l2"]) == ("vq", "4", "512", "no")
     assert named["PSNR ↑"] == "21.50<br>(20.00 to 23.50)"
     assert named["PSNR ↑<br>published"] == "32.21"
-    assert named["usage, last 65,536 ↑"] == "50.0%<br>(50.0% to 50.0%)"
+    assert named["usage, last 65,536 ↑"] == "50.0%"  # of all seeds
     assert named["usage, last 65,536 ↑<br>published"] == "100.0%"
     assert named["rFID ↓<br>published"] == "16.32" and "rFID ↓" not in named  # measured for none of them
     one_seed = dict(zip(cells[0], cells[2], strict=True))
     assert (one_seed["PSNR ↑"], one_seed["SSIM ↑"], one_seed["l2"]) == ("19.25", "–", "search")
     assert dict(zip(cells[0], cells[3], strict=True))["PSNR ↑"] == "–"
+
+
+def test_a_row_of_another_tables_source_stands_without_its_numbers_and_a_metric_of_nobody_without_a_column() -> None:
+    planned = plan("one_dimensional64", ["ema-d4", "titok-32"], "smoke", dataset="photos")
+    header = markdown(planned).splitlines()[0]
+    assert "PSNR ↑" in header and "rFID ↓" in header and "published" not in header
+    complete(planned[0], psnr=20.0)
+    header = markdown(planned).splitlines()[0]
+    assert "PSNR ↑" in header and "rFID ↓" not in header and "published" not in header
+    shared = plan("quantizers64", ["vq-d64"], "smoke", dataset="photos")  # a table of the same source
+    assert "31.55" in markdown(shared)
 
 
 def test_a_row_without_a_codebook_says_so_where_usage_would_stand() -> None:

@@ -1,7 +1,9 @@
 """What parts of an image's tokens do: the influence of each, prefixes of a sequence, pictures after each level."""
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -102,6 +104,10 @@ def test_influence_of_a_level_changes_that_level_alone() -> None:
         ({"places": [5]}, "There is no token 5: tokens of this level are 0 to 4."),
         ({"level": 1}, "There is no level 1: levels are 0 to 0."),
         ({"num_random": 0}, "num_random is 0, but must be at least 1; 4 is usual."),
+        ({"places": []}, "places is empty: give the tokens to change, or None for all of them."),
+        ({"places": 3}, "places is 3, but must be a list of whole numbers."),
+        ({"places": [0.5]}, "places is [0.5], but must be a list of whole numbers."),
+        ({"places": [True]}, "places is [True], but must be a list of whole numbers."),
     ],
 )
 def test_what_influence_refuses(options: dict, sentence: str) -> None:
@@ -112,6 +118,25 @@ def test_what_influence_refuses(options: dict, sentence: str) -> None:
     assert str(error.value) == sentence
     with pytest.raises(ValueError, match="These are tokens of 2 images; influence is of one"):
         influence(tokenizer, (levels[0].expand(2, -1, -1),))
+    with pytest.raises(TypeError, match="num_random is 2.5"):
+        influence(tokenizer, levels, num_random=2.5)
+
+
+@pytest.mark.parametrize("as_given", [list, np.array, torch.tensor])
+def test_a_mask_is_no_list_of_places(as_given: Callable) -> None:
+    tokenizer = sequence()
+    with pytest.raises(ValueError, match="but must be a list of whole numbers"):
+        influence(tokenizer, tokens_of(tokenizer), as_given([True, False, True, False, False]))
+
+
+@pytest.mark.parametrize("as_given", [tuple, np.array, torch.tensor])
+def test_places_and_numbers_in_arrays_and_tensors_are_those_of_a_list(as_given: Callable) -> None:
+    tokenizer = sequence()
+    levels = tokens_of(tokenizer)
+    found, expected = (influence(tokenizer, levels, places, seed=3) for places in (as_given([3, 1]), [3, 1]))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    steps = coarse_to_fine(tokenizer, levels, as_given([4, 2]))
+    assert [step.num_tokens for step in steps] == [4, 2] and all(type(step.num_tokens) is int for step in steps)
 
 
 def test_prefixes_of_a_sequence_are_what_the_decoder_makes_of_the_first_codes() -> None:
@@ -125,7 +150,7 @@ def test_prefixes_of_a_sequence_are_what_the_decoder_makes_of_the_first_codes() 
             expected = tokenizer.decoder(codes[..., : step.num_tokens])[0].clamp(-1, 1)
             torch.testing.assert_close(step.image, expected)
     assert [step.num_tokens for step in coarse_to_fine(tokenizer, (tokens,), [3, 5])] == [3, 5]
-    with pytest.raises(ValueError, match="num_tokens is 6, but an image is 5 tokens"):
+    with pytest.raises(ValueError, match="There is no picture of 6 tokens: numbers are 1 to 5"):
         coarse_to_fine(tokenizer, (tokens,), [6])
 
 
@@ -169,3 +194,13 @@ def test_tokens_of_one_grid_have_no_coarser_picture(quantizer: str, options: dic
         coarse_to_fine(tokenizer, tokens_of(tokenizer))
     with pytest.raises(ValueError, match="numbers is \\[1\\], but these tokens are no sequence"):
         coarse_to_fine(tokenizer, tokens_of(tokenizer), [1])
+
+
+def test_a_beginning_of_a_sequence_has_no_pictures_of_more_tokens_than_it_has() -> None:
+    tokenizer = sequence()
+    first = (tokens_of(tokenizer)[0][..., :3],)
+    assert [step.num_tokens for step in coarse_to_fine(tokenizer, first)] == [1, 2, 3]
+    with pytest.raises(
+        ValueError, match=r"There is no picture of 4 tokens: numbers are 1 to 3, as many as there are\."
+    ):
+        coarse_to_fine(tokenizer, first, [3, 4])

@@ -11,15 +11,14 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from helpers.golden import GOLDEN
+from helpers.golden import put_official
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 import vistok.tokens.store
 from vistok.data import eval_batches, open_dataset, to_float
-from vistok.pretrained import load_pretrained, official_file
+from vistok.pretrained import load_pretrained
 from vistok.quantizers import EMAQuantizer, Quantized, Quantizer
 from vistok.quantizers.base import straight_through
 from vistok.system.paths import repository_root
@@ -507,6 +506,17 @@ def test_damaged_arrays_are_refused(encode: Callable[..., TokenFile]) -> None:
     np.save(array, np.zeros((NUM_TRAIN, 4, 4), np.float32))
     with pytest.raises(ValueError, match=r"holds float32 \[18, 4, 4\], but tokens\.json says uint16 \[18, 4, 4\]"):
         TokenFile.open(file.path)
+    beyond = np.zeros((NUM_TRAIN, 4, 4), np.uint16)
+    beyond[3, 1, 2] = 16
+    np.save(array, beyond)
+    opened = TokenFile.open(file.path)
+    assert opened.indices([0, 2]).max() == 0
+    assert opened.rows(np.array([0, 2])).tolist() == [[0] * 16] * 2
+    for read in (lambda: opened[3], opened.indices, lambda: opened.of_images(4), lambda: opened.rows(np.array([2, 3]))):
+        with pytest.raises(
+            ValueError, match=r"tokens\.npy is damaged: it holds the code 16, .* there are 16, from 0 on"
+        ):
+            read()
     array.unlink()
     with pytest.raises(ValueError, match="missing, cut off or no array"):
         TokenFile.open(file.path)
@@ -595,11 +605,7 @@ def test_the_command_line_encodes_with_an_official_checkpoint_by_its_name(
     images_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
-    golden = load_file(GOLDEN / "model_vqgan_llamagen.safetensors")
-    state = {name.removeprefix("state."): tensor for name, tensor in golden.items() if name.startswith("state.")}
-    file = official_file("llamagen-ds16")
-    file.parent.mkdir(parents=True)
-    torch.save({"model": state}, file)
+    put_official(monkeypatch)
     usual = [
         "--dataset",
         "folder",

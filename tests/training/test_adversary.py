@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.golden import GOLDEN
+from helpers.golden import put_official
 from helpers.trainings import assert_same_weights, crash_at, log_without_rates, opened, trained
 from helpers.weights import write_backbone
-from safetensors.torch import load_file
 
 from vistok.config import TrainConfig
 from vistok.networks.perceptual import ClassifierDistance
-from vistok.pretrained import load_pretrained, official_file
+from vistok.pretrained import load_pretrained
 from vistok.runs import Run
 from vistok.system.paths import repository_root
 from vistok.system.weights import Unavailable
@@ -287,6 +286,16 @@ def test_fine_tuning_the_decoder_leaves_encoder_and_codebook(toy: Toy, tmp_path:
         assert torch.equal(before[name], after[name]) != name.startswith("decoder."), name
 
 
+def test_weights_that_are_taken_over_under_other_settings_are_said_so(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = trained(toy(), tmp_path / "start")
+    opened(toy(init_from=str(start.run.path), seed=3, quantizer_options={"revive_after": None}), tmp_path / "alike")
+    assert "other settings" not in capsys.readouterr().out
+    opened(toy(init_from=str(start.run.path), seed=3, l2_norm=True), tmp_path / "other")
+    assert "other settings: quantizer_options.l2_norm is False there, True here." in capsys.readouterr().out
+
+
 def test_fine_tuning_begins_at_the_given_weights_and_resumes_at_its_own(toy: Toy, tmp_path: Path) -> None:
     start = trained(toy(), tmp_path / "start")
     config = toy(init_from=str(start.run.path), seed=3, steps=4, checkpoint_every=2, ema_decay=0.9)
@@ -309,10 +318,7 @@ def test_fine_tuning_begins_at_an_official_checkpoint_by_its_name(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
-    golden = load_file(GOLDEN / "model_vqgan_llamagen.safetensors")
-    file = official_file("llamagen-ds16")
-    file.parent.mkdir(parents=True)
-    torch.save({name.removeprefix("state."): t for name, t in golden.items() if name.startswith("state.")}, file)
+    put_official(monkeypatch)
     start = load_pretrained("llamagen-ds16")
     model = start.config_settings() | {"image_size": 16}
     tuning = opened(toy(**model, init_from="llamagen-ds16", train_parts="decoder"), tmp_path / "tuned")
@@ -364,6 +370,10 @@ def test_fine_tuning_begins_at_an_official_checkpoint_by_its_name(
         ({"lecam_logits": "mean"}, "lecam_logits is 'mean', but there is no discriminator"),
         (GAN | {"lecam_weight": 0.1, "lecam_logits": "means"}, "did you mean 'mean'"),
         ({"network_options": {"hidden_dim": 3}}, "which is a setting of its own"),
+        (
+            GAN | {"discriminator_options": {"image_size": 16}},
+            "discriminator_options holds 'image_size', which is a setting",
+        ),
         ({"checkpoint_activations": True}, "no blocks whose activations could be recomputed"),
         ({"network": "vit", "num_res_blocks": 5}, "has no option 'num_res_blocks'"),
     ],

@@ -67,8 +67,11 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(titok: Toy, tmp_pa
 
 
 def test_a_trained_beginning_is_a_picture_and_the_lengths_are_part_of_what_is_resumed(
-    titok: Toy, tmp_path: Path
+    titok: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        "vistok.training.trainer.say_if_one_is_faster", lambda *_: None
+    )  # on a busy machine it decodes too
     config = titok({"prefixes": "uniform"}, steps=30, report_every=5, checkpoint_every=100)
     drawn: list[int] = []
 
@@ -184,6 +187,29 @@ def test_stages_are_resumed_bit_by_bit_without_their_sources(stage1: Toy, grid: 
     assert tokenizer.decode(tokenizer.encode(torch.zeros(1, 3, 16, 16))).shape == (1, 3, 16, 16)
 
 
+def test_stage_1_paints_what_it_predicts_whatever_it_begins_with(stage1: Toy, toy: Toy, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    trained(toy(quantizer="ema", steps=2, seed=1), other)
+    trained(stage1(), tmp_path / "one")
+    tokenizer = trained(stage1(init_from=str(tmp_path / "one"), proxy_from=str(other)), tmp_path / "two").tokenizer
+    proxies = VisualTokenizer.load(other)
+    assert_same_weights(tokenizer.decoder.head.pixel_decoder.state_dict(), proxies.decoder.state_dict())
+    assert torch.equal(tokenizer.decoder.head.pixel_codebook, proxies.quantizer.codebook)
+
+
+def test_stage_1_does_not_go_on_with_other_proxies(stage1: Toy, grid: Path, toy: Toy, tmp_path: Path) -> None:
+    for _ in itertools.islice(opened(stage1(), tmp_path / "one"), 1):
+        pass
+    grid.rename(tmp_path / "first")
+    trained(toy(quantizer="ema", steps=2, seed=1), grid)
+    with pytest.raises(ValueError, match="holds other weights than when .* began") as error:
+        trained(stage1(), tmp_path / "one")
+    assert "\n" not in str(error.value)
+    shutil.rmtree(grid)
+    (tmp_path / "first").rename(grid)
+    assert trained(stage1(), tmp_path / "one").step == stage1().steps
+
+
 def test_what_stage_1_cannot_use_is_refused_before_anything_is_written(toy: Toy, stage1: Toy, tmp_path: Path) -> None:
     def refused(sentence: str, **settings: object) -> None:
         with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence)) as error:
@@ -230,6 +256,10 @@ def test_settings_beside_proxies_that_have_no_effect_are_refused(
 
 
 def test_stage_2_without_its_source_is_refused(stage1: Toy) -> None:
+    with pytest.raises(
+        ValueError, match="init_from is 'row:celeba64/vq-d4', a row's run, which TrainConfig.from_row finds"
+    ):
+        TrainConfig(init_from="row:celeba64/vq-d4")
     with pytest.raises(ValueError, match="train_parts is 'decoder', but without init_from the other parts are random"):
         stage1(proxy_from=None, train_parts="decoder")
 

@@ -782,7 +782,7 @@ def test_the_command_line_reads_settings_by_their_type(
     (tmp_path / "notes.md").write_text("# Notes")
     for wrong, sentence in (
         (["--row", "celeba64", "--scale", ""], "There is no scale ''"),  # an unset variable of the shell
-        (["--config", str(tmp_path / "notes.md")], "notes.md holds no configuration"),
+        (["--config", str(tmp_path / "notes.md")], "notes.md is damaged, or no JSON"),
     ):
         assert main([*wrong, "-p", "steps", "1", "--run-dir", str(tmp_path / "none")]) == 1
         assert sentence in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """`Sampler`: what it draws is the generator's, kept where it is to be kept; stopped, refused, shown without a kernel."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -172,7 +173,17 @@ def test_what_cannot_be_is_a_sentence_and_changes_nothing(sampler: Sampler, how:
     assert sampler.message == "There is no place 16: places are 0 to 15."
     sampler.draw_region(0, 0, 5, 1)
     assert sampler.message.startswith("There is no region of rows 0 to 5")
+    for choose in (sampler.draw_region, sampler.select):
+        with pytest.raises(TypeError, match=r"left is 0.5 \(float\), but must be of type int"):
+            choose(0, 0.5, 1, 1)
     drawn(sampler)
+
+
+def test_numbers_of_numpy_become_what_the_page_takes(sampler: Sampler) -> None:
+    made = drawn(sampler, seed=np.int64(3), label=np.int64(1), temperature=np.float32(0.5), top_k=np.int32(4))
+    settings = json.loads(json.dumps(sampler.settings))
+    assert (settings["label"], settings["temperature"], settings["top_k"], settings["seed"]) == (1, 0.5, 4, 4)
+    assert torch.equal(made, drawn(sampler, seed=3))
 
 
 def test_the_page_asks_for_what_is_listed_and_is_answered(sampler: Sampler) -> None:

@@ -10,11 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from vistok.images import to_uint8
+from vistok.images import psnr, to_uint8
+from vistok.runs import EXAMPLE_SEQUENCE
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.encoded import EncodedImages
-from vistok.tokens.parts import influence
-from vistok.widgets import CoarseToFine, CodebookExplorer, CodebookSpace, PlaceExplorer, TokenEditor, TryPicture
+from vistok.tokens.parts import coarse_to_fine, influence
+from vistok.widgets import (
+    CoarseToFine,
+    CodebookExplorer,
+    CodebookSpace,
+    PlaceExplorer,
+    RunComparison,
+    TokenEditor,
+    TryPicture,
+)
 from vistok.widgets.view import Refusal
 
 NUM_TOKENS = 12
@@ -106,8 +115,9 @@ def test_a_prefix_is_decoded_and_can_be_undone(editor: TokenEditor, encoded: Enc
     assert torch.equal(editor.decoded, to_uint8(encoded.tokenizer.decode(encoded.indices([0])[0][..., :5]))[0])
     editor.interpolate(0.5)
     assert editor.prefix == 5 and editor.message == ""
-    editor.show_prefix(NUM_TOKENS)
-    assert editor.prefix == 0
+    for whole_again in (NUM_TOKENS, None):  # None is all of them, as wherever num_tokens is
+        editor.show_prefix(whole_again)
+        assert editor.prefix == 0
     for _ in range(3):
         editor.undo()
     assert torch.equal(editor.decoded, whole) and not editor.can_undo
@@ -201,8 +211,41 @@ def test_scales_one_after_the_other_and_a_grid_has_none() -> None:
     scales = VisualTokenizer(quantizer="multiscale", quantizer_options=options | {"scales": [1, 2, 4]}, image_size=16)
     view = CoarseToFine(encode(scales.eval()))
     assert view.steps == ["level 0, 1x1", "level 1, 2x2", "level 2, 4x4"] and view.num_tokens == [1, 5, 21]
-    plain = CoarseToFine(encode(VisualTokenizer(quantizer_options=options, image_size=16)))
+    plain_tokenizer = VisualTokenizer(quantizer_options=options, image_size=16)
+    plain = CoarseToFine(encode(plain_tokenizer))
     assert plain.message.startswith("No part of these tokens is a coarser image") and plain.figure() is None
     assert CoarseToFine(Refusal("There is nothing.")).message == "There is nothing."
+    by_name = "looks at images that a tokenizer has encoded, not at 'runs/x': open_encoded(run, dataset) returns them."
+    assert CoarseToFine("runs/x").message == f"CoarseToFine {by_name}"
+    assert RunComparison(encode(plain_tokenizer), "runs/x").message == f"RunComparison {by_name}"
     beyond = CoarseToFine(encode(scales), 9)
     assert beyond.message == "There is no image 9: images are 0 to 2." and beyond.image == 0 and beyond.steps
+
+
+# What 03_codebook says of the tokenizer without a grid that comes with the repository.
+
+
+@pytest.fixture(scope="module")
+def scenes() -> EncodedImages:
+    return EncodedImages.open(EXAMPLE_SEQUENCE, "scenes", max_images=14, device="cpu", progress=False)
+
+
+def test_each_doubling_of_the_tokens_adds_less_than_the_last(scenes: EncodedImages) -> None:
+    assert sum(parameter.numel() for parameter in scenes.tokenizer.parameters()) == pytest.approx(250_000, rel=0.02)
+    quality = []
+    for image in range(14):
+        steps = coarse_to_fine(scenes.tokenizer, scenes.indices([image]))
+        pictures = to_uint8(torch.stack([step.image for step in steps]))
+        quality.append(psnr(scenes.pixels([image]).expand_as(pictures), pictures))
+    mean = torch.stack(quality).mean(0)  # of 1, 2, 4, ... 64 tokens
+    assert [round(float(mean[number]), 1) for number in (0, 3, 6)] == [16.1, 17.9, 18.9]
+    assert (mean.diff() > 0).all() and mean.diff()[0] == mean.diff().max() and mean.diff()[-1] == mean.diff().min()
+
+
+def test_half_of_the_tokens_have_found_a_place_and_the_last_do_least(scenes: EncodedImages) -> None:
+    maps = influence(scenes.tokenizer, scenes.indices([3])).random  # [64, 64, 64]
+    strength = maps.mean((1, 2))
+    assert strength[:16].mean() > 4 * strength[-16:].mean()
+    falling = (maps.flatten(1) / maps.sum((1, 2))[:, None]).sort(dim=1, descending=True).values
+    in_a_sixteenth = falling[:, : falling.shape[1] // 16].sum(1)
+    assert 28 <= (in_a_sixteenth > 0.5).sum() <= 36  # of 64

@@ -14,7 +14,15 @@ from PIL import Image
 
 from vistok.data.cache import CODE_VERSION, open_pixel_cache, remembered
 from vistok.data.files import ImageFiles, PhotoFiles
-from vistok.data.transforms import LARGEST, Box, CenterSquare, Square, adm_random_crop, check_decodes
+from vistok.data.transforms import (
+    LARGEST,
+    Box,
+    CenterSquare,
+    Square,
+    adm_random_crop,
+    check_decodes,
+    unusual_range,
+)
 from vistok.system.files import readable
 
 FLIP_DRAW, TOP_DRAW, LEFT_DRAW, SIDE_DRAW = range(4)  # decided by each of a sample's random numbers
@@ -279,12 +287,7 @@ def undecodable(name: str, split: str, files: ImageFiles) -> list[tuple[int, str
 
 def _of_unusual_range(files: ImageFiles, index: int, largest: int) -> str:
     """Return the end of a sentence about images of more than 8 bits whose values are not those of 16."""
-    tone = "dark" if largest < 2**16 else "white"
-    return (
-        f"images of {readable(str(files.location))} have more than 8 bits a pixel, which are taken as 16, but come out {tone}: "
-        f"the largest value of {readable(files.names[index])} is {largest:,}, that of 16 bits 65,535. Scale their values, or "
-        "save them with 8 bits."
-    )
+    return f"images of {readable(str(files.location))} have {unusual_range(readable(files.names[index]), largest)}"
 
 
 def content_of(files: ImageFiles, name: str, split: str) -> str | None:

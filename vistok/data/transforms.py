@@ -87,6 +87,15 @@ def decode(data: bytes, name: str, *, is_upright: bool = False) -> Image.Image:
         raise ValueError(f"The image {name} cannot be decoded: {reason}") from error
 
 
+def unusual_range(name: str, largest: int) -> str:
+    """Return what a sentence says that an image has whose `info` has `LARGEST`: that of `name` is `largest`."""
+    tone = "dark" if largest < 2**16 else "white"
+    return (
+        f"more than 8 bits a pixel, which are taken as 16, but come out {tone}: the largest value of {name} is "
+        f"{largest:,}, that of 16 bits 65,535. Scale their values, or save them with 8 bits."
+    )
+
+
 def upright(image: Image.Image) -> Image.Image:
     """Return an image of Pillow as the camera was held; where its tags do not say how, or cannot be read, as it is."""
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vistok.data import ImageDataset
 from vistok.images import image_png, unit_to_uint8
-from vistok.system.files import left_behind, replace_file, shown, strict_json
+from vistok.system.files import left_behind, make_folder, replace_file, shown, strict_json
 from vistok.system.paths import resolve_path
 from vistok.system.processes import of_all_processes, rank_and_number
 from vistok.system.weights import state_sha256
@@ -98,7 +98,7 @@ def _prepare(path: Path, about: dict[str, Any], images: ImageDataset) -> None:
                 )
     expected = {_name(number) for number in range(about["num_images"])}
     for folder in (path / name for name in FOLDERS):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for file in folder.iterdir():
             if file.name.endswith(".part") and left_behind(file):
                 file.unlink(missing_ok=True)

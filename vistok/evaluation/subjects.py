@@ -19,7 +19,7 @@ from vistok.evaluation.record import Evaluation
 from vistok.evaluation.run_records import evaluate_run, images_of_run
 from vistok.pretrained import Place, find_tokenizer, load_pretrained
 from vistok.runs import Run
-from vistok.system.files import replace_file
+from vistok.system.files import make_folder, replace_file
 from vistok.system.values import check_known, checked
 from vistok.tokenizer import VisualTokenizer
 
@@ -121,7 +121,7 @@ class CheckpointSubject(Subject):
         file = self.path / name
         if file.exists() and not checked("overwrite", bool, overwrite):
             return None
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         replace_file(file, json.dumps(record, indent=2).encode())
         return file
 

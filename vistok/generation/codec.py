@@ -81,6 +81,8 @@ class Codec(NamedTuple):
         Raises:
             ValueError: it is no such picture, or there is no such class.
         """
+        if not isinstance(picture, Tensor):
+            raise ValueError(f"A picture is a tensor, uint8 [3, H, W], not {type(picture).__name__}.")
         if picture.ndim != 3 or len(picture) != 3 or picture.dtype != torch.uint8 or not picture.numel():
             raise ValueError(f"A picture is uint8 [3, H, W], not {picture.dtype} {list(picture.shape)}.")
         height, width = picture.shape[1:]

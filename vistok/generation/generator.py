@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from vistok.generation.layout import Layout
 from vistok.generation.sampling import Sampling, draw, guide, probabilities, uniform_numbers
 from vistok.generation.transformer import Shape, Transformer
+from vistok.quantizers.levels import is_whole
 from vistok.system.devices import eval_view, usable_device
 from vistok.system.files import shown
 from vistok.system.paths import resolve_path
-from vistok.system.values import call_with_options, checked
+from vistok.system.values import Seed, call_with_options, checked, whole_numbers
 from vistok.system.weights import check_weights, first_line, read_saved, write_saved
-from vistok.system.words import nearest
+from vistok.system.words import differences_between, nearest
 from vistok.tokenizer import VisualTokenizer
-from vistok.tokens.store import describe, differences_between
+from vistok.tokens.store import describe
 
 AT_ONCE = 64  # images that are drawn together
 UNKNOWN = -1  # stands for a token that is not drawn yet
@@ -146,9 +147,9 @@ class Generator(nn.Module, abc.ABC):
         decides.
 
         Args:
-            seeds: one for each image; `range(16)` makes 16.
+            seeds: one for each image, in [0, 2**32); `range(16)` makes 16.
             labels: the class of all images, or of each, in [0, C); None: none.
-            given: int64 [B, h, w], or a tuple of one a level: tokens of images to complete.
+            given: int64 [B, h, w], or a tuple of one a level, tensors or arrays: tokens of images to complete.
             known: bool of the same shape or of one image, True where `given` holds; None: everywhere none. An autoregressive
                 generator draws a token from those before it alone, known or drawn; a masked one from all.
             **how: fields of `Sampling`.
@@ -157,10 +158,12 @@ class Generator(nn.Module, abc.ABC):
             int64 [B, h, w] in [0, K), or a tuple of one a level, as `VisualTokenizer.decode` takes them.
 
         Raises:
-            ValueError: a number is out of range, `given` is of another shape or dtype, or there is no such class.
-            TypeError: a seed or a class is no integer.
+            ValueError: a number is out of range, `given` is of another shape or dtype, `seeds` are no integers, or there is no
+                such class.
+            TypeError: a class is no integer.
         """
         how, parts = self.sampling(labels is not None, **how), []
+        seeds = [checked("seeds", Seed, seed) for seed in whole_numbers("seeds", seeds)]
         all_labels = self.label_numbers(labels, len(seeds))
         held = self._held(given, known, len(seeds))
         for first in range(0, len(seeds), AT_ONCE):
@@ -250,9 +253,8 @@ class Generator(nn.Module, abc.ABC):
                 raise ValueError("This generator was trained with class_dropout 0 and needs a class: give labels.")
             return None
         labels = labels.tolist() if isinstance(labels, Tensor | np.ndarray | np.generic) else labels
-        given = [
-            checked("labels", int, label) for label in (labels if isinstance(labels, Iterable) else [labels] * number)
-        ]
+        several = isinstance(labels, Iterable) and not isinstance(labels, str)
+        given = [checked("labels", int, label) for label in (labels if several else [labels] * number)]
         if len(given) != number:
             raise ValueError(f"labels holds {len(given)} classes, but there are {number} seeds.")
         if not self.classes:
@@ -288,7 +290,10 @@ class Generator(nn.Module, abc.ABC):
         return torch.where(where, tokens, nothing).to(self.device)
 
     def _levels(self, name: str, given: Tensor | Sequence[Tensor], batch: int) -> tuple[Tensor, ...]:
-        levels = (given,) if isinstance(given, Tensor) else tuple(given)
+        levels = (given,) if isinstance(given, Tensor | np.ndarray) else tuple(given)
+        if not all(isinstance(level, Tensor | np.ndarray) for level in levels):
+            raise ValueError(f"{name} is {shown(given)}, but must be a tensor or an array, or a tuple of one a level.")
+        levels = tuple(torch.as_tensor(level) for level in levels)
         shapes = [tuple(level.shape) for level in levels]
         fitting = [{shape, (1, *shape), (batch, *shape)} for shape in self.layout.level_shapes]
         if len(shapes) != len(fitting) or any(s not in which for s, which in zip(shapes, fitting, strict=True)):
@@ -297,7 +302,7 @@ class Generator(nn.Module, abc.ABC):
             )
         if name == "known" and any(level.dtype != torch.bool for level in levels):
             raise ValueError(f"known is {levels[0].dtype}, but must be bool, True where a token is given.")
-        if name == "given" and any(level.is_floating_point() or level.dtype == torch.bool for level in levels):
+        if name == "given" and not all(map(is_whole, levels)):
             raise ValueError(f"given is {levels[0].dtype}, but tokens are integers.")
         return tuple(level.cpu().expand(batch, *level.shape[-2:]).long() for level in levels)
 
@@ -458,7 +463,7 @@ def load_with_tokenizer(
     loaded = Generator.load(generator, device)
     place = resolve_path(generator if tokenizer is None else tokenizer)
     if tokenizer is None and not (place / "tokenizer").is_dir():
-        raise FileNotFoundError(f"{place} keeps no tokenizer: name the one whose tokens it knows, --tokenizer DIR.")
+        raise FileNotFoundError(f"{place} keeps no tokenizer: name the one whose tokens it knows, as tokenizer.")
     found = VisualTokenizer.load(place, device)
     loaded.check_tokenizer(found)
     return loaded, found

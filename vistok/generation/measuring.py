@@ -64,7 +64,7 @@ class Quality:
         swd: sliced Wasserstein distance of patches, times 1,000, mean over the levels; swd_levels: of each, by its height.
         precision, recall: share of the images near to real ones, and of real ones near to the images, in pixels' components.
         nearest_distance: mean distance to the nearest training image, root mean squared, in grey levels of 0 to 255.
-        nearer_share: share of the images that are nearer to a training image than the `quantile` of the test images.
+        nearer_share: share of the images that are as near to a training image as the `quantile` of the test images.
         gfid, inception_score, inception_score_deviation: by Inception.
 
     Attributes:
@@ -312,7 +312,8 @@ def _by_training_images(nearest: dict[str, Nearest], nearer_than: float) -> Valu
     return {
         name: {
             "nearest_distance": float(of.distances.mean()),
-            "nearer_share": float((of.distances < nearer_than).float().mean()),
+            # Not below: where that many test images are copies, nothing is below 0, and a copy has to count all the same.
+            "nearer_share": float((of.distances <= nearer_than).float().mean()),
         }
         for name, of in nearest.items()
     }
@@ -386,15 +387,20 @@ def draw_samples(
     Args:
         generator: on its device.
         tokenizer: the one whose tokens it was trained on, on the same device.
-        number: of images.
+        number: of images, at least 1.
         seed: of the first image; each has the next.
         progress: show a bar.
         **how: fields of `Sampling`.
 
     Returns:
         uint8 [N, 3, H, W], on the CPU.
+
+    Raises:
+        ValueError, TypeError: `number` is none, or as of `Generator.sample`.
     """
-    seeds = range(seed, seed + number)
+    seed = checked("seed", Seed, seed)
+    seeds = range(seed, seed + checked("number", PositiveInt, number))
+    checked("the last sample's seed", Seed, seeds[-1])  # before the first is drawn
     num_classes, parts = len(generator.classes), []
     with (
         computing(generator.device, exact=True),
@@ -451,6 +457,7 @@ def measure_run(
         raise FileNotFoundError(f"{run.path} keeps no tokenizer, which would decode samples: train it with one.")
     tokenizer = VisualTokenizer.load(run.path, device)
     generator.check_tokenizer(tokenizer)
+    generator.sampling(bool(generator.classes), **(sampling or {}))  # refused before images are read
     training, test = _images_of(run, tokenizer.image_size, data_root, test_fraction)
     number = len(test) // 2 if num_samples is None else num_samples
     if number < FEWEST or len(test) < 2 * FEWEST:

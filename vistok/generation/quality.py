@@ -4,14 +4,15 @@ What is measured, and how the numbers are to be read, says `measuring.py`, whose
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vistok.system.files import check_writable, say
 from vistok.system.interrupts import run_command
 from vistok.system.lazy import lazily
-from vistok.system.values import literal
+from vistok.system.values import as_given
 
 if TYPE_CHECKING:
     from vistok.generation.measuring import CONTROLS, Quality, controls, draw_samples, measure_run, measure_samples
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             test_fraction=given.test_fraction,
             seed=given.seed,
             device=given.device,
-            sampling={name: literal(value) for name, value in given.sampling},
+            sampling=_sampling(given.sampling),
             quantile=given.quantile,
             inception=given.inception_weights or not given.no_inception,
         )
@@ -76,6 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _sampling(given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return fields of `Sampling` as people give them; names that are no fields are left for the generator to refuse."""
+    from vistok.generation.sampling import Sampling
+
+    types = {field.name: field.type for field in dataclasses.fields(Sampling)}
+    return {name: as_given(name, types.get(name, Any), value) for name, value in given}
 
 
 if __name__ == "__main__":

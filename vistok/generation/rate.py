@@ -73,7 +73,8 @@ def measure_rate(
         device: None: a GPU where there is one, or else the CPU.
 
     Raises:
-        ValueError: the generator is masked, or was trained on tokens of another tokenizer or other classes.
+        ValueError: the generator is masked, was trained on tokens of another tokenizer or of other classes; or the
+            file is damaged.
     """
     checked("batch_size", PositiveInt, batch_size)
     tokens = tokens if isinstance(tokens, TokenFile) else TokenFile.open(tokens)
@@ -83,8 +84,7 @@ def measure_rate(
     bits = []
     with computing(view.device, exact=True):
         for rows in torch.arange(len(tokens)).split(batch_size):
-            found = torch.from_numpy(tokens.tokens[rows.numpy()].astype("int64")).flatten(1)
-            places = view.layout.to_places(found).to(view.device)
+            places = view.layout.to_places(tokens.rows(rows.numpy())).to(view.device)
             labels = tokens.labels[rows].to(view.device) if view.classes else None
             bits.append(view.token_losses(places, labels).cpu().double().sum((1, 2)) / math.log(2))
     layout = generator.layout

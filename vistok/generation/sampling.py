@@ -13,7 +13,8 @@ from vistok.system.values import PositiveInt, at_least, checked, must_be
 
 Temperature = Annotated[float, at_least(0)]
 TopP = Annotated[float, must_be("in (0, 1]", lambda share: 0 < share <= 1)]
-Guidance = Annotated[float, must_be("at least 0; 1 is none", lambda scale: scale >= 0)]
+# Beyond the largest, logits in float32 would overflow; long before it a token is as good as certain.
+Guidance = Annotated[float, must_be("in [0, 1,000,000]; 1 is none", lambda scale: 0 <= scale <= 1e6)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ def probabilities(logits: Tensor, how: Sampling) -> Tensor:
     logits = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)
     if how.temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1)
-    logits = logits / how.temperature
+    # The largest is 0, so that a temperature near 0 makes the others -inf, and no infinity less another.
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(how.temperature, torch.finfo(logits.dtype).tiny)
     if how.top_k is not None and how.top_k < logits.shape[-1]:
         kept = logits.topk(how.top_k, dim=-1).indices
         logits = torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))

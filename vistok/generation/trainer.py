@@ -67,7 +67,7 @@ class TokenRows:
 
     def images(self, indices: np.ndarray, draws: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """Return some rows as `train_batches` asks for them, int64 [b, tokens of all levels], and their classes, int64 [b]."""
-        rows = torch.from_numpy(self.tokens.tokens[indices].astype(np.int64)).flatten(1)
+        rows = self.tokens.rows(indices)
         labels = self.tokens.labels
         return rows, torch.zeros(len(rows), dtype=torch.int64) if labels is None else labels[torch.from_numpy(indices)]
 
@@ -224,7 +224,7 @@ def build_generator(config: GeneratorConfig, tokens: TokenFile) -> Generator:
     }
     if config.by_class:
         options |= {"classes": tokens.classes, "class_dropout": config.class_dropout}
-    for name in options.keys() & config.network_options.keys():
+    for name in (options.keys() | {"classes", "class_dropout"}) & config.network_options.keys():
         raise ValueError(f"network_options holds {name!r}, which the tokens or another setting say: leave it out.")
     sizes = SIZES[config.size] | config.network_options
     return call_with_options(f"{config.model} generator", GENERATORS[config.model], options | sizes)

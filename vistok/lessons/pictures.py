@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from vistok.config import TrainConfig
-from vistok.system.files import replace_file, say, strict_json
+from vistok.system.files import make_folder, replace_file, say, strict_json
 from vistok.system.interrupts import run_command
 from vistok.system.paths import resolve_path, runs_root
 from vistok.system.words import nearest
@@ -119,7 +119,7 @@ def make(run_dir: str | Path, dataset: str, images: Sequence[int], folder: str |
         raise ValueError(
             f"{where} holds pictures of other images: give another folder, or remove it and make all anew."
         )
-    where.mkdir(parents=True, exist_ok=True)
+    make_folder(where)
     replace_file(file, originals)
     made = where / f"{name}.webp"
     replace_file(made, _webp(encoded.reconstructions(range(len(images)))))

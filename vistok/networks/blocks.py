@@ -16,11 +16,13 @@ class ImageEncoder(nn.Module):
         downsample_factor: f, pixels; the height and the width of images are multiples of it.
         is_sequence: whether z is [B, D, 1, N], tokens without a place in the image; else each is of f x f pixels.
         decodes_parts: whether the decoder takes grids of any size, so that a part alone looks about as within the whole.
+        prefixes: which beginnings of a sequence training decodes; None: whole ones.
     """
 
     downsample_factor: int
     is_sequence = False
     decodes_parts = True
+    prefixes: str | None = None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of z for images of that height and width, in pixels, multiples of f.

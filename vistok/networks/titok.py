@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from vistok.networks.blocks import ImageEncoder, check_sizes, initialise
 from vistok.networks.vit import TransformerBlock, unpatchify
-from vistok.system.values import call_with_options, check_known
+from vistok.system.values import call_with_options, check_known, refuse_settings_among
 
 HEAD_DIM = 64  # channels of an attention head, where nothing else is said
 VARIANTS = ("paper", "visual-tokenizer-pytorch")
@@ -94,7 +94,6 @@ class Encoder(ImageEncoder):
 
     is_sequence = True
     decodes_parts = False
-    prefixes: str | None = None
 
     def __init__(
         self,
@@ -217,11 +216,12 @@ class ProxyHead(nn.Module):
 
     def __init__(self, dim: int, image_size: int, grid: tuple[int, int], proxies: "Proxies") -> None:
         super().__init__()
-        size = proxies.codebook_size
+        size, network_options = proxies.codebook_size, proxies.network_options or {}
+        refuse_settings_among("network_options of pixel_decoder", network_options, ("codebook_dim", "image_size"))
         self.predict = nn.Sequential(nn.Conv2d(dim, 2 * dim, 1), nn.Tanh(), nn.Conv2d(2 * dim, size, 1))
         _initialise(self.predict, paper=True)
-        options = {"codebook_dim": proxies.codebook_dim, **(proxies.network_options or {})}
-        encoder, self.pixel_decoder = self.build_network(proxies.network, image_size=image_size, **options)
+        settings = {"codebook_dim": proxies.codebook_dim, "image_size": image_size}
+        encoder, self.pixel_decoder = self.build_network(proxies.network, **settings, **network_options)
         if (found := encoder.grid(image_size, image_size)) != grid:
             other = "" if encoder.is_sequence else f", or patch_size {image_size // found[0]}"
             raise ValueError(
@@ -266,6 +266,11 @@ class Decoder(nn.Module):
     def last_layer(self) -> nn.Parameter:
         """The weight of the last layer, where the adaptive adversarial weight compares gradients."""
         return self.head.last_layer
+
+    @property
+    def has_proxies(self) -> bool:
+        """Whether it predicts the codes of another tokenizer, which that one's decoder paints."""
+        return isinstance(self.head, ProxyHead)
 
     def features(self, codes: Tensor) -> Tensor:
         """Return what the patches have become, [B, dim, h, w].

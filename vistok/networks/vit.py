@@ -91,6 +91,9 @@ class SincosPositions(nn.Module):
         self.grid = grid
         self.register_buffer("table", sincos_positions(grid, dim), persistent=False)  # kept for the usual grid
 
+    def check(self, grid: tuple[int, int]) -> None:
+        """Raise ValueError for a grid without positions: there is none."""
+
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         if grid == self.grid:
             return tokens + self.table
@@ -105,18 +108,25 @@ class LearnedPositions(nn.Module):
         self.grid = grid
         self.table = nn.Parameter(torch.randn(1, grid[0] * grid[1], dim) * 0.02)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def check(self, grid: tuple[int, int]) -> None:
+        """Raise ValueError for a grid without positions."""
         if grid != self.grid:
             raise ValueError(
                 f"A grid of {grid[0]}x{grid[1]} tokens has no learned positions, only {self.grid[0]}x{self.grid[1]} has: "
                 "take images of the size trained on, or a network with positions='sincos'; positions='interpolated' takes the "
                 "same weights to other sizes."
             )
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        self.check(grid)
         return tokens + self.table
 
 
 class InterpolatedPositions(LearnedPositions):
     """`LearnedPositions`, which for another grid are interpolated: what a network makes of them it was not trained for."""
+
+    def check(self, grid: tuple[int, int]) -> None:
+        """Raise ValueError for a grid without positions: there is none."""
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         return tokens + interpolated_positions(self.table, self.grid, grid)
@@ -183,6 +193,12 @@ class Encoder(ImageEncoder):
         self.norm = nn.LayerNorm(dim)
         self.to_codes = nn.Linear(dim, codebook_dim)
         initialise(self, _xavier)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return (H/p, W/p); raises ValueError where positions were learned, for another grid than theirs."""
+        grid = super().grid(height, width)
+        self.positions.check(grid)
+        return grid
 
     def forward(self, images: Tensor) -> Tensor:
         p = self.downsample_factor

@@ -66,6 +66,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True) 
     "tokens": str | None,
     "top_k": PositiveInt | None,
     "top_p": TopP,
+    "without_grid": str | None,
     "zoom": list[float],
 }
 

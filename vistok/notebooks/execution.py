@@ -11,6 +11,7 @@ import papermill
 
 from vistok.notebooks.cleaning import clean
 from vistok.notebooks.parameters import read_parameters
+from vistok.system.files import make_folder
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on_warnings: bool = False) -> None:
@@ -28,7 +29,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], *, pass_on
         papermill.PapermillExecutionError: a cell failed.
     """
     parameters = read_parameters(parameters, notebook)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     try:
         with _names_are_checked():
             papermill.execute_notebook(

@@ -5,7 +5,7 @@ They are drawn in black on white; `figures.py` shows and saves them so that they
 
 from vistok.plots.codebook import codebook_overview, codebook_usage, draw_code_map, places
 from vistok.plots.figures import DPI, save, show, show_photographs
-from vistok.plots.generation import drawn_step_by_step
+from vistok.plots.generation import completions, drawn_step_by_step
 from vistok.plots.pictures import check_zoom, image_rows, indices_shown, pixel_values, reconstructions, side_by_side
 from vistok.plots.plane import partitions
 from vistok.plots.rows import bits_and_quality, by_length, rate_and_distortion, usage_and_quality
@@ -30,6 +30,7 @@ __all__ = [
     "codebook_overview",
     "codebook_usage",
     "collapse",
+    "completions",
     "dashboard",
     "draw_code_map",
     "drawn_step_by_step",

@@ -22,7 +22,7 @@ from matplotlib.spines import Spine
 from matplotlib.table import Cell
 from matplotlib.text import Text
 
-from vistok.system.files import replace_file
+from vistok.system.files import make_folder, replace_file
 
 DPI = 96  # pixels of a page an inch, so that a point of text is what it is elsewhere on the page
 WIDTH = 7.5  # inches; beside JupyterLab's sidebar a figure has about 720 pixels, and is made smaller where it has more
@@ -69,7 +69,7 @@ def show_photographs(figure: Figure, path: Path | None = None) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Save a figure as PNG, on white, whole or not at all; its folder is made where it is missing."""
     content = _file(figure, INK_ON_PAPER, PAPER, "png")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     replace_file(path, content)
 
 

@@ -1,6 +1,6 @@
 """A generator at work: one sequence of tokens drawn step by step, and the codes that it was drawn from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,12 +13,15 @@ from torch import Tensor
 
 from vistok.generation.layout import Layout
 from vistok.generation.trace import Trace, decode_so_far
+from vistok.images import to_uint8
 from vistok.plots.figures import DPI, SMALL, WIDTH
+from vistok.plots.pictures import image_rows
 from vistok.plots.styles import COLOURS
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import decode_alone
 
 LIKELIEST = 8  # codes of a step
+EMPTY = 128  # grey level of what is not given
 COLOURS_OF_BITS = "cividis"  # as in the views
 
 
@@ -64,6 +67,26 @@ def drawn_step_by_step(
     draw_likeliest(axes[2], list(tiles), shares.tolist(), codes.tolist(), drawn=int(drawn))
     axes[2].set_title(f"codes of token {chosen}, likeliest first", fontsize=SMALL)
     return figure
+
+
+def completions(
+    tokenizer: VisualTokenizer, photograph: Tensor, given: Tensor | tuple[Tensor, ...], drawn: Mapping[str, Tensor]
+) -> Figure:
+    """Draw a photograph whose upper half's tokens were given, and what was drawn below them.
+
+    Args:
+        tokenizer: of the tokens.
+        photograph: uint8 [3, H, W].
+        given: its tokens, as `encode` returns them of one image.
+        drawn: what a row is called -> tokens of its completions, as a generator's `sample` returns them.
+    """
+    half = to_uint8(tokenizer.decode(given)).cpu()[0]
+    half[:, half.shape[1] // 2 :] = EMPTY
+    rows, titles = [[photograph, half]], [["photograph", "its upper half, decoded"]]
+    for name, tokens in drawn.items():
+        rows.append([*to_uint8(tokenizer.decode(tokens)).cpu()])
+        titles.append([name] * len(rows[-1]))
+    return image_rows(rows, titles)
 
 
 def _draw_steps(axes: np.ndarray, tokenizer: VisualTokenizer, trace: Trace, steps: Sequence[int]) -> None:

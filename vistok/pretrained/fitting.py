@@ -73,10 +73,12 @@ def of_no_format(tensors: Mapping[str, tuple[int, ...]], path: Path) -> str:
         path: the file.
     """
     if any(f".{name}".endswith(_OF_THIS_PACKAGE) for name in tensors):
+        beside = "no config.json beside them says what they are of"
+        if (path.parent / "config.json").is_file() and path.name != "model.safetensors":
+            beside = "the config.json beside them is only read with a file that is called model.safetensors"
         return (
-            f"The tensors of {path} are named as this package's own, but no config.json beside them says what they are of: "
-            "give the run's directory, or one that VisualTokenizer.save wrote; or make the VisualTokenizer and use its "
-            "load_state_dict."
+            f"The tensors of {path} are named as this package's own, but {beside}: give the run's directory, or one that "
+            "VisualTokenizer.save wrote; or make the VisualTokenizer and use its load_state_dict."
         )
     likeness, reason = max((_compared(name, tensors, path) for name in FORMATS), key=lambda compared: compared[0])
     return (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vistok.pretrained.fitting import expected_tensors, file_shapes, misfits, of_no_format
-from vistok.pretrained.official import checkpoint_path
+from vistok.pretrained.official import WEIGHTS, checkpoint_path, official_at
 from vistok.pretrained.reading import open_checkpoint, unreadable_as_value_error
 from vistok.pretrained.registry import FORMATS, find_format
 from vistok.pretrained.settings import said_of_quantizer, tokenizer_settings
@@ -53,7 +53,7 @@ def load_pretrained(
         the tokenizer, in eval mode.
 
     Raises:
-        FileNotFoundError: there is no such file, or it cannot be downloaded.
+        FileNotFoundError: there is no such file, or it cannot be downloaded; or it is a folder with another project's weights.
         ValueError: the file is not a checkpoint, or broken, or of no known format (the sentence names the nearest), or tensors
             are missing, unexpected or of another shape (named as in the file), or it has no such weights, or what it is of
             must be said.
@@ -64,13 +64,17 @@ def load_pretrained(
     if format is not None:
         check_known("There is no checkpoint format", format, FORMATS)
     path = checkpoint_path(path)
+    if path.is_dir():
+        _refuse_others_folder(path)
     if path.is_dir() or _is_own(path):
         if any(given is not None for given in (format, weights, l2_norm, quantizer, levels)):
             raise ValueError(
                 f"{path} is a tokenizer of this package: format, weights, l2_norm, quantizer and levels are in it; leave "
                 "them out."
             )
-        return VisualTokenizer.load(path if path.is_dir() else path.parent, device, dtype)
+        tokenizer = VisualTokenizer.load(path if path.is_dir() else path.parent, device, dtype)
+        _check_is_official(path, tokenizer)
+        return tokenizer
 
     with contextlib.ExitStack() as files:
         with unreadable_as_value_error(path):
@@ -90,6 +94,7 @@ def load_pretrained(
         said = said_of_quantizer(form, path, quantizer=quantizer, levels=levels, l2_norm=l2_norm)
         settings = tokenizer_settings(form, shapes, said, path)
         tokenizer = _filled(settings, tensors, name, path, device)
+    _check_is_official(path, tokenizer, name)
     _say_found(f"{path.name}: {name}, {chosen} weights", tokenizer)
     if form.several and settings["quantizer"] == form.quantizer and not said:
         say(form.several.unsaid)
@@ -119,6 +124,35 @@ def _filled(
     return tokenizer
 
 
+def _check_is_official(path: Path, tokenizer: VisualTokenizer, name: str | None = None) -> None:
+    """Raise ValueError where a file has the place of an official checkpoint, and so its name, and is another one.
+
+    Many of their files are called alike, `model.safetensors`; what is measured of one would stand beside another's numbers.
+
+    Args:
+        path: of the file.
+        tokenizer: what is in it.
+        name: of its format; None: it is this package's own.
+    """
+    official = official_at(path)
+    if official is None:
+        return
+    expected = {
+        key: official[key] for key in ("format", "codebook_size", "downsample_factor", "num_tokens") if key in official
+    }
+    found = {
+        "format": expected["format"] if name is None or name.startswith(expected["format"]) else name,  # maskbit-legacy
+        "codebook_size": max(tokenizer.quantizer.codebook_sizes, default=None),
+        "downsample_factor": tokenizer.downsample_factor,
+        "num_tokens": tokenizer.token_grids()[0][1] if tokenizer.is_sequence else None,
+    }
+    if wrong := [f"{key} is {found[key]}, not {value}" for key, value in expected.items() if found[key] != value]:
+        raise ValueError(
+            f"{path} is another checkpoint than the {path.parent.name!r} that belongs there: {', '.join(wrong)}. Put that one "
+            f"there, from {official['address']}, and this one elsewhere."
+        )
+
+
 def _say_found(what: str, tokenizer: VisualTokenizer) -> None:
     quantizer = tokenizer.quantizer
     sizes = " + ".join(map(str, dict.fromkeys(quantizer.codebook_sizes)))
@@ -127,6 +161,19 @@ def _say_found(what: str, tokenizer: VisualTokenizer) -> None:
         f"{what}, K = {sizes}{levels}, D = {quantizer.codebook_dim}, downsample factor {tokenizer.downsample_factor}, "
         f"quantizer {tokenizer.settings['quantizer']}."
     )
+
+
+def _refuse_others_folder(path: Path) -> None:
+    """Raise FileNotFoundError for a folder with another project's weights, as a download leaves it; it names the files."""
+    own = path / "model.safetensors"
+    if (path / "tokenizer").is_dir() or (path.parent / "tokenizer").is_dir() or (own.is_file() and _is_own(own)):
+        return
+    if files := sorted(file.name for file in path.iterdir() if file.suffix in WEIGHTS):
+        held = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
+        raise FileNotFoundError(
+            f"{path} is no tokenizer of this package (model.safetensors with its config.json), but holds {held}: give a file, "
+            f"as {path / files[0]}."
+        )
 
 
 def _is_own(path: Path) -> bool:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from vistok.system.files import say
-from vistok.system.paths import PACKAGE, resolve_path, runs_root
+from vistok.recipes import TABLES
+from vistok.system.files import make_folder, say
+from vistok.system.paths import PACKAGE, RUN_NAME, resolve_path, runs_root
 from vistok.system.values import check_known
 from vistok.system.words import misspelt
 
@@ -23,6 +24,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./=-]+)?")  # owner/name, or owner/
 _HUB_ADDRESS = re.compile(
     r"https?://huggingface\.co/([\w.-]+/[\w.-]+)(?:/(?:tree|blob|resolve)/[^/?]+(/[\w./=-]*\w)?)?/?(?:\?.*)?"
 )
+_HUB_REVISION = re.compile(r"([\w.-]+/[\w.-]+)(/[\w./=-]+)?@[\w./-]+")  # as others write it
 
 
 class Place(NamedTuple):
@@ -71,11 +73,13 @@ def find_tokenizer(given: str | Path) -> Place:
     is_beside_caller = Path(given).exists()  # no path of the repository, and no model of the Hub either
     if _is_of_hub(name) and not is_beside_caller:
         return Place(None, name, resolve_path(f"checkpoints/{name}"))
-    known = [entry for entry_name, entry in official.items() if official_file(entry_name) == path]
-    if known:
-        return Place(path, known[0]["address"], path.parent)
-    meant = _name_of_address(name) or misspelt(given, official) or _run_meant(path)
+    if (known := official_at(path)) is not None:
+        return Place(path, known["address"], path.parent)
+    meant = _name_of_address(name) or misspelt(given, official) or _run_meant(path) or misspelt(path.name, official)
     hint = f" Did you mean {meant!r}?" if meant else ""
+    run = RUN_NAME.fullmatch(path.name)
+    if run and path.parent == runs_root():  # as a row names the run that it begins with
+        hint = f" It would be a run of {run['row']}, with seed {run['seed']}, and is not trained yet.{hint}"
     if is_beside_caller:
         hint = f" A relative path counts from the repository: did you mean {str(Path(given).absolute())!r}?"
     raise FileNotFoundError(f"There is no run, tokenizer or checkpoint {path}.{hint}")
@@ -105,7 +109,7 @@ def _download(address: str, path: Path) -> None:
 
     lock = path.with_name(f".{path.name}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with filelock.FileLock(lock):  # one process downloads, the others wait for it
             if not path.exists():
                 say(f"{path.name} is not here yet: downloading {address} to {path.parent}")
@@ -122,17 +126,18 @@ def _download(address: str, path: Path) -> None:
 
 
 def _is_of_hub(name: str) -> bool:
-    """Return whether a name may be one on the Hub: two parts or more, of which the first is no folder here."""
+    """Return whether a name may be one on the Hub: two parts or more, of which the first is no folder and no table here."""
     if not _HUB_NAME.fullmatch(name) or name.startswith("."):
         return False
-    folder = resolve_path(name.partition("/")[0])
-    is_file = name.count("/") == 1 and name.endswith(WEIGHTS)
-    return not is_file and not folder.exists() and folder != runs_root() and folder.name != "runs"
+    owner = name.partition("/")[0]
+    folder, is_file = resolve_path(owner), name.count("/") == 1 and name.endswith(WEIGHTS)
+    is_ours = folder == runs_root() or owner in ("runs", "checkpoints") or (TABLES / f"{owner}.toml").is_file()
+    return not is_file and not is_ours and not folder.exists()
 
 
 def _name_of_address(address: str) -> str | None:
-    """Return the name on the Hub of a model, or of a file of one, whose page this is the address of; None: of neither."""
-    match = _HUB_ADDRESS.fullmatch(address)
+    """Return the name on the Hub of a model or its file, of which this is a page's address or a revision; None: of neither."""
+    match = _HUB_ADDRESS.fullmatch(address) or _HUB_REVISION.fullmatch(address)
     return match and match[1] + (match[2] or "")
 
 
@@ -141,6 +146,12 @@ def _run_meant(path: Path) -> str | None:
     runs = {tokenizer.parent.name: str(tokenizer.parent) for tokenizer in runs_root().glob("*/tokenizer")}
     name = misspelt(path.name, runs)
     return None if name is None else runs[name]
+
+
+def official_at(path: Path) -> dict[str, Any] | None:
+    """Return what is known of the official checkpoint whose file is expected at this path; None: that of none is."""
+    entry = reference_checkpoints().get(path.parent.name)
+    return entry if entry and official_file(path.parent.name) == path else None
 
 
 def official_file(name: str) -> Path:

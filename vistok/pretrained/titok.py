@@ -13,7 +13,8 @@ from typing import Any
 
 from vistok.pretrained.formats import Format, Shapes
 
-_FIRST_TENSOR, _OF_PIXELS = "latent_tokens", "decoder.conv_out.weight"
+# Not "latent_tokens": this package's own files have that too, behind "encoder.".
+_FIRST_TENSOR, _OF_PIXELS = "encoder.latent_token_positional_embedding", "decoder.conv_out.weight"
 _LEVELS = 5  # of MaskGIT's decoder, in every file; counted from the image on there
 _NAMES = (
     (r"^quantizer\.weight$", "quantize.embedding.weight"),

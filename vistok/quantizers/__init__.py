@@ -12,7 +12,7 @@ from vistok.quantizers.search import nearest_code
 from vistok.quantizers.signs import BSQQuantizer, LFQQuantizer
 from vistok.quantizers.simvq import SimVQQuantizer
 from vistok.quantizers.vq import EMAQuantizer, VectorQuantizer
-from vistok.system.values import call_with_options
+from vistok.system.values import call_with_options, refuse_settings_among
 from vistok.system.words import nearest
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
@@ -90,9 +90,7 @@ def build_member(member: str, options: dict[str, Any] | None, codebook_size: int
     if member not in plain:
         raise ValueError(f"member is {member!r}, but must be a quantizer of one codebook; {nearest(member, plain)}")
     options = options or {}
-    for name in ("codebook_size", "codebook_dim"):
-        if name in options:
-            raise ValueError(f"member_options holds {name!r}, which is a setting of its own: set {name} instead.")
+    refuse_settings_among("member_options", options, ("codebook_size", "codebook_dim"))
     return build(member, codebook_size=codebook_size, codebook_dim=codebook_dim, **options)
 
 

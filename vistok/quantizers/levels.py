@@ -34,11 +34,11 @@ def as_levels(
         ValueError: they are no integers, or not in [0, K), or it is not plain what their shape means.
     """
     given = _parts(indices, len(sizes), grids)
+    expected = _expected(sizes, grids, is_sequence)
     if is_sequence and len(grids) == 1 and getattr(given[0], "ndim", 0) == 2 and 0 < given[0].shape[1] < grids[0][1]:
         grids = [(1, given[0].shape[1])]
-    expected = _expected(sizes, grids)
     wrong = f"Indices must be {expected}, not {_described(given)}."
-    if not all(_whole(part) for part in given):
+    if not all(is_whole(part) for part in given):
         hint = " Whole numbers become indices by .long()." if any(_floating(part) for part in given) else ""
         raise ValueError(wrong + hint)
     levels: Sequence[Tensor | None] = [_to_int64(part) for part in given]
@@ -50,6 +50,8 @@ def as_levels(
         levels = [_on_grid(level, grid) for level, grid in zip(levels, grids, strict=True)]
     if len(levels) != len(sizes) or any(level is None for level in levels):
         raise ValueError(wrong)
+    if not all(math.prod(level.shape[1:]) for level in levels):
+        raise ValueError(wrong)  # of images without a token nothing can be decoded; no images are fine
     if len({len(level) for level in levels}) > 1:
         raise ValueError(f"The levels are of {' and '.join(str(len(level)) for level in levels)} images.")
     for level, size in zip(levels, sizes, strict=True):
@@ -86,7 +88,7 @@ def _to_array(numbers: object) -> np.ndarray:
         return np.asarray(numbers, dtype=object)
 
 
-def _whole(part: object) -> bool:
+def is_whole(part: object) -> bool:
     """Whether a tensor or array is one of integers; truth values are not."""
     if isinstance(part, Tensor):
         return not (part.is_floating_point() or part.is_complex() or part.dtype == torch.bool)
@@ -120,12 +122,13 @@ def _on_grid(level: Tensor, grid: Grid) -> Tensor | None:
     return None
 
 
-def _expected(sizes: tuple[int, ...], grids: list[Grid]) -> str:
+def _expected(sizes: tuple[int, ...], grids: list[Grid], is_sequence: bool) -> str:
     bounds = " and ".join(f"[0, {size})" for size in dict.fromkeys(sizes))
     shapes = [f"[B, {height}, {width}]" for height, width in grids]
     total = sum(map(math.prod, grids))
     if len(grids) == 1:
-        return f"integers in {bounds}, {shapes[0]} or [B, {total}] or another [B, h, w]"
+        others = f"the first n, [B, 1, n] or [B, n] with n from 1 to {total}" if is_sequence else "another [B, h, w]"
+        return f"integers in {bounds}, {shapes[0]} or [B, {total}] or {others}"
     return f"integers in {bounds}, a tuple of {len(grids)}, {', '.join(shapes)}, or one [B, {total}]"
 
 

@@ -33,7 +33,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Yields:
         the new file, open for reading and writing.
+
+    Raises:
+        OSError: there is a device or a pipe, as /dev/null, which a file would replace for everybody; or it cannot be written.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # of a folder the system says that it is one
+        raise OSError(f"{path} is a device or a pipe, and no file that could be replaced.")
     part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         with part.open("w+b") as file:
@@ -52,6 +57,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 os.close(folder)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        OSError: a file is in the way, which the sentence names; or the folder cannot be made.
+    """
+    in_the_way = next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None)
+    if in_the_way:
+        raise NotADirectoryError(f"{in_the_way} is a file, and no folder in which anything could be written.")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def check_writable(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Ctrl-C, and how clusters end a job, as a request to stop after the step under way."""
 
 import contextlib
+import logging
 import math
 import signal
 import sys
@@ -55,6 +56,8 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     try:
         status = main()
     except KeyboardInterrupt:
+        # What a notebook's cell was to answer is never asked for again, and asyncio would say so with a traceback.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         print("Interrupted. What was complete is kept: give the same command again to go on.", file=sys.stderr)
         status = 130
     sys.exit(status)

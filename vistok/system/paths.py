@@ -1,9 +1,13 @@
 """Where things lie: the checkout, the runs, and what a path that a reader gives is relative to."""
 
 import os
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+RUN_NAME = re.compile(
+    r"(?P<row>.+)-(?P<scale>smoke|quick|laptop|paper)-(?P<dataset>.+)-s(?P<seed>\d+)-(?P<settings>[0-9a-f]{8})"
+)
 
 
 def in_repository() -> bool:

@@ -297,7 +297,8 @@ class _Followed(_Quiet):
         if self.disable or self._elapsed < self.delay:
             return
         file = Path(os.environ[FOLLOWED])
-        part = file.with_suffix(".part")
+        # A name of its own: another bar, perhaps of a process that was started, may be writing too.
+        part = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
         state = {name: value for name, value in self.format_dict.items() if name in FOLLOWED_KEYS}
         with contextlib.suppress(FileNotFoundError):  # the process that follows is gone
             part.write_text(json.dumps(state), encoding="utf-8")

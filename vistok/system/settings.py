@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from vistok.system.files import shown, strict_json
-from vistok.system.paths import real_place, runs_root
+from vistok.system.paths import RUN_NAME, real_place, runs_root
 from vistok.system.values import as_given, check_known, checked
 
 
 def setting(default: Any, **about: bool) -> Any:
-    """Return a field; `execution`: how a run is executed, which may change when it is resumed; a class may know more."""
+    """Return a field; `execution`: how a run is executed, which may change when it is resumed; `names_run`: it names another
+    run's folder, which may be moved; a class may know more."""
     kind = {"default_factory": dict} if default == {} else {"default": default}
     return dataclasses.field(**kind, metadata=about)
 
@@ -110,7 +111,14 @@ class Settings(abc.ABC):
         mine, theirs = self.to_dict(), other.to_dict()
         decide = [name for name in mine | theirs if name not in self.execution_fields() | other.execution_fields()]
         pairs = {name: (mine.get(name), theirs.get(name)) for name in decide}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return {name: pair for name, pair in pairs.items() if self._told(name, pair[0]) != self._told(name, pair[1])}
+
+    @classmethod
+    def _told(cls, name: str, value: Any) -> Any:
+        """Return what tells a value of a field from others: a run is told by its name, wherever the runs lie."""
+        field = cls.__dataclass_fields__.get(name)
+        named = field is not None and "names_run" in field.metadata and value is not None
+        return f"runs/{Path(value).name}" if named and RUN_NAME.fullmatch(Path(value).name) else value
 
     @property
     def data_places(self) -> dict[str, tuple[str | None, str]]:
@@ -123,7 +131,7 @@ class Settings(abc.ABC):
 
         The place of the data counts, however it is spelled, so that a new run on other data has a name of its own.
         """
-        changed = {k: mine for k, (mine, _) in self.differences(type(self)()).items()}
+        changed = {k: self._told(k, mine) for k, (mine, _) in self.differences(type(self)()).items()}
         for name, (path, usual) in self.data_places.items():
             place = None if path is None else real_place(path)
             if place not in (None, real_place(usual)):
@@ -138,7 +146,8 @@ class Settings(abc.ABC):
 
 def refuse_idle_schedule(config: Any) -> None:
     """Raise ValueError where a schedule of the learning rate, of a tokenizer's configuration or another's, has no effect."""
-    if config.lr_schedule != "constant" and config.warmup_steps >= config.steps:
+    needed = config.warmup_steps + (config.lr_schedule != "constant")  # a schedule needs a step to fall in
+    if config.warmup_steps and needed > config.steps:
         raise ValueError(f"warmup_steps is {config.warmup_steps}, but the run has only {config.steps} steps.")
     if config.min_lr and config.lr_schedule == "constant":
         raise ValueError(

@@ -5,16 +5,18 @@ Choices are a `Literal`; bounds are metadata, functions that take a name and a v
 """
 
 import ast
+import contextlib
 import functools
 import inspect
 import json
 import math
 import numbers
+import operator
 import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import yaml
@@ -24,6 +26,7 @@ from vistok.system.words import nearest
 
 T = typing.TypeVar("T")
 _SEQUENCES = (list, tuple, Sequence)
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a signature
 _PLAIN = (bool, int, float, str, dict, types.NoneType, *_SEQUENCES)
 _UNIONS = (types.UnionType, typing.Union)
 Bound = Callable[[str, Any], None]
@@ -215,6 +218,22 @@ RowName = Annotated[str, functools.partial(folder_name, slash=', and one "/" as 
 FilePath = Annotated[str, not_blank]
 
 
+def refuse_settings_among(name: str, options: Mapping[str, Any], settings: Iterable[str]) -> None:
+    """Raise ValueError where options, called `name`, hold one of the settings that are given beside them."""
+    for setting in settings:
+        if setting in options:
+            raise ValueError(f"{name} holds {setting!r}, which is a setting of its own: set {setting} instead.")
+
+
+def whole_numbers(name: str, values: Any) -> list[int]:
+    """Return whole numbers of any kind, in a list, an array or a tensor, as ints; ValueError where one is none, or a bool."""
+    with contextlib.suppress(TypeError):  # one of them is no number, or they are no list
+        given = list(values)
+        if not any(isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool" for value in given):
+            return [operator.index(value) for value in given]  # of a mask they would be 0 and 1
+    raise ValueError(f"{name} is {shown(values)}, but must be a list of whole numbers.")
+
+
 def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any], **known_anyway: Any) -> T:
     """Return `build(**options)` once every option is known to be one that `build` takes, of the type that it names.
 
@@ -225,11 +244,18 @@ def call_with_options(what: str, build: Callable[..., T], options: dict[str, Any
         **known_anyway: further arguments, for those that take them.
 
     Raises:
-        ValueError: an option is not in the signature; the sentence names `what` and the nearest option.
+        ValueError: an option is not in the signature, and the sentence names `what` and the nearest option; or one that has no
+            default is not given.
         TypeError: an option has another type than its annotation.
     """
     known = inspect.signature(build).parameters
     for key in options:
         check_known(f"The {what} has no option", key, known)
     given = {key: checked(f"{what}: {key}", known[key].annotation, value) for key, value in options.items()}
-    return build(**{key: value for key, value in known_anyway.items() if key in known} | given)
+    arguments = {key: value for key, value in known_anyway.items() if key in known} | given
+    missing = [
+        key for key, of in known.items() if of.default is of.empty and of.kind not in _ANY and key not in arguments
+    ]
+    if missing:
+        raise ValueError(f"The {what} needs {' and '.join(missing)}: no value is given.")
+    return build(**arguments)

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vistok.system.files import replace_file, strict_json
+from vistok.system.files import make_folder, replace_file, strict_json
 from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 
@@ -91,7 +91,7 @@ def download_file(url: str, path: Path, *, named_by_sha256: bool = True) -> None
         ValueError: what came is another file.
     """
     with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         size = int(response.headers.get("Content-Length", 0)) or None
         if response.headers.get_content_type() == "text/html":
             raise ValueError("what came is a web page")
@@ -177,7 +177,7 @@ def unwrapped(state: Mapping[str, Value], source: object) -> dict[str, Value]:
 
 def write_saved(directory: Path, state: dict[str, Tensor], settings: dict[str, Any]) -> None:
     """Write `model.safetensors` and `config.json` into a directory, each replaced whole or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
     replace_file(directory / "model.safetensors", safetensors.torch.save(tensors))
     replace_file(directory / "config.json", json.dumps(settings, indent=2).encode())

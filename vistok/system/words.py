@@ -1,6 +1,8 @@
-"""The nearest of the names that there are, for sentences about one that there is not."""
+"""Parts of sentences: the nearest of the names that there are, to one that is not; in what two descriptions differ."""
 
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 LONGEST = 64  # characters that are compared: names are shorter
 FEW = 12  # names, that a sentence lists beside the one it suggests
@@ -48,9 +50,28 @@ def slips_between(wrong: str, right: str) -> int:
     return row[-1]
 
 
+def differences_between(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Return in what two descriptions differ, fit to stand inside a sentence; empty where they do not."""
+    theirs, ours = dict(_flat(there)), dict(_flat(here))
+    return "; ".join(
+        f"{name} is {reprlib.repr(theirs.get(name))} there, {reprlib.repr(ours.get(name))} here"
+        for name in theirs | ours
+        if theirs.get(name) != ours.get(name)
+    )
+
+
 def _plain(name: object) -> str:
     return str(name).casefold().replace("-", "_")[:LONGEST]
 
 
 def _is_word_of(part: str, whole: str) -> bool:
     return f"_{part}_" in f"_{whole}_" or whole.startswith(part)
+
+
+def _flat(entries: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over the entries of nested dicts, under names like "dataset.split"."""
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

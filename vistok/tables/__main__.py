@@ -8,6 +8,7 @@ from vistok.recipes import load_table
 from vistok.system.files import replace_file, say
 from vistok.system.interrupts import run_command
 from vistok.system.paths import in_repository, repository_root, runs_root
+from vistok.tables.arguments import add_run_arguments, settings_given
 
 READMES = ("README.md", "notebooks/README.md", "runs/README.md", "tests/README.md", "vistok/README.md")
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     overrides: dict[str, Any] = {"dataset": given.dataset}
     overrides |= {"data_root": given.data_root} if given.data_root is not None else {}
-    more = {name: value for name, _, value in (item.partition("=") for item in given.set)}
+    more = settings_given(given.set)
     evaluation = {"rfid_weights": given.rfid_weights} if given.rfid_weights is not None else {}
     try:
         tables.check_overrides(more)
@@ -59,17 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m vistok.tables", description="Run rows of a results table and show it."
     )
-    parser.add_argument("table", help="name of a table in vistok/tables, for instance celeba64")
-    parser.add_argument("--rows", nargs="+", action="extend", help="names of rows (default: all)")
-    parser.add_argument("--scale", default="smoke", help="smoke, quick, laptop or paper (default: %(default)s)")
-    parser.add_argument(
-        "--seeds", nargs="+", action="extend", type=int, help="one run each (default: the scale's seed)"
-    )
-    parser.add_argument("--dataset", default="photos", help="(default: %(default)s)")
-    parser.add_argument("--data-root", help="folder of the dataset (default: data/<dataset>)")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any other field of TrainConfig"
-    )
+    add_run_arguments(parser, "smoke, quick, laptop or paper", "run", "TrainConfig")
     parser.add_argument("--rfid-weights", help="local file with torch-fidelity's Inception weights")
     parser.add_argument("--print-commands", action="store_true", help="print one shell command a run, and run nothing")
     parser.add_argument("--readme", action="store_true", help="instead: make the tables in the READMEs anew")

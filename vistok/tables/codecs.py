@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vistok.system.files import replace_file, say
+from vistok.system.files import make_folder, replace_file, say
 from vistok.system.interrupts import run_command
 from vistok.system.paths import runs_root
 
@@ -80,13 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, required=True, metavar="PIXELS", help="of the squares")
     parser.add_argument("--per-file", type=int, default=1, metavar="N", help="N x N images in each file (default: 1)")
     parser.add_argument("--max-images", type=int, metavar="N", help="take the first so many only")
+    parser.add_argument("--overwrite", action="store_true", help="replace a record that is there")
     given = parser.parse_args(arguments)
+    file = runs_root() / f"codecs-{given.dataset}-{given.image_size}.json"
     try:
+        if file.exists() and not given.overwrite:
+            raise ValueError(f"{file} is there already; --overwrite replaces it.")
         record = _measured(given)
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
-    file = runs_root() / f"codecs-{given.dataset}-{given.image_size}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     replace_file(file, json.dumps(record, indent=2).encode())
     say(f"{len(record['points'])} points: {file}")
     return 0
@@ -101,7 +104,9 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
     from vistok.data import eval_batches, open_dataset
     from vistok.evaluation.codecs import CODECS, measure_codec
     from vistok.system.provenance import provenance
+    from vistok.system.values import PositiveInt, checked
 
+    checked("max_images", PositiveInt | None, given.max_images)
     dataset = open_dataset(given.dataset, "test", given.image_size, data_root=given.data_root)
     images = torch.cat([batch.contiguous() for batch in eval_batches(dataset, 256)])[: given.max_images]
     points = [point for codec in CODECS for point in measure_codec(images, codec, per_file=given.per_file)]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from vistok.generator_config import SIZES
 from vistok.system.files import say
 from vistok.system.interrupts import run_command
+from vistok.tables.arguments import add_run_arguments, settings_given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,20 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m vistok.tables.generators",
         description="Train the generators of a table on the tokens of its rows, weigh and measure them, and show the table.",
     )
-    parser.add_argument("table", help="name of a table in vistok/tables, for instance generation32")
-    parser.add_argument("--rows", nargs="+", action="extend", help="names of rows (default: all)")
+    add_run_arguments(parser, "smoke or laptop", "generator", "GeneratorConfig")
     parser.add_argument("--sizes", nargs="+", action="extend", help=f"of {', '.join(SIZES)} (default: the table's)")
-    parser.add_argument("--scale", default="smoke", help="smoke or laptop (default: %(default)s)")
-    parser.add_argument(
-        "--seeds", nargs="+", action="extend", type=int, help="one generator each (default: the scale's seed)"
-    )
-    parser.add_argument("--dataset", default="photos", help="of the rows (default: %(default)s)")
-    parser.add_argument("--data-root", help="folder of the dataset (default: data/<dataset>)")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any other field of GeneratorConfig"
-    )
     given = vars(parser.parse_args(arguments))
-    overrides = {name: value for name, _, value in (item.partition("=") for item in given.pop("set"))}
+    overrides = settings_given(given.pop("set"))
     # Not above, so that `--help` does not wait for PyTorch.
     from vistok.tables import generators_markdown, plan_generators, run_generators
 

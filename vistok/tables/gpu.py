@@ -18,7 +18,7 @@ from typing import Any
 from vistok.config import TrainConfig
 from vistok.gpu_check import check_gpu
 from vistok.recipes import load_table
-from vistok.system.files import json_object, replace_file, say
+from vistok.system.files import json_object, make_folder, replace_file, say
 from vistok.system.interrupts import run_command
 from vistok.system.paths import in_repository, repository_root, runs_root
 
@@ -225,7 +225,7 @@ def gpu_table(
     where = provenance("cuda" if cuda else "cpu")
     card = re.sub(r"[^a-z0-9]+", "-", where["device"].lower()).strip("-")
     file = runs_root() / f"gpu-{card}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     parts = Parts(minutes, file, {"provenance": where})
     if cuda:
         parts.do("tests", lambda: run_cuda_tests(parts.seconds_left))

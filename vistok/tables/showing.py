@@ -35,6 +35,7 @@ COLUMNS = {
     "lpips_alex": ("LPIPS Alex ↓", "{:.4f}"),
     "rfid": ("rFID ↓", "{:.2f}"),
     "perplexity": ("perplexity ↑", "{:.0f}"),
+    "bits_per_pixel": ("bits a pixel", "{:.3f}"),
 }
 # The columns of a comparison of tokenizers.
 COMPARED = {name: COLUMNS[name] for name in ("psnr", "ssim", "lpips_alex")} | {
@@ -104,10 +105,13 @@ def markdown(planned: Sequence[PlannedRun]) -> str:
     table = checked_table(planned)
     header, columns = ["row", "quantizer", "dim", "size", "l2"], []
     values = {key: measured(planned, key) for key in table.columns}
+    unmeasured = not any(any(rows_values.values()) for rows_values in values.values())
     for key in table.columns:
         heading, form = COLUMNS[key]
         sources = [s for s in ("published", "paper") if any(key in getattr(row, s) for row in table.rows.values())]
-        here = any(values[key].values()) or not sources
+        here = any(values[key].values()) or (unmeasured and not sources)
+        if not here and not sources:
+            continue
         columns.append((key, form, here, sources))
         header += [*([heading] if here else []), *(f"{heading}<br>{source}" for source in sources)]
     lines = [header, ["---"] * 5 + ["---:"] * (len(header) - 5)]
@@ -164,11 +168,11 @@ def _l2(config: TrainConfig) -> str:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Return the mean of values over seeds with their range, each written as `form` says; a dash where there are none."""
+    """Return the mean of values over seeds and their range, if any, written as `form` says; a dash where there are none."""
     if not values:
         return "–"
-    middle = form.format(mean(values))
-    return middle if len(values) == 1 else f"{middle}<br>({form.format(min(values))} to {form.format(max(values))})"
+    middle, least, most = (form.format(value) for value in (mean(values), min(values), max(values)))
+    return middle if least == most else f"{middle}<br>({least} to {most})"
 
 
 def conclusions_markdown(planned: Sequence[PlannedRun]) -> str:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from vistok.system.devices import eval_view
+from vistok.system.files import shown
+from vistok.system.values import checked, whole_numbers
 from vistok.tokenizer import VisualTokenizer
 from vistok.tokens.codebook import nearest_codes
 
@@ -54,18 +56,22 @@ def influence(
         seed: of the draws; what is drawn for a token depends on it and on the token's place alone.
 
     Raises:
-        ValueError: there is no such place or level, `num_random` is below 1, these are tokens of several images, or there is
-            one code only.
+        ValueError: there is no such place or level, or no place is given, `num_random` is below 1, these are tokens of several
+            images, or there is one code only.
+        TypeError: `level`, `num_random` or `seed` is no whole number.
     """
+    level, seed = checked("level", int, level), checked("seed", int, seed)
     levels = tokenizer.as_levels(levels)
     if len(levels[0]) != 1:
         raise ValueError(f"These are tokens of {len(levels[0])} images; influence is of one.")
     if not 0 <= level < len(levels):
         raise ValueError(f"There is no level {level}: levels are 0 to {len(levels) - 1}.")
-    if num_random < 1:
+    if checked("num_random", int, num_random) < 1:
         raise ValueError(f"num_random is {num_random}, but must be at least 1; 4 is usual.")
     tokens = levels[level].flatten()  # [h*w]
-    places = range(len(tokens)) if places is None else places
+    places = range(len(tokens)) if places is None else whole_numbers("places", places)
+    if not places:
+        raise ValueError("places is empty: give the tokens to change, or None for all of them.")
     for place in places:
         if not 0 <= place < len(tokens):
             raise ValueError(f"There is no token {place}: tokens of this level are 0 to {len(tokens) - 1}.")
@@ -135,16 +141,19 @@ def coarse_to_fine(
         raise ValueError(f"These are tokens of {len(levels[0])} images; coarse_to_fine is of one.")
     if tokenizer.is_sequence and len(levels) == 1:
         length = levels[0].shape[2]
-        chosen = usual_numbers(length) if numbers is None else numbers
+        chosen = usual_numbers(length) if numbers is None else whole_numbers("numbers", numbers)
         for number in chosen:
-            tokenizer.check_num_tokens(number)
+            if not 1 <= number <= length:
+                raise ValueError(
+                    f"There is no picture of {number} tokens: numbers are 1 to {length}, as many as there are."
+                )
         tokens = ["token" if number == 1 else "tokens" for number in chosen]
         return [
             Step(f"{number} {word}", number, tokenizer.decode(levels[0][..., :number])[0].cpu())
             for number, word in zip(chosen, tokens, strict=True)
         ]
     if numbers is not None:
-        raise ValueError(f"numbers is {list(numbers)}, but these tokens are no sequence; leave it out.")
+        raise ValueError(f"numbers is {shown(numbers)}, but these tokens are no sequence; leave it out.")
     sums = eval_view(tokenizer.quantizer).codes_after_each(*levels)
     if len(sums) < 2:
         raise ValueError(

@@ -23,9 +23,8 @@ import io
 import json
 import math
 import os
-import reprlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,13 +37,14 @@ from vistok.data import ImageDataset, check_loading, eval_batches, open_given
 from vistok.images import to_float
 from vistok.quantizers.levels import as_indices
 from vistok.system.devices import computing, eval_view, usable_device
-from vistok.system.files import replace_file, shown, strict_json
+from vistok.system.files import make_folder, replace_file, shown, strict_json
 from vistok.system.locks import only_process
 from vistok.system.paths import resolve_path
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
 from vistok.system.values import checked
 from vistok.system.weights import check_finite, first_line, state_sha256
+from vistok.system.words import differences_between
 from vistok.tokenizer import VisualTokenizer
 
 ARRAY, HEADER, LABELS = "tokens.npy", "tokens.json", "labels.npy"
@@ -102,7 +102,7 @@ class TokenFile(Dataset):
         return len(self.tokens)
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, ...]:
-        """Return one row: int64 [h, w], or a tuple of one per level or group."""
+        """Return one row: int64 [h, w], or a tuple of one per level or group; ValueError where it has codes that are none."""
         return self._to_indices(self.tokens[index])
 
     def indices(self, rows: slice | int | Sequence[int] = slice(None)) -> Tensor | tuple[Tensor, ...]:
@@ -113,6 +113,9 @@ class TokenFile(Dataset):
 
         Returns:
             int64 [n, h, w], or a tuple of one per level or group.
+
+        Raises:
+            ValueError: the file is damaged: a row has codes that its codebook has not.
         """
         return self._to_indices(self.tokens[[rows] if isinstance(rows, int | np.integer) else rows])
 
@@ -154,13 +157,29 @@ class TokenFile(Dataset):
                 "of, or encode these."
             )
 
+    def rows(self, numbers: np.ndarray) -> Tensor:
+        """Return some rows, int64 [n, tokens of all levels], level after level; ValueError where a code is none."""
+        rows = torch.from_numpy(self.tokens[numbers].astype(np.int64)).flatten(1)
+        self._levels_of(rows)
+        return rows
+
+    def _levels_of(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return the tokens of each level, [..., tokens], of rows, [..., tokens of all levels]; checks that they are codes."""
+        shapes, sizes = self.header["level_shapes"], self.header["codebook_sizes"]
+        parts = rows.split([math.prod(shape) for shape in shapes], dim=-1)
+        for part, size in zip(parts, sizes, strict=True):
+            if part.numel() and part.max() >= size:  # as they are read: a whole file of ImageNet would take a second
+                raise ValueError(
+                    f"{self.path / ARRAY} is damaged: it holds the code {part.max()}, but {HEADER} says that there are {size}, "
+                    f"from 0 on. Delete {self.path} and encode again."
+                )
+        return parts
+
     def _to_indices(self, tokens: np.ndarray) -> Tensor | tuple[Tensor, ...]:
         """Return rows, [..., h, w] or [..., total], as int64 in the shape of the quantizer's indices."""
-        indices = torch.from_numpy(tokens.astype(np.int64))
-        if self.tokens.ndim == 3:
-            return indices
+        rows = torch.from_numpy(tokens.astype(np.int64))
+        parts = self._levels_of(rows.flatten(-2) if self.tokens.ndim == 3 else rows)
         shapes = self.header["level_shapes"]
-        parts = indices.split([math.prod(shape) for shape in shapes], dim=-1)
         return as_indices(tuple(part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
@@ -216,7 +235,7 @@ def encode_dataset(
     with computing(device, exact=True):
         classes, labels = images.classes() or ([], None)
         header = _new_header(tokenizer, images, flips) | ({"classes": classes} if classes else {})
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         busy = f"Tokens are being written into {path}"
         with only_process(path / ".tokens.lock", busy, "wait for it, or give another folder."):
             header = _begin_or_resume(path, header, labels)
@@ -451,25 +470,6 @@ def _read_labels(path: Path, header: dict[str, Any]) -> np.ndarray | None:
 
 def _write_header(path: Path, header: dict[str, Any]) -> None:
     replace_file(path / HEADER, json.dumps(header, indent=2).encode())
-
-
-def differences_between(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """Return in what two descriptions differ, fit to stand inside a sentence; empty where they do not."""
-    theirs, ours = dict(_flat(there)), dict(_flat(here))
-    return "; ".join(
-        f"{name} is {reprlib.repr(theirs.get(name))} there, {reprlib.repr(ours.get(name))} here"
-        for name in theirs | ours
-        if theirs.get(name) != ours.get(name)
-    )
-
-
-def _flat(entries: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over the entries of nested dicts, under names like "dataset.split"."""
-    for name, value in entries.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _dtype(codebook_sizes: Sequence[int]) -> str:

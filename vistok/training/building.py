@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from vistok.networks import NETWORKS
 from vistok.networks.lpips import build_lpips
 from vistok.networks.perceptual import build_classifier
 from vistok.pretrained import load_pretrained
+from vistok.quantizers import QUANTIZERS
+from vistok.system.files import say
+from vistok.system.words import differences_between
 from vistok.tokenizer import VisualTokenizer
 
 
@@ -22,8 +26,9 @@ def build_tokenizer(config: TrainConfig, fresh: bool = True, proxies: VisualToke
 
     Args:
         config: of the training.
-        fresh: with the weights of `init_from` and `proxy_from`, where it has them; else they will be loaded.
-        proxies: what `load_proxies` returns; None: it is asked.
+        fresh: with the weights of `init_from`, where there is one; else they will be loaded. Which settings these had
+            otherwise is said: no tensor tells heads of attention, or whether codes have one length.
+        proxies: what `load_proxies` returns, and what paints is taken of; None: a fresh tokenizer asks it.
 
     Raises:
         ValueError, FileNotFoundError: these weights are of another architecture, or not there.
@@ -32,8 +37,11 @@ def build_tokenizer(config: TrainConfig, fresh: bool = True, proxies: VisualToke
     set_seed(config.seed)
     tokenizer = VisualTokenizer.from_config(config)
     if config.init_from is not None and fresh:
-        tokenizer.load_weights(load_pretrained(config.init_from).state_dict(), source=config.init_from)
-    elif proxies is not None and fresh:
+        source = load_pretrained(config.init_from)
+        tokenizer.load_weights(source.state_dict(), source=config.init_from)
+        if differ := differences_between(_all_settings(source), _all_settings(tokenizer)):
+            say(f"The weights of {config.init_from} are taken over by a tokenizer of other settings: {differ}.")
+    if proxies is not None:  # over `init_from`'s too: another decoder would paint other codes than are predicted
         tokenizer.decoder.take_painting(proxies.quantizer.codebook, proxies.decoder)
     return tokenizer
 
@@ -75,10 +83,22 @@ def _described(proxies: VisualTokenizer) -> dict[str, Any]:
 
 def _with_defaults(described: dict[str, Any]) -> dict[str, Any]:
     """Return a description with all options of its network, those at their defaults too, as it is read from JSON."""
-    options = inspect.signature(NETWORKS[described["network"]]).parameters
-    usual = {name: option.default for name, option in options.items() if option.default is not option.empty}
-    network_options = usual | {"image_size": None} | (described.get("network_options") or {})
+    usual = _defaults(NETWORKS[described["network"]]) | {"image_size": None}
+    network_options = usual | (described.get("network_options") or {})
     return json.loads(json.dumps(described | {"network_options": network_options}))
+
+
+def _all_settings(tokenizer: VisualTokenizer) -> dict[str, Any]:
+    """Return the settings of a tokenizer, those at their defaults too."""
+    settings = tokenizer.settings
+    options = _defaults(QUANTIZERS[settings["quantizer"]]) | settings["quantizer_options"]
+    return _with_defaults(settings | {"quantizer_options": options})
+
+
+def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments of a function that have a default, each with it."""
+    options = inspect.signature(make).parameters
+    return {name: option.default for name, option in options.items() if option.default is not option.empty}
 
 
 def build_perceptual(config: TrainConfig, proxies: VisualTokenizer | None = None) -> dict[str, nn.Module]:

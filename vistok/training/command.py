@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vistok.system.files import say, strict_json
+from vistok.system.files import json_object, say
 from vistok.system.paths import resolve_path
 from vistok.system.settings import Settings
 
@@ -94,15 +94,10 @@ def read_settings(file: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no configuration.
+        ValueError: it holds no JSON object of settings.
     """
     path = resolve_path(file)
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration {path}.")
-    try:
-        settings = strict_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} holds no configuration, which is a JSON object of settings: {error}.") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no configuration, which is a JSON object of settings.")
+    settings = json_object(path)
     return settings.get("config", settings)

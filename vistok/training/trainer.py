@@ -214,7 +214,13 @@ class Trainer(TrainingLoop):
     def load_state(self, state: dict[str, Any], file: Path) -> None:
         """Take over what `state` returned."""
         self.optimizer.zero_grad(set_to_none=True)  # a step that failed may have left some
+        proxies = self._painting()
         self.tokenizer.load_weights(state["tokenizer"], source=file)
+        if not all(torch.equal(weight, proxies[name]) for name, weight in self._painting().items()):
+            raise ValueError(
+                f"proxy_from is {self.config.proxy_from!r}, which holds other weights than when {self.run.path} began: their "
+                "codes are not those that it paints. Put the first ones back, or begin another run."
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         if self._average:
             self._average.load_state_dict(state["average"])
@@ -225,6 +231,11 @@ class Trainer(TrainingLoop):
         self._usage.reset()
         if self.accelerator.is_main_process:  # it is the sum over the processes
             self._usage.load_state(state["usage"])
+
+    def _painting(self) -> dict[str, Tensor]:
+        """Return copies of the weights that are those of `proxy_from`, and stay so, by name."""
+        own = self.tokenizer.decoder.head.named_parameters() if self.loss.of_proxies else ()
+        return {name: weight.detach().clone() for name, weight in own if not weight.requires_grad}
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of the tokenizer and of the discriminator, by name."""

@@ -51,7 +51,7 @@ class RunComparison(View):
         """
         super().__init__()
         self._both: tuple[EncodedImages, EncodedImages] | None = None
-        refused = [each.sentence for each in (first, second) if isinstance(each, Refusal)]
+        refused = [self.message for each in (first, second) if self._opened(each) is None]
         if not refused and max_images < 1:
             refused = [f"max_images is {max_images}, but must be at least 1."]
         if refused:

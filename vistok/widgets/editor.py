@@ -143,10 +143,10 @@ class TokenEditor(TokenView):
         self._do(self._edits.now._replace(share=float(share), to_codes=bool(to_codes)), sliding=True)
 
     @answering
-    def show_prefix(self, number: int) -> None:
+    def show_prefix(self, number: int | None) -> None:
         """Decode the first tokens of a sequence alone: so many, or all."""
         self._encoded.tokenizer.check_num_tokens(number)
-        self._do(self._edits.now._replace(prefix=0 if number == self.grid[1] else int(number)), sliding=True)
+        self._do(self._edits.now._replace(prefix=0 if number in (None, self.grid[1]) else int(number)), sliding=True)
 
     @answering
     def map_all(self) -> None:
@@ -377,8 +377,9 @@ class TokenEditor(TokenView):
         known = sorted((token, maps) for (level, token), maps in self._influence.items() if level == self.level)
         most = max((float(maps[1].max()) for _, maps in known), default=0.0) or 1.0
         axes = figure.subplots(rows, MAPS_A_ROW, squeeze=False).flat
+        colours = plt.get_cmap("cividis", 16)  # in steps: at this size as plain, in a file of half the size
         for axis, (token, maps) in zip(axes, known, strict=False):
-            axis.imshow(maps[1].numpy(), cmap="cividis", vmin=0, vmax=most)
+            axis.imshow(maps[1].numpy(), cmap=colours, vmin=0, vmax=most)
             axis.set(xticks=[], yticks=[])
             axis.set_title(str(token), fontsize=8, pad=2)
         for axis in figure.axes[len(known) :]:

@@ -248,7 +248,7 @@ class CodebookExplorer(CodebookView):
             say(self.message)
             return
         picture = self.poster(order)
-        figure = plt.figure(figsize=(8, 8 * picture.shape[0] / picture.shape[1]), dpi=plots.DPI)
+        figure = plt.figure(figsize=(5.5, 5.5 * picture.shape[0] / picture.shape[1]), dpi=plots.DPI)
         axis = figure.add_axes((0, 0, 1, 1))
         axis.imshow(picture.numpy(), interpolation="nearest")
         axis.set_axis_off()

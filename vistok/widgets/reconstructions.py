@@ -115,7 +115,7 @@ class ReconstructionViewer(View):
             return None
         original, reconstruction = self._pictures()
         error = error_map(original, reconstruction)
-        figure = plt.figure(figsize=(9, 8), dpi=DPI, layout="constrained")
+        figure = plt.figure(figsize=(8, 7.1), dpi=DPI, layout="constrained")
         above, below = figure.subfigures(2, 1, height_ratios=(6, 1.3))
         axes = above.subplots(2, 3)
         top, left, side = self._lens_square(original)

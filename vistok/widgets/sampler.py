@@ -219,6 +219,8 @@ class Sampler(AskedView):
     # How it is done.
 
     def _check_region(self, top: int, left: int, bottom: int, right: int) -> None:
+        for name, value in {"top": top, "left": left, "bottom": bottom, "right": right}.items():
+            checked(name, int, value)
         height, width = self.grid
         if not (0 <= top < bottom <= height and 0 <= left < right <= width):
             raise ValueError(
@@ -230,17 +232,17 @@ class Sampler(AskedView):
         """Change settings; ValueError where the generator cannot draw so, and nothing is changed."""
         settings = self.settings | how
         if isinstance(label := settings["label"], str):
-            label = settings["label"] = self._generator.label_of(label)
+            settings["label"] = self._generator.label_of(label)
         own = {"label": int | None, "seed": Seed, "pace": NonNegativeInt, "advance": bool}
         try:
-            for name, kind in own.items():
-                checked(name, kind, settings[name])
+            taken = {name: checked(name, kind, settings[name]) for name, kind in own.items()}
             others = {name: value for name, value in settings.items() if name not in own}
-            how = self._generator.sampling(label is not None, **others)
+            how = self._generator.sampling(taken["label"] is not None, **others)
         except TypeError as error:
             raise ValueError(str(error)) from error
-        self._labels, self._how = self._generator.label_numbers(label, 1), how
-        self.settings = settings
+        self._labels, self._how = self._generator.label_numbers(taken["label"], 1), how
+        # As checked: numbers of NumPy's have become Python's, which the page takes.
+        self.settings = {name: getattr(how, name) for name in others} | taken
 
     def _nothing(self) -> Tensor:
         return torch.full((1, self._layout.num_places, len(self._layout.sizes)), UNKNOWN)

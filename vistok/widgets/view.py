@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vistok.images import image_png as image_png
 from vistok.images import strip_png as strip_png
 from vistok.plots.figures import page_width, png
+from vistok.system.files import shown
 from vistok.tokens.encoded import EncodedImages
 
 SCRIPTS = importlib.resources.files("vistok.widgets") / "js"
@@ -83,10 +84,13 @@ class View(anywidget.AnyWidget):
 
     def _opened(self, encoded: EncodedImages | Refusal) -> EncodedImages | None:
         """Return the images to look at, or None where there are none, and show why."""
-        if isinstance(encoded, Refusal):
-            self._refuse(encoded)
-            return None
-        return encoded
+        if isinstance(encoded, EncodedImages):
+            return encoded
+        if not isinstance(encoded, Refusal):
+            what = f"{type(self).__name__} looks at images that a tokenizer has encoded, not at {shown(encoded)}"
+            encoded = Refusal(f"{what}: open_encoded(run, dataset) returns them.")
+        self._refuse(encoded)
+        return None
 
     def _known_number(self, proposal: Any, number: int) -> int:
         """Return the image, or whatever the trait numbers, that is proposed; if there is none, say so and keep the former."""
