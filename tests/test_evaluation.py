@@ -508,7 +508,7 @@ def test_a_folder_of_other_images_is_refused_before_anything_is_measured(
     (saved / "originals/more.png").write_bytes(b"mine")
     refused("originals holds 'more.png', which is none of these images", saved)
     (tmp_path / "file").write_text("mine")
-    refused("Not a directory|File exists", tmp_path / "file")
+    refused("file is a file, and no folder in which anything could be written", tmp_path / "file")
     monkeypatch.setattr("vistok.evaluation.saving.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     refused("save_images needs up to 0.0 GB, but .* has 0.0 GB free", tmp_path / "new")
 

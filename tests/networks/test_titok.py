@@ -1,6 +1,7 @@
 """TiTok's networks: parity with both originals, a sequence without places, prefixes, heads, and what is refused."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vistok.networks import titok
+from vistok.networks.vit import interpolated_positions
 from vistok.pretrained import FORMATS
 from vistok.tokenizer import VisualTokenizer
 
@@ -205,6 +207,8 @@ def test_sizes_of_the_paper_have_heads_of_64_channels(name: str, heads: int) -> 
             {"pixel_decoder": TOY_PROXIES | {"network_options": {"hidden_dim": 8, "codebook_dim": 9}}},
             "network_options of pixel_decoder holds 'codebook_dim', which is a setting of its own",
         ),
+        ({"positions_size": 20}, "positions_size is 20, but must be a multiple of patch_size 8: the nearest is 16."),
+        ({"positions_size": 0}, "positions_size is 0, but must be at least 1."),
         (
             {"pixel_decoder": TOY_PROXIES},
             "pixel_decoder 'simple_cnn' has 8x8 tokens for images of 32 pixels, but there are 4x4 patches: a tokenizer with a "
@@ -226,3 +230,35 @@ def test_images_of_another_size_and_codes_of_another_length_are_refused() -> Non
             ValueError, match=f"Codes of {shape[0]}x{shape[1]} tokens are no sequence .*: 1x1 to 1x5 are"
         ):
             decoder(torch.randn(1, 3, *shape))
+
+
+@pytest.mark.parametrize("variant", titok.VARIANTS)
+def test_learned_positions_are_interpolated_for_another_size_where_that_is_asked_for(variant: str) -> None:
+    learned, larger = build(variant=variant), build(variant=variant, image_size=48, positions_size=32)
+    first = int(variant == "paper")  # the class token's position lies at no place of a picture
+    for one, other in zip(learned, larger, strict=True):
+        other.load_state_dict(one.state_dict())
+        made, own = other.side.positions(), one.side.positions()
+        assert torch.equal(made[:first], own[:first]) and torch.equal(own, one.side.patch_positions)
+        torch.testing.assert_close(made[first:], interpolated_positions(own[None, first:], (4, 4), (6, 6))[0])
+    encoder, decoder = larger
+    assert encoder.grid(48, 48) == (1, 5)
+    z = encoder(images_of(48))
+    assert z.shape == (2, 3, 1, 5) and decoder(z).shape == (2, 3, 48, 48)
+    decoder(z).sum().backward()
+    assert encoder.side.patch_positions.grad.abs().min() > 0  # every learned place has a part in it
+    with pytest.raises(ValueError, match="only 48x48 have: .* network of image_size N with positions_size 48"):
+        encoder.grid(32, 32)
+
+
+def test_a_trained_tokenizer_goes_on_at_another_size(tmp_path: Path) -> None:
+    options = {key: value for key, value in TOY.items() if key != "image_size"}
+    settings = {"network": "titok", "quantizer_options": CODES}
+    trained = VisualTokenizer(network_options=options, image_size=32, **settings)
+    larger = VisualTokenizer(network_options=options | {"positions_size": 32}, image_size=64, **settings)
+    larger.load_weights(trained.state_dict(), source="a run")
+    larger.save(tmp_path)
+    again = VisualTokenizer.load(tmp_path)
+    images = images_of(64)
+    indices = larger.eval().encode(images)
+    assert torch.equal(again.encode(images), indices) and again.decode(indices).shape == (2, 3, 64, 64)

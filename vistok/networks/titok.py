@@ -16,7 +16,9 @@ Things to know:
   [0, 1]. "visual-tokenizer-pytorch" is that project's: none of these, images in [-1, 1]; only its head paints pixels alone.
 - `legacy` repeats a mistake of 1d-tokenizer's first checkpoints (L-32, B-64, S-128): the latents [N, dim] are read as [dim, N]
   before they are projected to codes, so that every token of z is made of all. What it learned works, as it is a fixed shuffle.
-- Positions are learned, so there is one size of images; the decoder takes the first n <= N codes of a sequence as well.
+- Positions are learned, so there is one size of images, which a sequence does not tell: the decoder knows no other. With
+  `positions_size` the positions of patches that were learned on one size are interpolated for it, bicubic, as those of ViTs are
+  (`vit.interpolated_positions`); the paper measures none. The decoder takes the first n <= N codes of a sequence as well.
 - `prefixes` lets training decode the first n codes only, so that any beginning is a picture, a coarser one: with n uniform in
   1 ... N (One-D-Piece, Miwa et al. 2025, arXiv:2501.10064, section 3.1), or a power of two or N (FlexTok, Bachmann et al. 2025,
   arXiv:2502.13967, section 3.2). One n a batch, as in One-D-Piece's code, which never draws N; FlexTok draws one an image.
@@ -25,6 +27,7 @@ Things to know:
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -32,12 +35,13 @@ import torch
 from torch import Tensor, nn
 
 from vistok.networks.blocks import ImageEncoder, check_sizes, initialise
-from vistok.networks.vit import TransformerBlock, unpatchify
+from vistok.networks.vit import TransformerBlock, interpolated_positions, unpatchify
 from vistok.system.values import call_with_options, check_known, refuse_settings_among
 
 HEAD_DIM = 64  # channels of an attention head, where nothing else is said
 VARIANTS = ("paper", "visual-tokenizer-pytorch")
 PREFIXES = ("uniform", "powers")
+Grid = tuple[int, int]  # (h, w), patches
 
 
 class Size(NamedTuple):
@@ -61,13 +65,17 @@ class _Side(nn.Module):
     """What encoder and decoder share: the tokens of patches, and of the sequence, through one transformer.
 
     Attributes:
-        patch_positions: of the class token, where there is one, and of all patches.
+        patch_positions: of the class token, where there is one, and of all patches of `learned_grid`.
         latent_positions: of the sequence, or None.
+        grid, learned_grid: (h, w), the patches that there are, and those whose positions were learned.
     """
 
-    def __init__(self, size: Size, num_patches: int, num_tokens: int, paper: bool, latent_positions: bool) -> None:
+    def __init__(
+        self, size: Size, grids: tuple[Grid, Grid], num_tokens: int, paper: bool, latent_positions: bool
+    ) -> None:
         super().__init__()
-        dim = size.hidden_dim
+        self.grid, self.learned_grid = grids
+        dim, num_patches = size.hidden_dim, math.prod(self.learned_grid)
         scale = dim**-0.5 if paper else 0.02
         self.class_token = nn.Parameter(scale * torch.randn(1, dim)) if paper else None
         self.patch_positions = nn.Parameter(scale * torch.randn(num_patches + paper, dim))
@@ -84,9 +92,17 @@ class _Side(nn.Module):
             patches = torch.cat([self.class_token.expand(batch, -1, -1), patches], dim=1)
         if self.latent_positions is not None:
             latents = latents + self.latent_positions[:length]
-        tokens = torch.cat([patches + self.patch_positions, latents], dim=1)  # [B, 1 + h*w + n, dim]
+        tokens = torch.cat([patches + self.positions(), latents], dim=1)  # [B, 1 + h*w + n, dim]
         tokens = self.norm(self.blocks(self.norm_in(tokens)))
         return tokens[:, int(self.class_token is not None) : -length], tokens[:, -length:]
+
+    def positions(self) -> Tensor:
+        """Return what is added to the class token, where there is one, and to the patches, [1 + h*w, dim]."""
+        if self.grid == self.learned_grid:
+            return self.patch_positions
+        first = len(self.patch_positions) - math.prod(self.learned_grid)  # the class token lies at no place
+        places = interpolated_positions(self.patch_positions[None, first:], self.learned_grid, self.grid)
+        return torch.cat([self.patch_positions[:first], places[0]])
 
 
 class Encoder(ImageEncoder):
@@ -101,6 +117,7 @@ class Encoder(ImageEncoder):
         size: Size,
         patch_size: int,
         image_size: int,
+        learned_grid: Grid,
         num_tokens: int,
         variant: str,
         legacy: bool,
@@ -116,7 +133,8 @@ class Encoder(ImageEncoder):
         self.low, self.width = (0.0, 1.0) if paper else (-1.0, 2.0)  # of the range of images that the weights are for
         dim = size.hidden_dim
         self.from_pixels = nn.Conv2d(3, dim, patch_size, stride=patch_size)
-        self.side = _Side(size, (image_size // patch_size) ** 2, num_tokens, paper, latent_positions=paper)
+        grid = (image_size // patch_size, image_size // patch_size)
+        self.side = _Side(size, (grid, learned_grid), num_tokens, paper, latent_positions=paper)
         self.latent_tokens = nn.Parameter((dim**-0.5 if paper else 0.02) * torch.randn(num_tokens, dim))
         self.to_codes = nn.Conv2d(dim, codebook_dim, 1)
         _initialise(self, paper)
@@ -126,7 +144,8 @@ class Encoder(ImageEncoder):
         if (height, width) != (self.image_size, self.image_size):
             raise ValueError(
                 f"Images of {height}x{width} pixels have no learned positions, only {self.image_size}x{self.image_size} have: "
-                "take images of the size trained on."
+                f"take images of the size trained on, or a network of image_size N with positions_size {self.image_size}, which "
+                "takes the same weights to images of NxN pixels."
             )
         return 1, self.num_tokens
 
@@ -214,7 +233,7 @@ class ProxyHead(nn.Module):
 
     build_network: ClassVar[Callable[..., tuple[nn.Module, nn.Module]]]
 
-    def __init__(self, dim: int, image_size: int, grid: tuple[int, int], proxies: "Proxies") -> None:
+    def __init__(self, dim: int, image_size: int, grid: Grid, proxies: "Proxies") -> None:
         super().__init__()
         size, network_options = proxies.codebook_size, proxies.network_options or {}
         refuse_settings_among("network_options of pixel_decoder", network_options, ("codebook_dim", "image_size"))
@@ -247,7 +266,8 @@ class Decoder(nn.Module):
         self,
         codebook_dim: int,
         size: Size,
-        grid: tuple[int, int],
+        grid: Grid,
+        learned_grid: Grid,
         num_tokens: int,
         variant: str,
         head: Callable[[], nn.Module],
@@ -257,7 +277,7 @@ class Decoder(nn.Module):
         dim = size.hidden_dim
         self.from_codes = nn.Linear(codebook_dim, dim)
         self.mask_token = nn.Parameter((dim**-0.5 if paper else 0.02) * torch.randn(1, *[1] * paper, dim))
-        self.side = _Side(size, grid[0] * grid[1], num_tokens, paper, latent_positions=True)
+        self.side = _Side(size, (grid, learned_grid), num_tokens, paper, latent_positions=True)
         _initialise(self, paper)
         self.head = head()
         self.paints_unit = isinstance(self.head, PixelHead) and paper  # in [0, 1], as its encoder sees images
@@ -334,6 +354,7 @@ def build(
     num_tokens: int = 32,
     patch_size: int = 16,
     image_size: int = 256,
+    positions_size: int | None = None,
     variant: str = "paper",
     legacy: bool = False,
     prefixes: str | None = None,
@@ -350,6 +371,8 @@ def build(
         num_tokens: N, tokens of an image.
         patch_size: p, pixels a patch along a side.
         image_size: pixels, height and width of all images; a multiple of `patch_size`.
+        positions_size: pixels, height and width of the images whose positions were learned, where these are others than
+            `image_size`: they are interpolated; None: none are.
         variant: "paper", or "visual-tokenizer-pytorch".
         legacy: shuffle the latents as the first published checkpoints do.
         prefixes: "uniform" or "powers", to train on beginnings of sequences; None: on whole ones.
@@ -372,10 +395,11 @@ def build(
     heads = {"num_heads": num_heads, "decoder_num_heads": decoder_num_heads}
     for name, dim in zip(heads, dims.values(), strict=True):
         heads[name] = max(1, dim // HEAD_DIM) if heads[name] is None else heads[name]
-    others = {"num_tokens": num_tokens, "patch_size": patch_size, "image_size": image_size}
-    multiples = {"hidden_dim": "num_heads", "decoder_hidden_dim": "decoder_num_heads", "image_size": "patch_size"}
-    check_sizes(depths | heads | others | dims, multiples)
-    grid = (image_size // patch_size, image_size // patch_size)
+    images = {"image_size": image_size, "positions_size": image_size if positions_size is None else positions_size}
+    others = {"num_tokens": num_tokens, "patch_size": patch_size}
+    multiples = {"hidden_dim": "num_heads", "decoder_hidden_dim": "decoder_num_heads"} | dict.fromkeys(images, "patch_size")
+    check_sizes(depths | heads | others | dims | images, multiples)
+    grid, learned_grid = ((size // patch_size, size // patch_size) for size in images.values())
     sizes = [Size(*side) for side in zip(dims.values(), depths.values(), heads.values(), strict=True)]
 
     def head() -> nn.Module:
@@ -383,6 +407,6 @@ def build(
             return PixelHead(sizes[1].hidden_dim, patch_size, variant == "paper")
         return ProxyHead(sizes[1].hidden_dim, image_size, grid, Proxies.of(pixel_decoder))
 
-    encoder = Encoder(codebook_dim, sizes[0], patch_size, image_size, num_tokens, variant, legacy)
+    encoder = Encoder(codebook_dim, sizes[0], patch_size, image_size, learned_grid, num_tokens, variant, legacy)
     encoder.prefixes = prefixes
-    return encoder, Decoder(codebook_dim, sizes[1], grid, num_tokens, variant, head)
+    return encoder, Decoder(codebook_dim, sizes[1], grid, learned_grid, num_tokens, variant, head)
