@@ -247,7 +247,7 @@ def test_learned_positions_are_interpolated_for_another_size_where_that_is_asked
     assert z.shape == (2, 3, 1, 5) and decoder(z).shape == (2, 3, 48, 48)
     decoder(z).sum().backward()
     assert encoder.side.patch_positions.grad.abs().min() > 0  # every learned place has a part in it
-    with pytest.raises(ValueError, match="only 48x48 have: .* network of image_size N with positions_size 48"):
+    with pytest.raises(ValueError, match="only 48x48 have: .* network of another image_size with positions_size 48"):
         encoder.grid(32, 32)
 
 
