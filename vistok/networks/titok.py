@@ -144,8 +144,8 @@ class Encoder(ImageEncoder):
         if (height, width) != (self.image_size, self.image_size):
             raise ValueError(
                 f"Images of {height}x{width} pixels have no learned positions, only {self.image_size}x{self.image_size} have: "
-                f"take images of the size trained on, or a network of another image_size with positions_size {self.image_size}, "
-                "which takes the same weights to images of that size."
+                f"take images of the size trained on, or a network of another image_size with positions_size "
+                f"{self.image_size}, which takes the same weights to images of that size."
             )
         return 1, self.num_tokens
 
