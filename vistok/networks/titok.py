@@ -397,7 +397,9 @@ def build(
         heads[name] = max(1, dim // HEAD_DIM) if heads[name] is None else heads[name]
     images = {"image_size": image_size, "positions_size": image_size if positions_size is None else positions_size}
     others = {"num_tokens": num_tokens, "patch_size": patch_size}
-    multiples = {"hidden_dim": "num_heads", "decoder_hidden_dim": "decoder_num_heads"} | dict.fromkeys(images, "patch_size")
+    multiples = {"hidden_dim": "num_heads", "decoder_hidden_dim": "decoder_num_heads"} | dict.fromkeys(
+        images, "patch_size"
+    )
     check_sizes(depths | heads | others | dims | images, multiples)
     grid, learned_grid = ((size // patch_size, size // patch_size) for size in images.values())
     sizes = [Size(*side) for side in zip(dims.values(), depths.values(), heads.values(), strict=True)]
