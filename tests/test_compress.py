@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.generators import generator, toy_tokenizer
+from helpers.golden import put_official
 from PIL import Image
 
 from vistok.compress import compress, decompress, main
+from vistok.generation.__main__ import main as train_generator
 from vistok.generation.codec import Codec
 from vistok.system.files import replace_file
+from vistok.tokens.__main__ import main as encode
 from vistok.tokens.store import describe
 
 
@@ -41,6 +44,47 @@ def test_an_image_becomes_a_file_and_an_image_again(
     assert compress(run / "photo.jpg", tmp_path / "own.vtk", run, run / "tokenizer", "dog") == file.stat().st_size
     decompress(tmp_path / "own.vtk", tmp_path / "own.webp", run)
     assert Image.open(tmp_path / "own.webp").format == "WEBP"
+
+
+def test_a_generator_is_trained_on_an_official_checkpoint_and_compresses_with_it_by_its_name(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vistok.system.paths.repository_root", lambda: tmp_path)
+    put_official(monkeypatch)
+    images, photo = tmp_path / "images", run / "photo.jpg"
+    images.mkdir()
+    for number in range(4):
+        Image.open(photo).rotate(90 * number).resize((16, 16)).save(images / f"{number}.png")
+    dataset = ["--dataset", "folder", "--data-root", str(images), "--image-size", "16", "--test-fraction", "0.5"]
+    assert encode(["llamagen-ds16", *dataset, "--out", str(tmp_path / "tokens")]) == 0
+    sizes = [
+        "-p",
+        "network_options",
+        '{"hidden_dim": 8, "depth": 1, "num_heads": 1}',
+        "-p",
+        "batch_size",
+        "2",
+        "-p",
+        "steps",
+        "2",
+    ]
+    training = ["--tokens", str(tmp_path / "tokens"), *sizes]
+    assert train_generator([*training, "--run-dir", str(tmp_path / "made"), "--tokenizer", "llamagen-ds16"]) == 0
+    assert train_generator([*training, "--run-dir", str(tmp_path / "without")]) == 0
+    written = []
+    for made, tokenizer in (
+        ("made", []),
+        ("made", ["--tokenizer", "llamagen-ds16"]),
+        ("without", ["--tokenizer", "llamagen-ds16"]),
+    ):
+        codec = ["--generator", str(tmp_path / made), *tokenizer]
+        assert main([str(photo), str(tmp_path / "file.vtk"), *codec, "--overwrite"]) == 0
+        assert main(["--decode", str(tmp_path / "file.vtk"), str(tmp_path / "back.png"), *codec, "--overwrite"]) == 0
+        written.append((tmp_path / "back.png").read_bytes())
+    assert len(set(written)) == 1
+    capsys.readouterr()
+    assert train_generator([*training, "--run-dir", str(tmp_path / "other"), "--tokenizer", "llamagen-ds61"]) == 1
+    assert "Did you mean 'llamagen-ds16'?" in capsys.readouterr().err
 
 
 def test_nothing_that_is_there_is_lost(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--generator", required=True, metavar="RUN", help="a run that trained an autoregressive generator"
     )
-    parser.add_argument("--tokenizer", metavar="DIR", help="(default: the one that the generator's run keeps)")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="TOKENIZER",
+        help="a run, an official checkpoint's name, ... (default: the one that the generator's run keeps)",
+    )
     parser.add_argument("--label", metavar="CLASS", help="name of the image's class, where the generator knows classes")
     parser.add_argument("--decode", action="store_true", help="write the image of a file")
     parser.add_argument("--overwrite", action="store_true", help="replace a target that is there")

@@ -17,7 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", metavar="FILE", help="a configuration as JSON, or the config.json of a run")
     parser.add_argument("--tokens", metavar="DIR", help="folder of the tokens")
-    parser.add_argument("--tokenizer", metavar="DIR", help="run or directory of theirs, which the run then keeps")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="TOKENIZER",
+        help="theirs, which the run then keeps: a run, an official checkpoint's name, ...",
+    )
     parser.add_argument("--by-class", action="store_true", help="learn each class by itself")
     add_arguments(parser, "GeneratorConfig")
     given = parser.parse_args(arguments)

@@ -56,7 +56,7 @@ class Codec(NamedTuple):
 
         Args:
             generator: a run that trained one, or a directory written by `Generator.save`.
-            tokenizer: a run or a directory of the tokenizer; None: the run of the generator keeps it.
+            tokenizer: a run or anything else that `load_pretrained` takes; None: the run of the generator keeps it.
 
         Raises:
             FileNotFoundError: one of them is not there.

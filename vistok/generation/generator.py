@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vistok.generation.layout import Layout
 from vistok.generation.sampling import Sampling, draw, guide, probabilities, uniform_numbers
 from vistok.generation.transformer import Shape, Transformer
+from vistok.pretrained.loading import load_pretrained
 from vistok.quantizers.levels import is_whole
 from vistok.system.devices import eval_view, usable_device
 from vistok.system.files import shown
@@ -453,7 +454,7 @@ def load_with_tokenizer(
 
     Args:
         generator: a run that trained one, or a directory written by `Generator.save`.
-        tokenizer: a run or a directory of the tokenizer; None: the run of the generator keeps it.
+        tokenizer: a run or anything else that `load_pretrained` takes; None: the run of the generator keeps it.
         device: where to put them.
 
     Raises:
@@ -461,10 +462,10 @@ def load_with_tokenizer(
         ValueError: the tokenizer is another than the generator's; or as of `load` of either.
     """
     loaded = Generator.load(generator, device)
-    place = resolve_path(generator if tokenizer is None else tokenizer)
+    place = resolve_path(generator)
     if tokenizer is None and not (place / "tokenizer").is_dir():
         raise FileNotFoundError(f"{place} keeps no tokenizer: name the one whose tokens it knows, as tokenizer.")
-    found = VisualTokenizer.load(place, device)
+    found = load_pretrained(place if tokenizer is None else tokenizer, device=device)
     loaded.check_tokenizer(found)
     return loaded, found
 

@@ -21,10 +21,10 @@ from vistok.data import check_batch_size, train_batches
 from vistok.generation.generator import GENERATORS, Generator
 from vistok.generator_config import SIZES, GeneratorConfig
 from vistok.images import to_uint8
+from vistok.pretrained.loading import load_pretrained
 from vistok.system.devices import computing, in_precision
 from vistok.system.processes import share_model
 from vistok.system.values import Seed, call_with_options, checked
-from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
 from vistok.training.loop import TrainingLoop
 from vistok.training.optimization import LossScale, build_optimizer, lr_factor, set_lr
@@ -94,7 +94,7 @@ class GeneratorTrainer(TrainingLoop):
         check_batch_size(self.dataset, config.batch_size, self.accelerator.num_processes)
         self.tokenizer = None
         if config.tokenizer is not None:
-            self.tokenizer = VisualTokenizer.load(config.tokenizer)
+            self.tokenizer = load_pretrained(config.tokenizer)
             tokens.check_tokenizer(self.tokenizer)
         set_seed(config.seed)
         self.generator = build_generator(config, tokens).to(self.device)

@@ -21,6 +21,7 @@ from vistok.generation.trace import Trace, decode_so_far, trace_of
 from vistok.images import to_float
 from vistok.plots.figures import DPI, SMALL
 from vistok.plots.generation import draw_bits, draw_likeliest, draw_so_far, on_plane
+from vistok.pretrained.loading import load_pretrained
 from vistok.runs import short_names
 from vistok.system.devices import computing, usable_device
 from vistok.system.threads import release_idle_threads
@@ -405,6 +406,7 @@ def _load(
         return *load_with_tokenizer(generator, tokenizer, usable_device(device)), short_names([Path(generator).name])[0]
     if tokenizer is None:
         raise ValueError("A generator that is loaded knows no tokenizer: give the one whose tokens it was trained on.")
-    loaded = tokenizer if isinstance(tokenizer, VisualTokenizer) else VisualTokenizer.load(tokenizer, generator.device)
-    generator.check_tokenizer(loaded)
-    return generator, loaded, "a generator"
+    if not isinstance(tokenizer, VisualTokenizer):
+        tokenizer = load_pretrained(tokenizer, device=generator.device)
+    generator.check_tokenizer(tokenizer)
+    return generator, tokenizer, "a generator"
