@@ -412,6 +412,27 @@ def test_a_perceptual_loss_without_its_network_fails_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_training_does_not_go_on_through_another_network(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_network(seed: int) -> None:
+        torch.manual_seed(seed)
+        made = ClassifierDistance(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 32, 32), torch.nn.Flatten()))
+        monkeypatch.setattr("vistok.training.building.build_classifier", lambda *_, **__: made)
+
+    config = toy(classifier="resnet50", classifier_weight=0.5, classifier_weights="file.pth", report_every=1)
+    give_network(0)
+    next(iter(opened(config, tmp_path)))
+    give_network(1)
+    sentence = (
+        "classifier_weights is 'file.pth', but its weights are others now than those that .* was trained with so far"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        trained(config, tmp_path)
+    give_network(0)
+    assert trained(config, tmp_path).step == config.steps
+
+
 def test_a_classifier_s_loss_is_weighed_beside_the_others(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

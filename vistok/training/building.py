@@ -20,6 +20,9 @@ from vistok.system.files import say
 from vistok.system.words import differences_between
 from vistok.tokenizer import VisualTokenizer
 
+# Loss to the setting that says which frozen network it looks through.
+LOOKS_THROUGH = {"proxy": "proxy_from", "lpips": "lpips_weights", "classifier": "classifier_weights"}
+
 
 def build_tokenizer(config: TrainConfig, fresh: bool = True, proxies: VisualTokenizer | None = None) -> VisualTokenizer:
     """Return the tokenizer that a training begins with, on the CPU; torch's random numbers begin anew at the seed.

@@ -24,9 +24,10 @@ from vistok.quantizers.usage import CodebookUsage
 from vistok.system.devices import in_precision
 from vistok.system.processes import is_distributed, share_model
 from vistok.system.threads import say_if_one_is_faster
+from vistok.system.weights import state_sha256
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.adversary import Adversary
-from vistok.training.building import build_perceptual, build_tokenizer, load_proxies
+from vistok.training.building import LOOKS_THROUGH, build_perceptual, build_tokenizer, load_proxies
 from vistok.training.loop import TrainingLoop
 from vistok.training.optimization import LossScale, average_decay, build_optimizer, lr_factor, set_lr
 
@@ -55,6 +56,7 @@ class Trainer(TrainingLoop):
         proxies = load_proxies(config)
         self.tokenizer = build_tokenizer(config, fresh=not self.run.checkpoints.files(), proxies=proxies)
         perceptual = build_perceptual(config, proxies)
+        self._looks_through = {name: state_sha256(network.state_dict()) for name, network in perceptual.items()}
         self.loss = TokenizerLoss(config, self.tokenizer.quantizer, perceptual, self.dtype).to(self.device)
         self.tokenizer.train_only(config)
         recompute_activations(self.tokenizer, config.checkpoint_activations)
@@ -209,18 +211,21 @@ class Trainer(TrainingLoop):
             "usage": self._usage.summed().state(),
             "counts": self.counts,
             "scale": self.scale.state_dict(),
+            "looks_through": self._looks_through,
         }
 
     def load_state(self, state: dict[str, Any], file: Path) -> None:
         """Take over what `state` returned."""
         self.optimizer.zero_grad(set_to_none=True)  # a step that failed may have left some
-        proxies = self._painting()
+        for name, digest in state.get("looks_through", self._looks_through).items():  # a run from before: not known
+            if digest != self._looks_through[name]:
+                option = LOOKS_THROUGH[name]
+                raise ValueError(
+                    f"{option} is {getattr(self.config, option)!r}, but its weights are others now than those that "
+                    f"{self.run.path} was trained with so far. Put those back, or begin another run; with init_from it starts "
+                    "from this one's."
+                )
         self.tokenizer.load_weights(state["tokenizer"], source=file)
-        if not all(torch.equal(weight, proxies[name]) for name, weight in self._painting().items()):
-            raise ValueError(
-                f"proxy_from is {self.config.proxy_from!r}, which holds other weights than when {self.run.path} began: their "
-                "codes are not those that it paints. Put the first ones back, or begin another run."
-            )
         self.optimizer.load_state_dict(state["optimizer"])
         if self._average:
             self._average.load_state_dict(state["average"])
@@ -231,11 +236,6 @@ class Trainer(TrainingLoop):
         self._usage.reset()
         if self.accelerator.is_main_process:  # it is the sum over the processes
             self._usage.load_state(state["usage"])
-
-    def _painting(self) -> dict[str, Tensor]:
-        """Return copies of the weights that are those of `proxy_from`, and stay so, by name."""
-        own = self.tokenizer.decoder.head.named_parameters() if self.loss.of_proxies else ()
-        return {name: weight.detach().clone() for name, weight in own if not weight.requires_grad}
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of the tokenizer and of the discriminator, by name."""
