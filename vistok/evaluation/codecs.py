@@ -1,8 +1,9 @@
 """What JPEG, WebP and AVIF make of images, and at how many bits: the curves that a tokenizer's rate is to be read beside."""
 
 import dataclasses
+import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,17 @@ class CodecPoint:
 
 
 def measure_codec(
-    images: Tensor, codec: str, qualities: Sequence[int] = QUALITIES, *, per_file: int = 1, progress: bool = True
+    images: Tensor | Sequence[Tensor],
+    codec: str,
+    qualities: Sequence[int] = QUALITIES,
+    *,
+    per_file: int = 1,
+    progress: bool = True,
 ) -> list[CodecPoint]:
     """Write and read images by a codec at several qualities, and measure what it costs and what is left.
 
     Args:
-        images: uint8 [N, 3, H, W].
+        images: uint8 [N, 3, H, W]; or pictures of any sizes, each uint8 [3, H, W], which are a file each.
         codec: a key of `CODECS`; Pillow's writer decides the rest, colours at half the resolution among it.
         qualities: 0 to 100.
         per_file: images beside each other in a file, so many in a row and so many rows; those left over are left out. A file
@@ -71,30 +77,46 @@ def measure_codec(
             raise ValueError(f"quality is {quality}, but must be between 0 and 100.")
     checked("per_file", PositiveInt, per_file)
     number = len(images) // per_file**2 * per_file**2
+    if not isinstance(images, Tensor) and per_file > 1:
+        raise ValueError(f"per_file is {per_file}, but pictures of several sizes are a file each: leave it 1.")
     if not number:
         raise ValueError(
             f"There are {len(images)} images, but a file takes {per_file}x{per_file}: give a smaller per_file."
         )
-    images, points = images[:number], []
+    in_files = images[:number].split(per_file**2) if isinstance(images, Tensor) else [image[None] for image in images]
+    points = []
     for quality in progress_bar(qualities, desc=codec, unit=" qualities", disable=not progress):
-        size, psnr, ssim = 0, PSNR(), SSIM()
-        for originals in images.split(per_file**2):
-            written, read = _through(codec, quality, _sheet(originals, per_file))
-            size += written
-            pair = [to_unit(to_float(part)) for part in (originals, _cut(read, per_file))]
-            psnr.update(*pair)
-            ssim.update(*pair)
-        bits = 8 * size / (number * images.shape[2] * images.shape[3])
-        points.append(CodecPoint(codec, quality, bits, float(psnr.compute()), float(ssim.compute())))
+        through = functools.partial(_through, codec, quality, per_file)
+        points.append(CodecPoint(codec, quality, *rate_and_distortion(in_files, through)))
     return points
 
 
-def _through(codec: str, quality: int, sheet: Tensor) -> tuple[int, Tensor]:
-    """Return the bytes of a picture as a file, and what is read from it; uint8 [3, H, W]."""
+def rate_and_distortion(
+    in_files: Sequence[Tensor], through: Callable[[Tensor], tuple[int, Tensor]]
+) -> tuple[float, float, float]:
+    """Return bits a pixel, PSNR in dB and SSIM, means over the images, of files that are written and read again.
+
+    Args:
+        in_files: the images of each file, uint8 [n, 3, H, W].
+        through: images to how many bytes their file has, and what is read from it.
+    """
+    size, pixels, psnr, ssim = 0, 0, PSNR(), SSIM()
+    for originals in in_files:
+        written, read = through(originals)
+        size, pixels = size + written, pixels + originals[:, 0].numel()
+        pair = [to_unit(to_float(part)) for part in (originals, read)]
+        psnr.update(*pair)
+        ssim.update(*pair)
+    return 8 * size / pixels, float(psnr.compute()), float(ssim.compute())
+
+
+def _through(codec: str, quality: int, per_file: int, images: Tensor) -> tuple[int, Tensor]:
+    """Return how many bytes a file of images beside each other has, and what is read from it; uint8 [n, 3, H, W]."""
     file = io.BytesIO()
-    Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(file, codec, quality=quality, **CODECS[codec])
+    sheet = _sheet(images, per_file).permute(1, 2, 0).numpy()
+    Image.fromarray(sheet).save(file, codec, quality=quality, **CODECS[codec])
     read = np.array(Image.open(file).convert("RGB"))
-    return len(file.getvalue()), torch.from_numpy(read).permute(2, 0, 1)
+    return len(file.getvalue()), _cut(torch.from_numpy(read).permute(2, 0, 1), per_file)
 
 
 def _sheet(images: Tensor, side: int) -> Tensor:

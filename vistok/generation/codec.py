@@ -107,10 +107,13 @@ class Codec(NamedTuple):
         Raises:
             ValueError: the bytes are no such file, damaged, of another generator or tokenizer, or of other tokens here.
         """
-        places, (height, width) = self.tokens(file, name)
+        return self.picture(*self.tokens(file, name))
+
+    def picture(self, places: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return what the tokenizer makes of the tokens of squares, uint8 [3, H, W]; arguments as `tokens` returns them."""
         indices = map(self.generator.layout.to_indices, places.split(AT_ONCE))
         squares = torch.cat([to_uint8(self.tokenizer.decode(some)) for some in indices])  # [n, 3, s, s]
-        return _joined(squares, height, width)
+        return _joined(squares, *size)
 
     def tokens(self, file: bytes, name: str = "The file") -> tuple[Tensor, tuple[int, int]]:
         """Return the tokens of a file, int64 [squares, S, L], and height and width of its picture; arguments as of `decode`."""

@@ -15,6 +15,8 @@ from vistok.system.interrupts import run_command
 from vistok.system.paths import runs_root
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vistok.tables.generating import PlannedGenerator
 
 Points = dict[str, list[tuple[float, float]]]  # name to (bits a pixel, dB or SSIM), by rising bits
@@ -36,8 +38,13 @@ def codec_points(dataset: str, image_size: int, metric: str = "psnr") -> Points:
         raise FileNotFoundError(
             f"There is no {file}: write it by python -m vistok.tables.codecs {dataset} --image-size {image_size}."
         )
+    return curves(json.loads(file.read_bytes()), metric)
+
+
+def curves(record: dict[str, Any], metric: str) -> Points:
+    """Return codec to its curve, of what `measured_points` returned."""
     points: Points = {}
-    for point in json.loads(file.read_bytes())["points"]:
+    for point in record["points"]:
         points.setdefault(point["codec"], []).append((point["bits_per_pixel"], point[metric]))
     return {codec: sorted(curve) for codec, curve in points.items()}
 
@@ -95,28 +102,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measured(given: argparse.Namespace) -> dict[str, Any]:
+def measured_points(images: "Tensor | Sequence[Tensor]", per_file: int = 1) -> dict[str, Any]:
+    """Return what every codec makes of images, and what it was made by; arguments as of `measure_codec`."""
     import dataclasses
 
-    import torch
     from PIL import features
 
-    from vistok.data import eval_batches, open_dataset
     from vistok.evaluation.codecs import CODECS, measure_codec
     from vistok.system.provenance import provenance
+
+    points = [point for codec in CODECS for point in measure_codec(images, codec, per_file=per_file)]
+    versions = {name: features.version("jpg" if name == "JPEG" else name.lower()) for name in CODECS}
+    return {
+        "points": [dataclasses.asdict(point) for point in points],
+        "provenance": provenance("cpu") | {"codecs": versions},
+    }
+
+
+def _measured(given: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from vistok.data import eval_batches, open_dataset
     from vistok.system.values import PositiveInt, checked
 
     checked("max_images", PositiveInt | None, given.max_images)
     dataset = open_dataset(given.dataset, "test", given.image_size, data_root=given.data_root)
     images = torch.cat([batch.contiguous() for batch in eval_batches(dataset, 256)])[: given.max_images]
-    points = [point for codec in CODECS for point in measure_codec(images, codec, per_file=given.per_file)]
-    versions = {name: features.version("jpg" if name == "JPEG" else name.lower()) for name in CODECS}
-    return {
-        "points": [dataclasses.asdict(point) for point in points],
+    return measured_points(images, given.per_file) | {
         "num_images": len(images) // given.per_file**2 * given.per_file**2,
         "per_file": given.per_file,
         "dataset": dataset.record(),
-        "provenance": provenance("cpu") | {"codecs": versions},
     }
 
 
