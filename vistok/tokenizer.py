@@ -47,6 +47,12 @@ class TokenizerOutput:
         return as_indices(self.levels)
 
 
+HINT_OF_POSITIONS = (
+    " They are of another size of images. network_options say how positions are interpolated: of titok positions_size, the "
+    "size that they were learned at; a vit is built at that size, with positions 'interpolated', and takes others."
+)
+
+
 class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-tokenizer"]):
     """Encoder, quantizer and decoder.
 
@@ -84,6 +90,7 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
                 enough, or would train on beginnings of levels of several lengths.
         """
         super().__init__()
+        image_size = checked("image_size", PositiveInt, image_size)
         self.settings = {
             "network": network,
             "network_options": dict(network_options or {}),
@@ -326,7 +333,14 @@ class VisualTokenizer(InTiles, OnTheHub, library_name="vistok", tags=["visual-to
 
     def load_weights(self, state: dict[str, Tensor], source: object) -> None:
         """Take over a state dict whose names and shapes are this tokenizer's own; ValueError where they are not."""
-        check_weights(self.state_dict(), state, source)
+        own = self.state_dict()
+        moved = [name for name, tensor in state.items() if name in own and tensor.shape != own[name].shape]
+        hint = (
+            HINT_OF_POSITIONS
+            if moved and own.keys() == state.keys() and all("positions" in name for name in moved)
+            else ""
+        )
+        check_weights(own, state, source, hint)
         self.load_state_dict(state)
 
     def check_images(self, images: Tensor | np.ndarray, tile: int | None = None) -> Tensor:

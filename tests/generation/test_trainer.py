@@ -189,6 +189,28 @@ def test_another_tokenizer_and_tokens_without_classes(toy: Toy, data: Path, tmp_
         opened(toy(tokens=str(flat.path), by_class=True))
 
 
+def test_a_run_takes_up_its_tokenizer_and_what_was_lost_of_its_result(toy: Toy, data: Path, tmp_path: Path) -> None:
+    plain, kept = toy(steps=10), toy(steps=10, tokenizer=str(data / "tokenizer"))
+    trained(plain, tmp_path)
+    before = (tmp_path / "generator/model.safetensors").read_bytes()
+    assert not (tmp_path / "tokenizer").exists()
+    trained(kept, tmp_path)  # complete, but for the tokenizer that is named now
+    assert_same_weights(
+        VisualTokenizer.load(tmp_path).state_dict(), VisualTokenizer.load(data / "tokenizer").state_dict()
+    )
+    (tmp_path / "tokenizer/model.safetensors").unlink()
+    (tmp_path / "generator/model.safetensors").unlink()
+    trained(kept, tmp_path)
+    VisualTokenizer.load(tmp_path)
+    assert (tmp_path / "generator/model.safetensors").read_bytes() == before
+    VisualTokenizer(network="simple_cnn", quantizer_options={"codebook_size": 16, "codebook_dim": 2}).save(
+        tmp_path / "tokenizer"
+    )
+    for config in (plain, kept):
+        with pytest.raises(ValueError, match="tokenizer is another tokenizer than that of the tokens in "):
+            opened(config, tmp_path)
+
+
 def test_other_tokens_are_refused(toy: Toy, data: Path, tmp_path: Path) -> None:
     for report in opened(toy(), tmp_path / "run"):
         if report.step == 6:

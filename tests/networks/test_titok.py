@@ -247,7 +247,7 @@ def test_learned_positions_are_interpolated_for_another_size_where_that_is_asked
     assert z.shape == (2, 3, 1, 5) and decoder(z).shape == (2, 3, 48, 48)
     decoder(z).sum().backward()
     assert encoder.side.patch_positions.grad.abs().min() > 0  # every learned place has a part in it
-    with pytest.raises(ValueError, match="only 48x48 have: .* network of another image_size with positions_size 48"):
+    with pytest.raises(ValueError, match="only 48x48 have: .* network of another image_size with positions_size 32"):
         encoder.grid(32, 32)
 
 
@@ -256,6 +256,8 @@ def test_a_trained_tokenizer_goes_on_at_another_size(tmp_path: Path) -> None:
     settings = {"network": "titok", "quantizer_options": CODES}
     trained = VisualTokenizer(network_options=options, image_size=32, **settings)
     larger = VisualTokenizer(network_options=options | {"positions_size": 32}, image_size=64, **settings)
+    with pytest.raises(ValueError, match="patch_positions is .* They are of another size .* of titok positions_size"):
+        VisualTokenizer(network_options=options, image_size=64, **settings).load_weights(trained.state_dict(), "a run")
     larger.load_weights(trained.state_dict(), source="a run")
     larger.save(tmp_path)
     again = VisualTokenizer.load(tmp_path)

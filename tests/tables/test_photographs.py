@@ -65,9 +65,19 @@ def test_what_is_recorded_is_what_files_take_and_keep(folder: Path, run: Path) -
     assert set(curves) == {"JPEG", "WebP", "AVIF"} and all(len(curve) == 11 for curve in curves.values())
     names = [text.get_text() for text in plots.rate_and_distortion(rows, curves).axes[0].get_legend().get_texts()]
     assert names == ["JPEG", "WebP", "AVIF", "drawn", "nominal", "entropy", "file"]
+    lines = tables.photographs_markdown("holiday").splitlines()
+    assert len(lines) == 5 and lines[2].startswith("| drawn | nominal | ") and lines[4].startswith("| drawn | file | ")
+    text = "<!-- photographs holiday -->\nold\n<!-- /photographs -->"
+    assert tables.with_tables(text) == text.replace("old", "\n".join(lines))
     assert tables.photograph_points("holiday", "ssim")[0]["drawn"]["file"][1] <= 1
     record = json.loads((runs_root() / "photographs-holiday.json").read_bytes())
     assert (record["num_images"], record["num_pixels"]) == (2, pixels)
+
+
+def test_a_codec_is_read_off_between_the_rates_that_it_was_measured_at() -> None:
+    curve = [(0.25, 20.0), (1.0, 24.0), (2.0, 30.0)]
+    found = [photographs._at_rate(curve, bits) for bits in (0.2, 0.25, 0.5, 1.0, 2.0, 2.1)]
+    assert found == [None, 20.0, pytest.approx(22.0), 24.0, 30.0, None]
 
 
 def test_what_cannot_be_measured_is_one_sentence_and_nothing_is_lost(

@@ -105,6 +105,15 @@ def test_a_finished_run_yields_nothing_and_is_not_touched(toy: Toy) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
+def test_a_finished_run_whose_result_was_lost_writes_it_again(toy: Toy, tmp_path: Path) -> None:
+    trained(toy(), tmp_path)
+    file = tmp_path / "tokenizer/model.safetensors"
+    before = file.read_bytes()
+    file.unlink()
+    assert list(opened(toy(), tmp_path)) == []
+    assert file.read_bytes() == before
+
+
 def test_the_saved_tokenizer_is_the_trained_one(toy: Toy) -> None:
     trainer = trained(toy())
     loaded = VisualTokenizer.load(trainer.run.path)

@@ -36,6 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="none: whole pictures, each of its own size, not the centre squares of the protocol",
     )
     parser.add_argument(
+        "--on-bad-image",
+        choices=["raise", "skip"],
+        default=argparse.SUPPRESS,
+        help="skip: leave such files out, and list them",
+    )
+    parser.add_argument(
         "--batch-size", type=int, default=64, metavar="IMAGES", help="of a process (default: %(default)s)"
     )
     parser.add_argument("--max-images", type=int, metavar="N", help="measure the first so many only")

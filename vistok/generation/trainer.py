@@ -25,7 +25,11 @@ from vistok.pretrained.loading import load_pretrained
 from vistok.system.devices import computing, in_precision
 from vistok.system.processes import share_model
 from vistok.system.values import Seed, call_with_options, checked
+from vistok.system.weights import is_saved
+from vistok.system.words import differences_between
+from vistok.tokenizer import VisualTokenizer
 from vistok.tokens import TokenFile
+from vistok.tokens.store import describe
 from vistok.training.loop import TrainingLoop
 from vistok.training.optimization import LossScale, build_optimizer, lr_factor, set_lr
 
@@ -96,6 +100,13 @@ class GeneratorTrainer(TrainingLoop):
         if config.tokenizer is not None:
             self.tokenizer = load_pretrained(config.tokenizer)
             tokens.check_tokenizer(self.tokenizer)
+        kept = self.run.tokenizer_dir
+        found = describe(VisualTokenizer.load(kept)) if is_saved(kept) else tokens.header["tokenizer"]
+        if differences := differences_between(tokens.header["tokenizer"], found):
+            raise ValueError(
+                f"{kept} is another tokenizer than that of the tokens in {tokens.path} ({differences}): take another folder "
+                "for the run."
+            )
         set_seed(config.seed)
         self.generator = build_generator(config, tokens).to(self.device)
         self.optimizer = build_optimizer(config, self.generator, config.lr)
@@ -191,8 +202,12 @@ class GeneratorTrainer(TrainingLoop):
     def save_result(self) -> None:
         """Write the generator and, once, the tokenizer that decodes its tokens."""
         self.generator.save(self.run.generator_dir)
-        if self.tokenizer is not None and not (self.run.tokenizer_dir / "config.json").is_file():
+        if self.tokenizer is not None and not is_saved(self.run.tokenizer_dir):
             self.tokenizer.save(self.run.tokenizer_dir)
+
+    def result_is_there(self) -> bool:
+        """Return whether the generator lies in the run, and the tokenizer where one is to be kept."""
+        return is_saved(self.run.generator_dir) and (self.tokenizer is None or is_saved(self.run.tokenizer_dir))
 
     def check_same_data(self, recorded: dict[str, Any]) -> None:
         """Raise ValueError where the run was trained on other tokens so far."""

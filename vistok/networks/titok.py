@@ -145,7 +145,7 @@ class Encoder(ImageEncoder):
             raise ValueError(
                 f"Images of {height}x{width} pixels have no learned positions, only {self.image_size}x{self.image_size} have: "
                 f"take images of the size trained on, or a network of another image_size with positions_size "
-                f"{self.image_size}, which takes the same weights to images of that size."
+                f"{self.downsample_factor * self.side.learned_grid[0]}, which takes the same weights to images of that size."
             )
         return 1, self.num_tokens
 

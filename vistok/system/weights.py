@@ -183,6 +183,11 @@ def write_saved(directory: Path, state: dict[str, Tensor], settings: dict[str, A
     replace_file(directory / "config.json", json.dumps(settings, indent=2).encode())
 
 
+def is_saved(directory: Path) -> bool:
+    """Return whether both files of `write_saved` lie in a directory."""
+    return all((directory / name).is_file() for name in ("model.safetensors", "config.json"))
+
+
 def read_saved(directory: Path, what: str = "tokenizer") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of what is saved in a directory, from `config.json` and `model.safetensors`.
 
@@ -199,8 +204,14 @@ def read_saved(directory: Path, what: str = "tokenizer") -> tuple[dict[str, Any]
     return settings, unwrapped(state, directory)
 
 
-def check_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: object) -> None:
+def check_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: object, hint: str = "") -> None:
     """Compare names and shapes of a state dict with those of a model's own.
+
+    Args:
+        own: of the model.
+        state: that would be loaded.
+        source: where it is from, for the message.
+        hint: what the message ends in.
 
     Raises:
         ValueError: a tensor is missing, is not expected or has another shape; the sentence names `source` and them.
@@ -214,7 +225,7 @@ def check_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source
     ]
     if wrong:
         more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise ValueError(f"The weights in {source} are of another architecture: {'; '.join(wrong[:4])}{more}.")
+        raise ValueError(f"The weights in {source} are of another architecture: {'; '.join(wrong[:4])}{more}.{hint}")
 
 
 def check_finite(state: Mapping[str, Tensor], name: str) -> None:

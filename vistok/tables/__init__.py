@@ -15,7 +15,7 @@ _NAMES = {
     "vistok.tables.generating": ["PlannedGenerator", "plan_generators", "run_generators"],
     "vistok.tables.lengths": ["lengths_markdown", "plan_lengths", "points_by_length"],
     "vistok.tables.marked": ["with_tables"],
-    "vistok.tables.photographs": ["photograph_points"],
+    "vistok.tables.photographs": ["photograph_points", "photographs_markdown"],
     "vistok.tables.planning": ["PlannedRun", "check_overrides", "plan"],
     "vistok.tables.ranking": ["generators_markdown", "qualities", "ranking_markdown", "rates"],
     "vistok.tables.running": ["outcome_line", "run_all"],

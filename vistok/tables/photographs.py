@@ -55,6 +55,38 @@ def photograph_points(name: str, metric: str = "psnr") -> "tuple[dict[str, dict[
     return rows, curves(record, metric)
 
 
+def photographs_markdown(name: str) -> str:
+    """Return as Markdown what was recorded of a folder of photographs: each run's bits, and codecs at as many.
+
+    What a codec keeps at a rate is read off its curve, linear between two qualities over the logarithm of the bits.
+    """
+    from vistok.tables.showing import COLUMNS, rows_markdown
+
+    rows, of_codecs = photograph_points(name)
+    similar, _ = photograph_points(name, "ssim")
+    lines = [
+        ["run", "bits", "bits a pixel", "PSNR ↑", "SSIM ↑", *(f"PSNR ↑<br>{codec} at as many" for codec in of_codecs)]
+    ]
+    lines.append(["---"] * 2 + ["---:"] * (len(lines[0]) - 2))
+    psnr, ssim = (COLUMNS[metric][1] for metric in ("psnr", "ssim"))
+    for run, ways in rows.items():
+        for way, (bits, quality) in ways.items():
+            beside = [_at_rate(curve, bits) for curve in of_codecs.values()]
+            cells = [run, way, f"{bits:.3f}", psnr.format(quality), ssim.format(similar[run][way][1])]
+            lines.append(cells + ["–" if found is None else psnr.format(found) for found in beside])
+    return rows_markdown(lines)
+
+
+def _at_rate(curve: "Sequence[tuple[float, float]]", bits: float) -> float | None:
+    """Return what a codec keeps at a rate; None: it was not measured at rates around it."""
+    import numpy as np
+
+    rates, kept = zip(*curve, strict=True)
+    if not rates[0] <= bits <= rates[-1]:
+        return None
+    return float(np.interp(np.log(bits), np.log(rates), kept))
+
+
 def _record_file(name: str) -> Path:
     return runs_root() / f"photographs-{name}.json"
 

@@ -116,6 +116,10 @@ class TrainingLoop(Stoppable):
         """Write what is trained into the run, for whoever uses it; only on the main process."""
 
     @abc.abstractmethod
+    def result_is_there(self) -> bool:
+        """Return whether all that `save_result` writes lies in the run."""
+
+    @abc.abstractmethod
     def check_same_data(self, recorded: dict[str, Any]) -> None:
         """Raise ValueError where the run was trained on other data so far than `dataset`, as its record says."""
 
@@ -131,9 +135,11 @@ class TrainingLoop(Stoppable):
             return self.take_step(batch)
 
     def _train(self) -> Iterator[Report]:
-        if min(of_all_processes(-1 if self._failed else self._saved_step)) >= self.config.steps:
+        is_saved = min(of_all_processes(-1 if self._failed else self._saved_step)) >= self.config.steps
+        if is_saved:
             self._check_same_data()  # a run of other data is not what was asked for
-            return
+            if self.result_is_there():
+                return
         with self._only_training():
             if self.step < self.config.steps:
                 self.begin()
@@ -141,7 +147,9 @@ class TrainingLoop(Stoppable):
                     yield from self._loop()
                 finally:
                     self._seconds, self._since = self._wall_seconds, None
-            elif self._saved_step < self.step:  # only the last checkpoint could not be written
+            elif (
+                self._saved_step < self.step or is_saved
+            ):  # the last checkpoint could not be written; what was trained is lost
                 self.save()
 
     def _loop(self) -> Iterator[Report]:

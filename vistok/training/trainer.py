@@ -24,7 +24,7 @@ from vistok.quantizers.usage import CodebookUsage
 from vistok.system.devices import in_precision
 from vistok.system.processes import is_distributed, share_model
 from vistok.system.threads import say_if_one_is_faster
-from vistok.system.weights import state_sha256
+from vistok.system.weights import is_saved, state_sha256
 from vistok.tokenizer import VisualTokenizer
 from vistok.training.adversary import Adversary
 from vistok.training.building import LOOKS_THROUGH, build_perceptual, build_tokenizer, load_proxies
@@ -245,6 +245,10 @@ class Trainer(TrainingLoop):
     def save_result(self) -> None:
         """Write the tokenizer."""
         self.result.save(self.run.tokenizer_dir)
+
+    def result_is_there(self) -> bool:
+        """Return whether the tokenizer lies in the run."""
+        return is_saved(self.run.tokenizer_dir)
 
     def check_same_data(self, recorded: dict[str, Any]) -> None:
         """Raise ValueError where the run was trained on other images so far."""
