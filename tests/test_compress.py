@@ -13,7 +13,9 @@ from PIL import Image
 from vistok.compress import compress, decompress, main
 from vistok.generation.__main__ import main as train_generator
 from vistok.generation.codec import Codec
+from vistok.generation.generator import Generator
 from vistok.system.files import replace_file
+from vistok.tokens import TokenFile
 from vistok.tokens.__main__ import main as encode
 from vistok.tokens.store import describe
 
@@ -85,6 +87,26 @@ def test_a_generator_is_trained_on_an_official_checkpoint_and_compresses_with_it
     capsys.readouterr()
     assert train_generator([*training, "--run-dir", str(tmp_path / "other"), "--tokenizer", "llamagen-ds61"]) == 1
     assert "Did you mean 'llamagen-ds16'?" in capsys.readouterr().err
+
+
+def test_a_path_of_the_caller_s_folder_is_told_from_one_of_the_repository(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.jpg").write_bytes((run / "photo.jpg").read_bytes())
+    (tmp_path / "own.vtk").write_bytes(b"any")
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for refused, name in (
+        (lambda: compress("own.jpg", tmp_path / "a.vtk", run), "own.jpg"),
+        (lambda: decompress("own.vtk", tmp_path / "a.png", run), "own.vtk"),
+        (lambda: TokenFile.open("own"), "own"),
+        (lambda: Generator.load("own"), "own"),
+    ):
+        with pytest.raises(FileNotFoundError) as error:
+            refused()
+        assert str(error.value).endswith(
+            f" A relative path counts from the repository: did you mean {str(tmp_path / name)!r}?"
+        )
 
 
 def test_nothing_that_is_there_is_lost(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vistok.system.files import check_writable, make_folder, replace_file, say
 from vistok.system.interrupts import run_command
-from vistok.system.paths import resolve_path
+from vistok.system.paths import beside_caller, resolve_path
 
 
 def compress(
@@ -45,9 +45,9 @@ def compress(
     from vistok.data.transforms import LARGEST, decode, unusual_range
     from vistok.generation.codec import Codec
 
-    picture, file = resolve_path(picture), resolve_path(file)
+    given, picture, file = picture, resolve_path(picture), resolve_path(file)
     if not picture.is_file():
-        raise FileNotFoundError(f"There is no image {picture}.")
+        raise FileNotFoundError(f"There is no image {picture}.{beside_caller(given)}")
     _check_target(file, picture, overwrite)
     if file.suffix.lower() in Image.registered_extensions():
         raise ValueError(f"{file} has the suffix of an image, which it would not be: call it {file.stem}.vtk.")
@@ -89,9 +89,9 @@ def decompress(
     from vistok.data.transforms import FORMATS
     from vistok.generation.codec import Codec
 
-    file, picture = resolve_path(file), resolve_path(picture)
+    given, file, picture = file, resolve_path(file), resolve_path(picture)
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file}.")
+        raise FileNotFoundError(f"There is no file {file}.{beside_caller(given)}")
     kind = Image.registered_extensions().get(picture.suffix.lower())
     if kind not in FORMATS or kind not in Image.SAVE:  # others would be made smaller, as .ico, or cannot be read again
         raise ValueError(f"{picture} has no suffix of an image: call it {picture.stem}.png.")

@@ -25,7 +25,7 @@ from vistok.pretrained.loading import load_pretrained
 from vistok.quantizers.levels import is_whole
 from vistok.system.devices import eval_view, usable_device
 from vistok.system.files import shown
-from vistok.system.paths import resolve_path
+from vistok.system.paths import beside_caller, resolve_path
 from vistok.system.values import Seed, call_with_options, checked, whole_numbers
 from vistok.system.weights import check_weights, first_line, read_saved, write_saved
 from vistok.system.words import differences_between, nearest
@@ -325,11 +325,12 @@ class Generator(nn.Module, abc.ABC):
             FileNotFoundError: there is no generator in `path`.
             ValueError: the weights do not fit the configuration beside them; there is no such device.
         """
-        device, path = usable_device(device), resolve_path(path)
+        device, given, path = usable_device(device), path, resolve_path(path)
         directory = path / "generator" if (path / "generator").is_dir() else path
         if not (directory / "model.safetensors").is_file() or not (directory / "config.json").is_file():
             raise FileNotFoundError(
                 f"There is no generator in {path}: model.safetensors and config.json are expected there or in its generator/."
+                f"{beside_caller(given)}"
             )
         settings, state = read_saved(directory, "generator")
         model = settings.pop("model", None)

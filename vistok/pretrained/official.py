@@ -15,7 +15,7 @@ import filelock
 
 from vistok.recipes import TABLES
 from vistok.system.files import make_folder, say
-from vistok.system.paths import PACKAGE, RUN_NAME, resolve_path, runs_root
+from vistok.system.paths import PACKAGE, RUN_NAME, beside_caller, resolve_path, runs_root
 from vistok.system.values import check_known
 from vistok.system.words import misspelt
 
@@ -70,8 +70,8 @@ def find_tokenizer(given: str | Path) -> Place:
         return Place(path, None, path)
     if path.exists():
         return Place(path, None, path.parent, f"{path.stem}.")
-    is_beside_caller = Path(given).exists()  # no path of the repository, and no model of the Hub either
-    if _is_of_hub(name) and not is_beside_caller:
+    beside = beside_caller(given)  # no path of the repository, and no model of the Hub either
+    if _is_of_hub(name) and not beside:
         return Place(None, name, resolve_path(f"checkpoints/{name}"))
     if (known := official_at(path)) is not None:
         return Place(path, known["address"], path.parent)
@@ -80,9 +80,7 @@ def find_tokenizer(given: str | Path) -> Place:
     run = RUN_NAME.fullmatch(path.name)
     if run and path.parent == runs_root():  # as a row names the run that it begins with
         hint = f" It would be a run of {run['row']}, with seed {run['seed']}, and is not trained yet.{hint}"
-    if is_beside_caller:
-        hint = f" A relative path counts from the repository: did you mean {str(Path(given).absolute())!r}?"
-    raise FileNotFoundError(f"There is no run, tokenizer or checkpoint {path}.{hint}")
+    raise FileNotFoundError(f"There is no run, tokenizer or checkpoint {path}.{beside or hint}")
 
 
 def checkpoint_path(given: str | Path) -> Path:

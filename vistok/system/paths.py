@@ -61,6 +61,13 @@ def resolve_path(path: str | Path) -> Path:
     return expanded if expanded.is_absolute() else repository_root() / expanded
 
 
+def beside_caller(path: str | Path) -> str:
+    """Return what to add to a sentence that something is not there, where it would be in the caller's folder; else nothing."""
+    if resolve_path(path).exists() or not Path(path).exists():
+        return ""
+    return f" A relative path counts from the repository: did you mean {str(Path(path).absolute())!r}?"
+
+
 def real_place(path: str) -> str:
     """Return `path` resolved, without links: one text for one place. One that is none of this machine is returned as it is."""
     try:

@@ -39,7 +39,7 @@ from vistok.quantizers.levels import as_indices
 from vistok.system.devices import computing, eval_view, usable_device
 from vistok.system.files import make_folder, replace_file, shown, strict_json
 from vistok.system.locks import only_process
-from vistok.system.paths import resolve_path
+from vistok.system.paths import beside_caller, resolve_path
 from vistok.system.progress import progress_bar
 from vistok.system.provenance import provenance
 from vistok.system.values import checked
@@ -85,7 +85,11 @@ class TokenFile(Dataset):
             FileNotFoundError: there are no tokens in `path`.
             ValueError: not every image is encoded, or a file is damaged or not what the other one says.
         """
-        path = resolve_path(path)
+        given, path = path, resolve_path(path)
+        if not (path / HEADER).is_file():
+            raise FileNotFoundError(
+                f"There are no tokens in {path}: {HEADER} and {ARRAY} are expected there.{beside_caller(given)}"
+            )
         header = _read_header(path)
         num_done, num_images = header["num_images_done"], header["dataset"]["num_images"]
         if num_done < num_images:
@@ -363,8 +367,6 @@ def describe(tokenizer: VisualTokenizer) -> dict[str, Any]:
 def _read_header(path: Path) -> dict[str, Any]:
     """Return what tokens.json says, once it is known not to contradict itself."""
     file = path / HEADER
-    if not file.is_file():
-        raise FileNotFoundError(f"There are no tokens in {path}: {HEADER} and {ARRAY} are expected there.")
     if (num_bytes := file.stat().st_size) > MAX_HEADER_BYTES:
         raise ValueError(
             f"{file} does not describe tokens: it has {num_bytes:,} bytes, more than {MAX_HEADER_BYTES:,}."
