@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import mean
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from vistok.quantizers import QUANTIZERS
-from vistok.runs import EXAMPLE_SEQUENCE, Run
+from vistok.runs import EXAMPLE_GENERATOR, EXAMPLE_SEQUENCE, Run
 from vistok.system.paths import repository_root
-from vistok.tables import core_hours, measured, plan, with_tables
+from vistok.tables import core_hours, measured, photograph_points, plan, with_tables
 from vistok.tables.__main__ import READMES
 
 TEXTS = {name: (repository_root() / name).read_text(encoding="utf-8") for name in READMES}
@@ -184,18 +185,38 @@ def test_what_it_says_of_sequences_and_of_two_stages_is_recorded() -> None:
     assert f"All use {min(used):.0%} to {max(used):.0%} of their codes" in RESULTS
 
 
+def test_what_it_says_of_photographs_is_recorded() -> None:
+    rows, codecs = photograph_points("kodak")
+    points = rows[Path(EXAMPLE_GENERATOR).name]
+    (nominal, kept), (entropy, _), (file, _) = (points[way] for way in ("nominal", "entropy", "file"))
+    assert f"save {1 - entropy / nominal:.0%} of the bits" in RESULTS
+    assert f"half of them ({1 - file / nominal:.0%})" in RESULTS
+    more = {}
+    for name, curve in codecs.items():
+        bits, quality = zip(*curve, strict=True)
+        more[name] = np.interp(math.log(file), np.log(bits), quality) - kept
+    assert f"JPEG keeps {more['JPEG']:.1f} dB more and AVIF {more['AVIF']:.1f} dB" in RESULTS
+
+
 def test_what_it_says_of_training_longer_is_recorded() -> None:
-    short, long = (
-        measured(plan("cifar10", None, scale, [0, 1, 2], dataset="cifar10-images"), "psnr")
-        for scale in ("laptop", "laptop-10k")
-    )
-    short, long = ({row: mean(values) for row, values in psnr.items()} for psnr in (short, long))
+    lengths = [plan("cifar10", None, scale, [0, 1, 2], dataset="cifar10-images") for scale in ("laptop", "laptop-10k")]
+    short, long = ({row: mean(of) for row, of in measured(planned, "psnr").items()} for planned in lengths)
     lead, later = (psnr["vq-d4"] - psnr["vq-d64"] for psnr in (short, long))
     gains = [f"{long[row] - short[row]:.1f} dB to `{row}`" for row in ("fsq-888", "vq-d64")]
     assert f"is worth {', '.join(gains)} and about 1 dB to the others" in RESULTS
     assert f"over `vq-d64` shrinks from {lead:.1f} to {later:.1f} dB" in RESULTS
     assert max(short, key=short.get) == "fsq-888"
     assert sorted(long, key=long.get, reverse=True)[:3] == ["ema-d4", "vq-d4", "fsq-888"]
+    few, many = (measured(planned, "usage") for planned in lengths)
+    used = {row: f"from {mean(few[row]):.0%} to {mean(many[row]):.0%}" for row in ("vq-d64", "ema-d64", "vq-d64-l2")}
+    seeds = f"{min(many['vq-d64']):.0%} to {max(many['vq-d64']):.0%}"
+    assert f"`vq-d64` {used['vq-d64']} (its seeds from {seeds}), `ema-d64` {used['ema-d64']}" in RESULTS
+    assert f"`vq-d64-l2` {used['vq-d64-l2']}" in RESULTS
+    gained, left = (psnr["ema-d64"] - psnr["vq-d64"] for psnr in (short, long))
+    assert (
+        f"the {gained:.1f} dB that the average gains at dimension 64 after 2,500 steps {left:.1f} dB are left"
+        in RESULTS
+    )
 
 
 @pytest.mark.parametrize("name", [*READMES, *markdown_cells()])

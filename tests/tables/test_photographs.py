@@ -44,6 +44,7 @@ def run(tmp_path: Path) -> Path:
 def test_what_is_recorded_is_what_files_take_and_keep(folder: Path, run: Path) -> None:
     with pytest.raises(FileNotFoundError, match="write it by python -m vistok.tables.photographs data/holiday RUN"):
         tables.photograph_points("holiday")
+    assert tables.photographs_markdown("holiday") == "No photographs of holiday are recorded."
     assert photographs.main([str(folder), str(run)]) == 0
     codec, psnr, size, counts = Codec.load(run), PSNR(), 0, 0
     for name in SIZES:

@@ -62,6 +62,8 @@ def photographs_markdown(name: str) -> str:
     """
     from vistok.tables.showing import COLUMNS, rows_markdown
 
+    if not _record_file(name).is_file():
+        return f"No photographs of {name} are recorded."
     rows, of_codecs = photograph_points(name)
     similar, _ = photograph_points(name, "ssim")
     lines = [
