@@ -52,6 +52,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig, include_extras=True) 
     "picture": str | None,
     "print_commands": bool,
     "rfid": bool,
+    "photographs": str | None,
     "rfid_weights": str | None,
     "rows": list[str] | None,
     "run_dir": str | None,

@@ -58,6 +58,12 @@ def process_state() -> PartialState:
     return state
 
 
+def leave_processes() -> None:
+    """Leave the group of processes, where there is one: its threads may else outlive the interpreter, which then aborts."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _flag(name: str) -> bool:
     """Return an environment variable that is true or false; unset is false."""
     try:

@@ -52,7 +52,7 @@ def train(
     # Not above, so that `--help` does not wait for PyTorch.
     from vistok.runs import Run, loss_and_usage
     from vistok.system.interrupts import deferred_interrupt
-    from vistok.system.processes import process_state
+    from vistok.system.processes import leave_processes, process_state
     from vistok.system.weights import Unavailable
 
     try:
@@ -79,6 +79,7 @@ def train(
         say(f"{', '.join(said)}: {run.path}")
     # A launcher of processes would call that a failure.
     launched = process_state().num_processes > 1 or given.stop_file is not None
+    leave_processes()
     return 0 if trainer.step == config.steps or launched else 130
 
 

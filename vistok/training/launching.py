@@ -118,6 +118,7 @@ class LaunchedTrainer(Stoppable):
                 self._take_checkpoint()
                 self.step = self.result_step
                 # Once all is saved nothing is lost where one process closes the connection to another that is ending too.
+                asked = asked or self.step >= self.config.steps
                 if process.returncode and not (asked and 0 < reported <= self.step):
                     output.seek(0)
                     reason = _reason(output.read().decode(errors="replace"))

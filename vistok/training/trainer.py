@@ -8,6 +8,7 @@ Batch k of the data is a function of (seed, k), whatever was interrupted before 
 
 import contextlib
 import copy
+import functools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,6 @@ class Trainer(TrainingLoop):
         proxies = load_proxies(config)
         self.tokenizer = build_tokenizer(config, fresh=not self.run.checkpoints.files(), proxies=proxies)
         perceptual = build_perceptual(config, proxies)
-        self._looks_through = {name: state_sha256(network.state_dict()) for name, network in perceptual.items()}
         self.loss = TokenizerLoss(config, self.tokenizer.quantizer, perceptual, self.dtype).to(self.device)
         self.tokenizer.train_only(config)
         recompute_activations(self.tokenizer, config.checkpoint_activations)
@@ -200,6 +200,11 @@ class Trainer(TrainingLoop):
             skipped, scale.skipped = skipped + scale.skipped, 0
         found = {name: means[name] for name in ("usage", "perplexity") if means}
         return found | ({"skipped_steps": skipped} if skipped else {})
+
+    @functools.cached_property
+    def _looks_through(self) -> dict[str, str]:
+        """Digest of each frozen network that losses look through, by the name of the loss."""
+        return {name: state_sha256(network.state_dict()) for name, network in self.loss.perceptual.items()}
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the tokenizer, its optimiser, its average, the adversary and the counts."""
