@@ -147,9 +147,7 @@ class TrainingLoop(Stoppable):
                     yield from self._loop()
                 finally:
                     self._seconds, self._since = self._wall_seconds, None
-            elif (
-                self._saved_step < self.step or is_saved
-            ):  # the last checkpoint could not be written; what was trained is lost
+            elif is_saved or self._saved_step < self.step:  # what was trained is lost, or could not be written
                 self.save()
 
     def _loop(self) -> Iterator[Report]:
